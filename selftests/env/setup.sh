@@ -1,0 +1,226 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Sets a Debian machine up to build and test vhost-iovm.
+#
+#   selftests/env/setup.sh [component...]
+#
+#   packages     Debian packages needed to build and test (apt-get, as root or by sudo)
+#   kernel-6.1   Debian's 6.1 kernel and headers in build/kernels/6.1
+#   kernel-6.12  Debian's 6.12 kernel and headers in build/kernels/6.12
+#   vng          virtme-ng in build/vng
+#   source       Debian's linux-source-6.12 in build/src (checkpatch, debug kernel)
+#   qemu10       a Debian 13 tree with QEMU 10 in build/trixie
+#   debug        a KASAN, lockdep, kmemleak kernel in build/kernels/debug (long)
+#   all          everything but debug; the default
+#
+# Only "packages" changes the machine. The rest comes from a private apt root
+# (own sources and lists, the machine's mirror and keyring) and is unpacked,
+# never installed. What is there already is not touched: delete build/ or one
+# of the directories above to have it again, with the newest version.
+set -eu -o pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+build=$top/build
+
+PACKAGES=(
+	# building
+	build-essential gcc-12 bc bison flex cpio kmod libdw-dev libelf-dev
+	libssl-dev pahole pkg-config python3 rsync xz-utils zstd
+	# checking
+	clang shellcheck sparse
+	# user land
+	libcap-dev liburing-dev libnbd-dev libnbd-bin
+	# kernels in virtual machines
+	busybox-static file python3-argcomplete python3-pkg-resources
+	qemu-block-extra qemu-system-x86 qemu-utils
+	# tools used inside them
+	debootstrap dkms dmsetup e2fsprogs fdisk fio iproute2 iputils-ping jq
+	nbd-client nbd-server nbdkit procps socat strace udev util-linux xfsprogs
+)
+
+say() { echo "setup: $*"; }
+die() { echo "setup: $*" >&2; exit 1; }
+
+# As root.
+asroot() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo -n "$@"
+	else
+		die "not root and no sudo: cannot run $*"
+	fi
+}
+
+setup_packages() {
+	local p missing=() have
+	have=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${PACKAGES[@]}" 2>/dev/null | sed -n 's/^ii *//p') || true
+	for p in "${PACKAGES[@]}"; do
+		grep -qxF "$p" <<<"$have" || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	say "installing ${missing[*]}"
+	# The NBD servers are tools here: do not start any as a service.
+	asroot env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 sh -c '
+		apt-get -q update &&
+		apt-get -q -y --no-install-recommends install "$@"' sh "${missing[@]}" ||
+		die "apt-get could not install: ${missing[*]}"
+}
+
+# apt_root SUITE: sets APT to the options of a private apt root for a suite
+# and its security suite.
+apt_root() {
+	local suite=$1 root=$build/apt/$1 keyring main security
+	APT=(-q -o "Dir::State=$root" -o "Dir::State::Lists=$root/lists"
+		-o "Dir::State::status=$root/status" -o "Dir::Cache=$root/cache"
+		-o "Dir::Etc::sourcelist=$root/sources.list"
+		-o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences=/dev/null
+		-o Dir::Etc::preferencesparts=/dev/null -o APT::Sandbox::User=root
+		-o Dir::State::extended_states=/dev/null -o Acquire::Retries=3
+		-o Acquire::Languages=none -o APT::Get::List-Cleanup=0)
+	[ ! -e "$root/ready" ] || return 0
+
+	for keyring in /usr/share/keyrings/debian-archive-keyring.{pgp,gpg}; do
+		[ ! -e "$keyring" ] || break
+	done
+	[ -e "$keyring" ] || die "no Debian archive keyring"
+	# The mirrors that this machine uses.
+	# shellcheck disable=SC2016 # apt expands these
+	main=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+		awk '($2 == "Debian" || /debian/) && $NF !~ /security|backports|updates/ && !n++ { print $1 }') || true
+	# shellcheck disable=SC2016
+	security=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+		awk '$NF ~ /-security$/ && !n++ { print $1 }') || true
+	: "${main:=http://deb.debian.org/debian}"
+	: "${security:=http://deb.debian.org/debian-security}"
+	mkdir -p "$root/lists/partial" "$root/cache/archives/partial"
+	: >"$root/status"
+	cat >"$root/sources.list" <<-END
+		deb [signed-by=$keyring] $main $suite main
+		deb [signed-by=$keyring] $security $suite-security main
+	END
+	apt-get "${APT[@]}" update >"$root/update.log" 2>&1 ||
+		{ cat "$root/update.log" >&2; die "apt-get update failed for $suite"; }
+	touch "$root/ready"
+}
+
+# The one package that a metapackage depends on and that matches a pattern.
+apt_dep() { # METAPACKAGE PATTERN
+	apt-cache "${APT[@]}" depends --no-recommends --no-suggests "$1" |
+		awk -v p="$2" '$1 ~ /Depends:$/ && $2 ~ p && !n++ { print $2 }'
+}
+
+# apt_unpack DIR PACKAGE...: downloads packages and unpacks them into DIR.
+apt_unpack() {
+	local dir=$1 debs deb
+	shift
+	debs=$build/apt/debs.$$
+	rm -rf "$debs"
+	mkdir -p "$debs" "$dir"
+	(cd "$debs" && apt-get "${APT[@]}" download "$@") >"$debs.log" 2>&1 || {
+		# The lists are older than the archive.
+		apt-get "${APT[@]}" update >/dev/null 2>&1 || true
+		(cd "$debs" && apt-get "${APT[@]}" download "$@") >"$debs.log" 2>&1 ||
+			{ cat "$debs.log" >&2; die "cannot download $*"; }
+	}
+	for deb in "$debs"/*.deb; do
+		dpkg-deb -x "$deb" "$dir"
+	done
+	rm -rf "$debs" "$debs.log"
+}
+
+setup_kernel() { # VERSION
+	local v=$1 dir=$build/kernels/$1 new meta image headers common kbuild rel
+	[ ! -e "$dir/release" ] || return 0
+	say "kernel $v"
+	apt_root bookworm
+	if [ "$v" = 6.1 ]; then meta=amd64; else meta=$v-amd64; fi
+	image=$(apt_dep "linux-image-$meta" '^linux-image-[0-9]')
+	headers=$(apt_dep "linux-headers-$meta" '^linux-headers-[0-9]')
+	if [ -z "$image" ] || [ -z "$headers" ]; then
+		die "no kernel $v in the archive"
+	fi
+	common=$(apt_dep "$headers" '^linux-headers-.*-common$')
+	kbuild=$(apt_dep "$headers" '^linux-kbuild-')
+	new=$dir.new
+	rm -rf "$new" "$dir"
+	apt_unpack "$new" "$image" "$headers" "$common" "$kbuild"
+	rel=${image#linux-image-}
+	# Debian 13 packages have it there.
+	if [ ! -d "$new/lib/modules/$rel" ]; then
+		mkdir -p "$new/lib"
+		ln -s ../usr/lib/modules "$new/lib/modules"
+	fi
+	# The headers name each other by absolute paths.
+	sed -i "s:/usr/src/:$dir/usr/src/:" "$new/usr/src/$headers/Makefile"
+	ln -sfn "../../../usr/src/$headers" "$new/lib/modules/$rel/build"
+	ln -sfn "../../../usr/src/$common" "$new/lib/modules/$rel/source"
+	ln -s "usr/src/$headers" "$new/kdir"
+	ln -s "boot/vmlinuz-$rel" "$new/vmlinuz"
+	ln -s "boot/config-$rel" "$new/config"
+	ln -s "lib/modules/$rel" "$new/modules"
+	rm -rf "${new:?}/usr/share"
+	depmod -b "$new" "$rel"
+	echo "$rel" >"$new/release"
+	mv "$new" "$dir"
+}
+
+setup_vng() {
+	[ ! -e "$build/vng/ready" ] || return 0
+	say "virtme-ng"
+	apt_root trixie
+	rm -rf "$build/vng"
+	apt_unpack "$build/vng" virtme-ng
+	touch "$build/vng/ready"
+}
+
+setup_source() {
+	local new=$build/src.new
+	[ ! -e "$build/src/ready" ] || return 0
+	say "linux-source-6.12"
+	apt_root bookworm
+	rm -rf "$new" "$build/src"
+	apt_unpack "$new" linux-source-6.12
+	tar -C "$new" -xJf "$new"/usr/src/linux-source-6.12.tar.xz
+	mv "$new/linux-source-6.12" "$new/linux"
+	rm -rf "${new:?}/usr"
+	touch "$new/ready"
+	mv "$new" "$build/src"
+}
+
+setup_qemu10() {
+	[ ! -e "$build/trixie/ready" ] || return 0
+	say "QEMU 10"
+	"$here/trixie.sh" "$build/trixie"
+	touch "$build/trixie/ready"
+}
+
+setup_debug() {
+	setup_source
+	"$here/debug-kernel.sh"
+}
+
+[ $# -gt 0 ] || set -- all
+mkdir -p "$build"
+# One at a time: several tests may be started together.
+exec 9>"$build/.setup.lock"
+flock 9
+for component; do
+	case $component in
+	packages) setup_packages ;;
+	kernel-6.1 | kernel-6.12) setup_kernel "${component#kernel-}" ;;
+	kernels) setup_kernel 6.1; setup_kernel 6.12 ;;
+	vng | source | qemu10 | debug) "setup_$component" ;;
+	all)
+		setup_packages
+		setup_kernel 6.1
+		setup_kernel 6.12
+		setup_vng
+		setup_source
+		setup_qemu10
+		;;
+	*) die "no component $component (see the top of $0)" ;;
+	esac
+done
