@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+#   make                 the modules for KDIR's kernel, and user land
+#   make modules         the modules alone; ONLY="vhost_iovm iovm_mux" for some
+#   make userland        user land alone
+#   make W=1             with kbuild's extra warnings (all warnings are errors)
+#   make sparse          the modules, checked by sparse
+#   make lint            checkpatch, W=1 and sparse on all kernels, shellcheck, ...
+#   make check           sets the machine up and runs all tests (.ci/run)
+#   make check-debug     the kselftests on a KASAN, lockdep and kmemleak kernel
+#   make fuzz            the fuzzers for FUZZ_SECONDS each (3600)
+#   make demo            a guest's disk is pulled and the guest goes on
+#   make bench           measurements beside other back ends
+#   make install         modules, user land, units, udev rule, man pages
+#   make uninstall       takes these away again
+#   make dkms-install    the modules by way of dkms
+#
+#   KDIR=DIR      the kernel to build for: a build directory (default: the running
+#                 kernel's, else the one that setup.sh unpacked), or 6.1, 6.12 or
+#                 debug for one that setup.sh unpacked or built
+#   DESTDIR=, PREFIX=/usr/local, INSTALL_MOD_DIR=updates/vhost-iovm
+#
+# The modules are built in build/mod/KERNEL, one copy of the tree a kernel.
+
+MAKEFLAGS += --no-print-directory
+top := $(CURDIR)
+VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+PREFIX ?= /usr/local
+INSTALL_MOD_DIR ?= updates/vhost-iovm
+FUZZ_SECONDS ?= 3600
+export PREFIX DESTDIR VERSION
+
+ifeq ($(origin KDIR),undefined)
+KDIR := $(firstword $(wildcard /lib/modules/$(shell uname -r)/build \
+	$(top)/build/kernels/6.12/kdir))
+else ifneq ($(wildcard build/kernels/$(KDIR)/release),)
+override KDIR := $(top)/build/kernels/$(KDIR)/kdir
+endif
+
+# A name for what is built with this KDIR (and these flags).
+kname := $(shell echo '$(KDIR)' | sed -nE \
+	-e 's:^$(top)/build/kernels/([^/]+)/.*:\1:p;t' -e 's:.*/lib/modules/([^/]+)/build/?$$:\1:p;t' \
+	-e 's:^/::;s:[^A-Za-z0-9._+-]+:-:gp')$(if $(W),-W$(W))
+mdir := $(top)/build/mod/$(kname)
+kbuild = $(MAKE) -C $(KDIR) M=$(mdir)/src
+
+.PHONY: all modules userland sparse lint check check-debug fuzz demo bench setup \
+	install modules-install uninstall modules-uninstall dkms-install dkms-uninstall \
+	clean distclean kdir
+
+all: modules userland
+
+kdir:
+	@test -n '$(KDIR)' -a -e '$(KDIR)/Makefile' || { \
+	echo 'No kernel headers in $(or $(KDIR),/lib/modules/$(shell uname -r)/build).' \
+	'Install linux-headers-$$(uname -r), or give KDIR=, or run' \
+	'"selftests/env/setup.sh kernels" for KDIR=6.1 and KDIR=6.12.' >&2; exit 2; }
+
+modules: kdir
+	@selftests/env/build-modules '$(KDIR)' '$(mdir)' $(ONLY)
+
+sparse: kdir
+	@selftests/env/build-modules --sparse '$(KDIR)' '$(mdir)' $(ONLY)
+
+userland:
+	$(MAKE) -C userland
+
+setup:
+	selftests/env/setup.sh
+
+lint:
+	selftests/env/setup.sh packages kernels source
+	selftests/run lint
+
+check:
+	selftests/env/setup.sh
+	selftests/run
+
+check-debug:
+	selftests/env/setup.sh all debug
+	selftests/run debug
+
+fuzz:
+	$(MAKE) -C selftests/fuzz fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+
+demo:
+	selftests/env/setup.sh
+	selftests/e2e/demo
+
+bench:
+	selftests/env/setup.sh
+	$(MAKE) -C bench
+
+install: modules-install
+	$(MAKE) -C userland install
+
+modules-install: modules
+	$(kbuild) modules_install INSTALL_MOD_DIR='$(INSTALL_MOD_DIR)' \
+		$(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)')
+
+uninstall: modules-uninstall
+	$(MAKE) -C userland uninstall
+
+modules-uninstall: kdir
+	release=$$($(MAKE) -s -C $(KDIR) kernelrelease) && \
+	rm -rf "$(DESTDIR)/lib/modules/$$release/$(INSTALL_MOD_DIR)" && \
+	depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$release"
+
+dkms-install:
+	selftests/env/dkms-tree '$(DESTDIR)/usr/src/vhost-iovm-$(VERSION)'
+	dkms add -m vhost-iovm -v $(VERSION)
+	dkms build -m vhost-iovm -v $(VERSION)
+	dkms install -m vhost-iovm -v $(VERSION)
+
+dkms-uninstall:
+	dkms remove -m vhost-iovm -v $(VERSION) --all
+	rm -rf '$(DESTDIR)/usr/src/vhost-iovm-$(VERSION)'
+
+# Leaves the kernels and other trees that setup.sh made.
+clean:
+	rm -rf build/mod build/userland build/selftests
+	$(MAKE) -C userland clean
+
+distclean: clean
+	rm -rf build
