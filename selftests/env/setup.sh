@@ -190,11 +190,43 @@ setup_source() {
 	mv "$new" "$build/src"
 }
 
+# QEMU 10 with every library of its release, run by that release's loader.
 setup_qemu10() {
-	[ ! -e "$build/trixie/ready" ] || return 0
+	local dir=$build/trixie new=$build/trixie.new packages prog name
+	[ ! -e "$dir/ready" ] || return 0
 	say "QEMU 10"
-	"$here/trixie.sh" "$build/trixie"
-	touch "$build/trixie/ready"
+	apt_root trixie
+	# Nothing is installed in the private root: all dependencies are listed.
+	packages=$(apt-get "${APT[@]}" -s --no-install-recommends install \
+		qemu-system-x86 qemu-utils | awk '$1 == "Inst" { print $2 }')
+	[ -n "$packages" ] || die "no QEMU in trixie"
+	rm -rf "$new" "$dir"
+	# Debian 13 has its libraries in /usr/lib alone.
+	mkdir -p "$new/usr/lib" "$new/usr/lib64" "$new/bin"
+	ln -s usr/lib "$new/lib"
+	ln -s usr/lib64 "$new/lib64"
+	# shellcheck disable=SC2086
+	apt_unpack "$new" $packages
+	rm -rf "${new:?}"/usr/share/{doc,man,locale,info,lintian}
+	for prog in "$new"/usr/bin/qemu-*; do
+		name=${prog##*/}
+		cat >"$new/bin/$name" <<-END
+			#!/bin/sh
+			# $name of Debian 13
+			d=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
+			export QEMU_MODULE_DIR="\$d/usr/lib/x86_64-linux-gnu/qemu"
+			exec "\$d/usr/lib64/ld-linux-x86-64.so.2" --argv0 "\$d/bin/$name" \\
+				--library-path "\$d/usr/lib/x86_64-linux-gnu" "\$d/usr/bin/$name" \\
+		END
+		case $name in
+		qemu-system-*) echo '	-L "$d/usr/share/qemu" -L "$d/usr/share/seabios" "$@"' ;;
+		*) echo '	"$@"' ;;
+		esac >>"$new/bin/$name"
+		chmod +x "$new/bin/$name"
+	done
+	"$new/bin/qemu-system-x86_64" --version >/dev/null || die "QEMU 10 does not run"
+	touch "$new/ready"
+	mv "$new" "$dir"
 }
 
 setup_debug() {
