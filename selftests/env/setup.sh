@@ -218,6 +218,7 @@ setup_qemu10() {
 			exec "\$d/usr/lib64/ld-linux-x86-64.so.2" --argv0 "\$d/bin/$name" \\
 				--library-path "\$d/usr/lib/x86_64-linux-gnu" "\$d/usr/bin/$name" \\
 		END
+		# shellcheck disable=SC2016 # expanded when it runs
 		case $name in
 		qemu-system-*) echo '	-L "$d/usr/share/qemu" -L "$d/usr/share/seabios" "$@"' ;;
 		*) echo '	"$@"' ;;
