@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A KVM guest inside a host, booted by BIOS from a vhost-user-blk disk."""
+
+import os
+import re
+
+from .agent import Agent
+from .qmp import Qmp
+from .util import BUILD, BedError, quote, wait_for
+
+TRIXIE = os.path.join(BUILD, "trixie")
+
+#: Kernel messages of a guest that noticed something about its disk, or broke.
+TROUBLE = re.compile(
+    r"I/O error|blk_update_request|Buffer I/O|EXT4-fs (error|warning)|JBD2|Remounting|Aborting journal|hung task|"
+    r"blocked for more than|timed? ?out|virtio_blk|critical (target|medium|space)|lost async page write|BUG:|Oops|WARNING:|"
+    r"Call Trace|Kernel panic|rcu_sched self-detected|soft lockup", re.I)
+#: What the same kernel says without any fault, and has no bearing on its disk.
+HARMLESS = re.compile(r"virtio_blk virtio\d+: (\[vd|\d+/\d+/\d+ default)|EXT4-fs \([^)]*\): (mounted|re-mounted|orphan|recovery)|RETBleed|Spectre|"
+                      r"clocksource")
+
+
+def qemu_command(version):
+    """The words that run QEMU of this major version in a host, and its set-up script."""
+    if version == 7:
+        return ["qemu-system-x86_64"], ":"
+    setup = "; ".join(f"mountpoint -q {TRIXIE}/{d} || mount --rbind /{d} {TRIXIE}/{d}" for d in ("dev", "proc", "sys", "run"))
+    return ["chroot", TRIXIE, "qemu-system-x86_64"], f"test -x {TRIXIE}/usr/bin/qemu-system-x86_64 && {{ {setup}; }}"
+
+
+class Guest:
+    """A guest; slot tells guests on one host apart (their ports)."""
+
+    def __init__(self, name, memory=320, cpus=1, queues=1, version=7, slot=0):
+        self.name, self.memory, self.cpus, self.queues, self.version = name, memory, cpus, queues, version
+        self.slot = slot
+        self.agent_port, self.qmp_port = 7001 + 2 * slot, 7002 + 2 * slot
+        self.host = None
+
+    def start(self, host, socket_path, incoming=None, extra=()):
+        """Start its QEMU on a host, with the disk behind a vhost-user socket."""
+        self.host = host
+        command, setup = qemu_command(self.version)
+        host.agent.call(setup)
+        words = command + [
+            "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
+            "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-serial", f"file:/run/{self.name}-console.log",
+            "-qmp", f"tcp:0.0.0.0:{self.qmp_port},server=on,wait=off",
+            "-chardev", f"socket,id=disk,path={socket_path},reconnect=1",
+            "-device", f"vhost-user-blk-pci,id=disk0,chardev=disk,num-queues={self.queues},bootindex=1",
+            "-device", "virtio-serial-pci,id=vser",
+            "-chardev", f"socket,id=agent,host=0.0.0.0,port={self.agent_port},server=on,wait=off",
+            "-device", "virtserialport,chardev=agent,name=agent",
+            *extra,
+        ]
+        if incoming:
+            words += ["-incoming", incoming]
+        self.pid = host.spawn(f"{self.name}-qemu", quote(*words))
+        self.qmp = Qmp(self.name, host.ports[self.qmp_port])
+        self.agent = Agent(f"guest {self.name}", host.ports[self.agent_port])
+
+    def alive(self):
+        self.host.alive()
+        if not self.host.running(self.pid):
+            raise BedError(f"guest {self.name}: QEMU ended: {self.host.spawned_log(self.name + '-qemu')} {self.console_tail()}")
+
+    def console_tail(self):
+        return self.host.agent.call(f"tail -c 1500 /run/{self.name}-console.log", check=False).out.strip()
+
+    def wait_booted(self, timeout=180):
+        try:
+            self.agent.wait(timeout, self.alive)
+        except BedError as e:
+            raise BedError(f"{e}; console: {self.console_tail()!r}") from None
+
+    def boot_seconds(self):
+        return float(self.agent.out("cut -d' ' -f1 /proc/uptime"))
+
+    def trouble(self):
+        """Lines of the guest's kernel log that must not be there."""
+        lines = self.agent.out("dmesg").splitlines()
+        return [line for line in lines if TROUBLE.search(line) and not HARMLESS.search(line)]
+
+    def power_off(self, timeout=60):
+        """Shut the guest down in order and wait until its QEMU has ended."""
+        self.agent.call("sync; mount -o remount,ro /", timeout)
+        try:
+            self.agent.exchange("agent poweroff", 5, 1)
+        except OSError:
+            pass
+        self.agent.close()
+        wait_for(f"guest {self.name}: power off", timeout, lambda: not self.host.running(self.pid), 0.3)
+
+    def kill(self):
+        """End its QEMU by force, if it runs."""
+        if self.host and self.host.running(self.pid):
+            self.host.agent.call(f"kill -9 {self.pid}", check=False)
+
+

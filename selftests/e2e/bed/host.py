@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A virtual host: a TCG machine on Debian's kernel that sees the machine's own tree and can run KVM guests.
+
+    this machine            host A  10.0.0.1                 host B  10.0.0.2
+    agent, QMP  ── slirp ── 10.0.2.15                slirp ── 10.0.2.15
+                            eth (52:54:00:00) ─── socket ─── eth
+                            LUN as virtio disk ── one image ── LUN as virtio disk
+"""
+
+import os
+import signal
+import subprocess
+import time
+
+from . import image
+from .agent import Agent
+from .qmp import Qmp
+from .util import BedError, free_port, quote, tool, wait_for
+
+GUEST_PORTS = range(7001, 7009)
+
+
+class Host:
+    """
+    One of the two hosts. Files of the run (console, QMP socket) go to rundir.
+
+    One CPU by default: with more, multi-threaded TCG now and then runs a stale breakpoint while the kernel patches a static
+    key on another CPU, and the host dies with "Oops: int3".
+    """
+
+    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024):
+        self.name, self.rundir, self.net = name, rundir, net
+        self.kernel = image.Kernel(kernel)
+        self.ports = {p: free_port() for p in (7000, *GUEST_PORTS)}
+        self.agent = Agent(f"host {name}", self.ports[7000])
+        self.index = "AB".index(name) + 1
+        self.address = f"10.0.0.{self.index}"
+        self.console = os.path.join(rundir, f"host{name}.console")
+        self.qmp_path = os.path.join(rundir, f"host{name}.qmp")
+        forwards = "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
+        append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic net.ifnames=0 e2e.root=9p:root "
+                  f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
+                  f"e2e.modules={os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']}")
+        self.words = [
+            tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+            "-kernel", self.kernel.image, "-initrd", self.kernel.host_initramfs(), "-append", append,
+            "-serial", f"file:{self.console}", "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
+            "-device", "virtio-rng-pci",
+            "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
+            "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
+            "-netdev", f"socket,id=net,{net}", "-device", f"virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{self.index}",
+            "-netdev", f"user,id=ctl,restrict=on{forwards}", "-device", f"virtio-net-pci,netdev=ctl,mac=52:54:00:01:00:0{self.index}",
+            "-blockdev", f"driver=file,node-name=lun,filename={lun},locking=off,cache.direct=on,aio=threads,discard=unmap",
+            "-device", "virtio-blk-pci,id=lun,drive=lun,serial=lun0,num-queues=1,write-cache=on",
+        ]
+        self.proc = None
+
+    def start(self):
+        self.log = open(os.path.join(self.rundir, f"host{self.name}.qemu"), "wb")
+        self.proc = subprocess.Popen([str(w) for w in self.words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+    def alive(self):
+        if self.proc.poll() is not None:
+            raise BedError(f"host {self.name} ended (status {self.proc.returncode}): {self.tail()}")
+
+    def tail(self):
+        """The last words of its console and of QEMU."""
+        text = b""
+        for path in (self.log.name, self.console):
+            if os.path.exists(path):
+                with open(path, "rb") as f:
+                    text += f.read()[-1500:]
+        return text.decode(errors="replace").strip()
+
+    def wait_booted(self, timeout=180):
+        self.agent.wait(timeout, self.alive)
+        self.qmp = Qmp(f"host {self.name}", self.qmp_path)
+
+    def disk(self):
+        """The LUN's device node in this host."""
+        return self.agent.out("for d in /sys/block/*; do [ \"$(cat $d/serial 2>/dev/null)\" = lun0 ] && echo /dev/${d##*/} && exit; done; exit 1")
+
+    def pull_disk(self):
+        """Hot-unplug the LUN, from outside as a person would; our CLOCK_MONOTONIC at that moment."""
+        now = time.monotonic_ns()
+        self.qmp.cmd("device_del", id="lun")
+        return now
+
+    def plug_disk(self):
+        """Put the LUN back."""
+        self.qmp.cmd("device_add", driver="virtio-blk-pci", id="lun", drive="lun", serial="lun0")
+        wait_for(f"host {self.name}: LUN back", 30, lambda: self.agent.call("grep -qsx lun0 /sys/block/*/serial", check=False).status == 0)
+
+    def kvm(self):
+        """Make /dev/kvm there."""
+        self.agent.call("modprobe kvm_amd && test -c /dev/kvm", 60)
+
+    def spawn(self, name, command):
+        """Run a command in the background there; its output goes to /run/NAME.log. Its process id."""
+        script = f"mkdir -p /run; {{ exec {command}; }} >/run/{name}.log 2>&1 & echo $!"
+        return int(self.agent.out(script))
+
+    def running(self, pid):
+        return self.agent.call(f"kill -0 {pid} 2>/dev/null && ! grep -q '^State:.Z' /proc/{pid}/status", check=False).status == 0
+
+    def spawned_log(self, name):
+        return self.agent.call(f"tail -c 2000 /run/{name}.log", check=False).out.strip()
+
+    def fetch(self, path, name):
+        """Copy a file of this host into the run's directory; False if it is not there."""
+        res = self.agent.call(f"cat {quote(path)}", check=False)
+        if res.status == 0:
+            with open(os.path.join(self.rundir, name), "wb") as f:
+                f.write(res.raw)
+        return res.status == 0
+
+    def save_logs(self):
+        """Keep what tells about a failure; never fails itself."""
+        try:
+            self.agent.close()
+            for path in self.agent.call("dmesg >/run/dmesg.log; ls /run/*.log", 20, check=False).out.split():
+                self.fetch(path, f"host{self.name}.{os.path.basename(path)}")
+        except (BedError, OSError):
+            pass
+
+    def stop(self):
+        """End the machine, by its process id."""
+        if not self.proc:
+            return
+        self.agent.close()
+        if self.proc.poll() is None:
+            self.proc.send_signal(signal.SIGTERM)
+            try:
+                self.proc.wait(5)
+            except subprocess.TimeoutExpired:
+                self.proc.kill()
+                self.proc.wait()
+        self.log.close()
+        self.proc = None
+
+
+def pair(rundir, lun, **kw):
+    """Hosts A and B on one network, sharing the LUN; not started."""
+    port = free_port()
+    a = Host("A", rundir, lun, f"listen=127.0.0.1:{port}", **kw)
+    b = Host("B", rundir, lun, f"connect=127.0.0.1:{port}", **kw)
+    return a, b
+
+
+def start(*hosts, timeout=240):
+    """Start hosts together and wait until all have booted."""
+    for i, host in enumerate(hosts):
+        if i:
+            time.sleep(0.5)
+        host.start()
+    for host in hosts:
+        host.wait_booted(timeout)
