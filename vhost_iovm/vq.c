@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtqueue's life: start, kick, complete, break, stop, and the end with its owner.
+ */
+#include <linux/file.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "vhost_iovm.h"
+
+/**
+ * viovm_vq_init - prepare a queue of a new front end
+ * @dev: front end
+ * @vq: zeroed
+ * @index: its number
+ */
+void viovm_vq_init(struct viovm_dev *dev, struct viovm_vq *vq, u32 index)
+{
+	vq->dev = dev;
+	vq->index = index;
+	mutex_init(&vq->mutex);
+	spin_lock_init(&vq->lock);
+	init_waitqueue_head(&vq->drain);
+}
+
+/**
+ * viovm_vq_kick - have the worker look at a queue
+ * @vq: queue
+ *
+ * Any context, also a wake-up callback; takes no lock. Nothing happens when the queue has no worker (any more).
+ */
+void viovm_vq_kick(struct viovm_vq *vq)
+{
+	struct viovm_worker *w;
+
+	/* viovm_worker_drop() and viovm_workers_stop() wait for readers before a worker goes */
+	rcu_read_lock();
+	w = READ_ONCE(vq->worker);
+	if (w)
+		viovm_worker_queue(w, vq);
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(viovm_vq_kick);
+
+/* In the kick eventfd's wait queue, its lock held, interrupts off */
+static int viovm_kick_wake(wait_queue_entry_t *wait, unsigned int mode, int sync, void *key)
+{
+	struct viovm_vq *vq = container_of(wait, struct viovm_vq, kick_wait);
+
+	if (key_to_poll(key) & EPOLLIN)
+		viovm_vq_kick(vq);
+	return 0;
+}
+
+static void viovm_kick_queue_proc(struct file *file, wait_queue_head_t *wqh, poll_table *pt)
+{
+	struct viovm_vq *vq = container_of(pt, struct viovm_vq, kick_pt);
+
+	vq->kick_wqh = wqh;
+	add_wait_queue(wqh, &vq->kick_wait);
+}
+
+static void viovm_kick_attach(struct viovm_vq *vq, struct file *kick)
+{
+	vq->kick = kick;
+	vq->kick_wqh = NULL;
+	init_waitqueue_func_entry(&vq->kick_wait, viovm_kick_wake);
+	init_poll_funcptr(&vq->kick_pt, viovm_kick_queue_proc);
+	vfs_poll(kick, &vq->kick_pt);
+}
+
+static void viovm_kick_detach(struct viovm_vq *vq)
+{
+	if (!vq->kick)
+		return;
+	if (vq->kick_wqh)
+		remove_wait_queue(vq->kick_wqh, &vq->kick_wait);
+	fput(vq->kick);
+	vq->kick = NULL;
+}
+
+static void viovm_vq_unmap(struct viovm_vq *vq)
+{
+	viovm_unmap(vq->dev, &vq->desc_map);
+	viovm_unmap(vq->dev, &vq->avail_map);
+	viovm_unmap(vq->dev, &vq->used_map);
+}
+
+/**
+ * viovm_vq_start - the kick fd came: pin the ring, make worker and class state, serve
+ * @vq: queue; dev->mutex held, in the owner's process
+ * @kick: eventfd's file; taken over on success
+ *
+ * A running queue only changes its kick.
+ * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker or of the class.
+ */
+int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
+{
+	struct viovm_dev *dev = vq->dev;
+	struct viovm_ring *r = &vq->ring;
+	int err;
+
+	lockdep_assert_held(&dev->mutex);
+	if (vq->running) {
+		viovm_kick_detach(vq);
+		viovm_kick_attach(vq, kick);
+		viovm_vq_kick(vq);
+		return 0;
+	}
+	if (!vq->num || !vq->addr.desc_user_addr || !vq->addr.avail_user_addr || !vq->addr.used_user_addr)
+		return -EINVAL;
+
+	err = viovm_map(dev, vq->addr.desc_user_addr, viovm_ring_desc_bytes(vq->num), &vq->desc_map);
+	if (err)
+		return err;
+	err = viovm_map(dev, vq->addr.avail_user_addr, viovm_ring_avail_bytes(vq->num), &vq->avail_map);
+	if (err)
+		goto unmap;
+	err = viovm_map(dev, vq->addr.used_user_addr, viovm_ring_used_bytes(vq->num), &vq->used_map);
+	if (err)
+		goto unmap;
+	r->desc = vq->desc_map.addr;
+	r->avail = vq->avail_map.addr;
+	r->used = vq->used_map.addr;
+	err = viovm_ring_init(r, vq->num, vq->base, dev->acked & BIT_ULL(VIRTIO_RING_F_EVENT_IDX));
+	if (err)
+		goto unmap;
+	err = viovm_worker_get(vq);
+	if (err)
+		goto unmap;
+
+	mutex_lock(&vq->mutex);
+	vq->broken = false;
+	vq->stopping = false;
+	vq->fetched = 0;
+	spin_lock_irq(&vq->lock);
+	vq->completed = 0;
+	spin_unlock_irq(&vq->lock);
+	err = dev->node->class.vq_start(vq);
+	if (!err)
+		vq->running = true;
+	mutex_unlock(&vq->mutex);
+	if (err)
+		goto drop_worker;
+
+	viovm_kick_attach(vq, kick);
+	/* requests may have been there before the kick fd was */
+	viovm_vq_kick(vq);
+	return 0;
+
+drop_worker:
+	viovm_worker_drop(vq);
+unmap:
+	viovm_vq_unmap(vq);
+	return err;
+}
+
+static bool viovm_vq_drained(struct viovm_vq *vq)
+{
+	bool drained;
+
+	/* under the lock, so that the completion that was last has left it */
+	spin_lock_irq(&vq->lock);
+	drained = vq->completed == vq->fetched;
+	spin_unlock_irq(&vq->lock);
+	return drained;
+}
+
+static void viovm_vq_set_stopping(struct viovm_vq *vq, bool stopping)
+{
+	mutex_lock(&vq->mutex);
+	spin_lock_irq(&vq->lock);
+	vq->stopping = stopping;
+	spin_unlock_irq(&vq->lock);
+	mutex_unlock(&vq->mutex);
+}
+
+/**
+ * viovm_vq_stop - take nothing new, wait for what is in flight, let go of the ring
+ * @vq: queue; dev->mutex held
+ *
+ * vq->base is the next head to serve afterwards.
+ * Return: 0; -EINTR when the wait was killed: the queue goes on.
+ */
+int viovm_vq_stop(struct viovm_vq *vq)
+{
+	int err;
+
+	lockdep_assert_held(&vq->dev->mutex);
+	if (!vq->running)
+		return 0;
+	viovm_vq_set_stopping(vq, true);
+	err = wait_event_killable(vq->drain, viovm_vq_drained(vq));
+	if (err) {
+		viovm_vq_set_stopping(vq, false);
+		viovm_vq_kick(vq);
+		return -EINTR;
+	}
+	viovm_kick_detach(vq);
+	mutex_lock(&vq->mutex);
+	vq->running = false;
+	vq->base = vq->ring.last_avail;
+	mutex_unlock(&vq->mutex);
+	viovm_worker_drop(vq);
+	vq->dev->node->class.vq_stop(vq);
+	viovm_vq_unmap(vq);
+	return 0;
+}
+
+/**
+ * viovm_vq_kill - the owner is gone: no more kicks, nothing more to the guest
+ * @vq: queue; dev->mutex held
+ */
+void viovm_vq_kill(struct viovm_vq *vq)
+{
+	lockdep_assert_held(&vq->dev->mutex);
+	viovm_kick_detach(vq);
+	spin_lock_irq(&vq->lock);
+	WRITE_ONCE(vq->dead, true);
+	spin_unlock_irq(&vq->lock);
+}
+
+/**
+ * viovm_vq_wait_dead - wait a while for what a dead queue has in flight
+ * @vq: queue; dev->mutex held
+ * @timeout: jiffies
+ *
+ * Return: true when nothing is left.
+ */
+bool viovm_vq_wait_dead(struct viovm_vq *vq, long timeout)
+{
+	return !vq->running || wait_event_timeout(vq->drain, viovm_vq_drained(vq), timeout);
+}
+
+/**
+ * viovm_vq_finish - a killed and dropped queue: wait for what is in flight, free
+ * @vq: queue; dev->mutex held
+ *
+ * Process context. Waits as long as the slowest back end: its pages belong to the guest.
+ */
+void viovm_vq_finish(struct viovm_vq *vq)
+{
+	const struct viovm_class *class = &vq->dev->node->class;
+
+	lockdep_assert_held(&vq->dev->mutex);
+	if (!vq->running)
+		return;
+	wait_event(vq->drain, viovm_vq_drained(vq));
+	mutex_lock(&vq->mutex);
+	vq->running = false;
+	vq->base = vq->ring.last_avail;
+	mutex_unlock(&vq->mutex);
+	class->vq_stop(vq);
+	viovm_vq_unmap(vq);
+}
+
+/* vq->lock held: one request less */
+static void viovm_vq_count(struct viovm_vq *vq)
+{
+	lockdep_assert_held(&vq->lock);
+	vq->completed++;
+	/* inside the lock: who waits frees the queue only after taking it once more */
+	if (unlikely(vq->stopping || vq->dead) && vq->completed == vq->fetched)
+		wake_up(&vq->drain);
+}
+
+/**
+ * viovm_vq_complete - give a request back to the guest
+ * @vq: queue
+ * @head: its head
+ * @written: bytes written for the guest, for the used ring
+ * @segs: the request's segments, for the dirty log; those with @write are recorded
+ * @nr_segs: how many
+ *
+ * Any context, hard irq too. The data and the status were written before. Every request counted in vq->fetched ends here or in
+ * viovm_vq_drop_one(), once.
+ */
+void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs, u32 nr_segs)
+{
+	struct viovm_log *log = &vq->dev->log;
+	struct viovm_log_map *map;
+	struct viovm_call *call;
+	bool signal = false;
+	unsigned long flags;
+	u32 i;
+
+	/* spans the signal: SET_VRING_CALL and the end of the front end wait for readers */
+	rcu_read_lock();
+	spin_lock_irqsave(&vq->lock, flags);
+	if (likely(!vq->dead)) {
+		map = rcu_dereference(log->map);
+		if (unlikely(map)) {
+			for (i = 0; i < nr_segs; i++)
+				if (segs[i].write)
+					viovm_log_mark(log, map, segs[i].gpa, segs[i].len);
+		}
+		viovm_ring_push(&vq->ring, head, written);
+		if (unlikely(map && vq->log_used)) {
+			viovm_log_mark(log, map, vq->log_addr + viovm_ring_used_off(&vq->ring),
+				       sizeof(struct vring_used_elem));
+			viovm_log_mark(log, map, vq->log_addr, sizeof(u16) * 2);
+		}
+		signal = viovm_ring_should_signal(&vq->ring);
+	}
+	viovm_vq_count(vq);
+	call = rcu_dereference(vq->call);
+	spin_unlock_irqrestore(&vq->lock, flags);
+	if (signal && call)
+		eventfd_signal(call->ctx);
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(viovm_vq_complete);
+
+/**
+ * viovm_vq_drop_one - end a request of a dead front end without telling the guest
+ * @vq: queue, dead
+ *
+ * Any context.
+ */
+void viovm_vq_drop_one(struct viovm_vq *vq)
+{
+	unsigned long flags;
+
+	rcu_read_lock();
+	spin_lock_irqsave(&vq->lock, flags);
+	WARN_ON_ONCE(!vq->dead);
+	viovm_vq_count(vq);
+	spin_unlock_irqrestore(&vq->lock, flags);
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(viovm_vq_drop_one);
+
+/**
+ * viovm_vq_set_call - VHOST_SET_VRING_CALL
+ * @vq: queue; dev->mutex held
+ * @ctx: eventfd, taken over; NULL for none
+ *
+ * After return nothing signals the old eventfd: a VMM that masks an interrupt looks at it then.
+ * Return: 0 or -ENOMEM.
+ */
+int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx)
+{
+	struct viovm_call *new = NULL, *old;
+
+	lockdep_assert_held(&vq->dev->mutex);
+	if (ctx) {
+		new = kzalloc(sizeof(*new), GFP_KERNEL_ACCOUNT);
+		if (!new)
+			return -ENOMEM;
+		new->ctx = ctx;
+	}
+	old = rcu_replace_pointer(vq->call, new, lockdep_is_held(&vq->dev->mutex));
+	if (old) {
+		if (vq->running)
+			synchronize_rcu_expedited();
+		eventfd_ctx_put(old->ctx);
+		kfree(old);
+	}
+	return 0;
+}
+
+/**
+ * viovm_vq_break - the guest broke the ring
+ * @vq: queue; vq->mutex held, from the worker
+ * @error: what was wrong, negative errno
+ *
+ * The queue takes nothing more; what is in flight completes; the err eventfd is signalled. A stop and a start repair it.
+ */
+void viovm_vq_break(struct viovm_vq *vq, int error)
+{
+	lockdep_assert_held(&vq->mutex);
+	if (vq->broken)
+		return;
+	vq->broken = true;
+	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name, vq->index,
+		 vq->ring.last_avail, error);
+	if (vq->err)
+		eventfd_signal(vq->err);
+	if (vq->dev->node->class.vq_broken)
+		vq->dev->node->class.vq_broken(vq, error);
+}
+EXPORT_SYMBOL_GPL(viovm_vq_break);
+
+static void viovm_vq_log_used(struct viovm_vq *vq, size_t off)
+{
+	struct viovm_log_map *map;
+
+	rcu_read_lock();
+	map = rcu_dereference(vq->dev->log.map);
+	if (unlikely(map && READ_ONCE(vq->log_used)))
+		viovm_log_mark(&vq->dev->log, map, READ_ONCE(vq->log_addr) + off, sizeof(u16));
+	rcu_read_unlock();
+}
+
+/**
+ * viovm_vq_kick_on - ask the guest for a kick at its next request
+ * @vq: queue; vq->mutex held, from the worker
+ *
+ * Return: true when a request has come meanwhile: serve it.
+ */
+bool viovm_vq_kick_on(struct viovm_vq *vq)
+{
+	bool more;
+
+	lockdep_assert_held(&vq->mutex);
+	more = viovm_ring_kick_on(&vq->ring);
+	viovm_vq_log_used(vq, vq->ring.event_idx ? viovm_ring_avail_event_off(&vq->ring) : 0);
+	return more;
+}
+EXPORT_SYMBOL_GPL(viovm_vq_kick_on);
+
+/**
+ * viovm_vq_kick_off - tell the guest that kicks are not needed
+ * @vq: queue; vq->mutex held, from the worker
+ */
+void viovm_vq_kick_off(struct viovm_vq *vq)
+{
+	lockdep_assert_held(&vq->mutex);
+	if (vq->ring.event_idx)
+		return;
+	viovm_ring_kick_off(&vq->ring);
+	viovm_vq_log_used(vq, 0);
+}
+EXPORT_SYMBOL_GPL(viovm_vq_kick_off);
