@@ -7,7 +7,8 @@
  * between: which path takes a request, what an error means, when a request comes back.
  *
  *	front end (worker)                mux                          back end
- *	iovm_req_route(req)  ----------> picks route, takes a reference
+ *	iovm_req_init(req, ...)
+ *	iovm_req_route(req)  ----------> picks the path, which now stays
  *	map data for req->path
  *	iovm_req_issue(req)  ----------> counts, stamps -------------> ops->submit(path, req)
  *	                                 iovm_req_done(req, res, err) <-- any context
@@ -16,7 +17,12 @@
  *	class->route_changed(dev) <----- wake every queue: routes again what waits
  *
  * A request whose route says "wait" (-EAGAIN) stays with the front end, unfetched in the ring or on the queue's
- * requeue list, until route_changed().
+ * requeue list, until route_changed(). One that the front end throws away although requeue() gave it back goes through
+ * iovm_req_drop(); those that the mux itself keeps are called back by iovm_dev_cancel().
+ *
+ * A path lives at least until everything routed to it has ended: routing counts in path->pcpu->issued, ending in ->ended,
+ * and who takes a path out waits for the sums to be equal. There is no other reference count on the data path. The end is
+ * counted last of all, after the class's callback, so that a path with something in flight also keeps device and class.
  *
  * Locks, outermost first: iovm_mux_mutex (the table of devices; sleeping), iovm_dev.mutex (control operations on
  * one device; sleeping), iovm_dev.lock (spinlock, irqsave: path states, the route, held requests). Class callbacks
@@ -26,62 +32,47 @@
 #define _IOVM_MUX_H
 
 #include <linux/atomic.h>
-#include <linux/completion.h>
+#include <linux/kref.h>
 #include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
-#include <linux/percpu-refcount.h>
 #include <linux/rcupdate.h>
-#include <linux/refcount.h>
 #include <linux/spinlock.h>
 #include <linux/types.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include "iovm.h"		/* uapi/ */
+#include "policy.h"
 
 struct iovm_dev;
 struct iovm_path;
 struct iovm_req;
-
-/**
- * enum iovm_result - how a back end ended a request
- * @IOVM_RES_OK: served
- * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (medium error, no space,
- *	not supported): reported to the guest, the path stays
- * @IOVM_RES_IO: an error that may be the path's or the request's (a bare I/O error): the path fails, unless this request has
- *	already failed so on another path; then it is reported to the guest and the path stays
- * @IOVM_RES_PATH: device or peer is gone: the path fails, the request goes elsewhere
- * @IOVM_RES_RETRY: a resource was short: again, on the same path, soon
- * @IOVM_RES_UNSENT: the path failed before any byte of the request left: like @IOVM_RES_PATH, and no fence is needed
- */
-enum iovm_result {
-	IOVM_RES_OK,
-	IOVM_RES_REQUEST,
-	IOVM_RES_IO,
-	IOVM_RES_PATH,
-	IOVM_RES_RETRY,
-	IOVM_RES_UNSENT,
-};
 
 /* iovm_req.flags, set by the front end */
 #define IOVM_REQ_FUA		BIT(0)	/* stable before completion */
 #define IOVM_REQ_NOUNMAP	BIT(1)	/* WRITE_ZEROES: keep the space allocated */
 /* set by the mux */
 #define IOVM_REQ_REQUEUED	BIT(4)	/* came back from a path at least once */
-#define IOVM_REQ_BOUND		BIT(5)	/* may only be issued again to bound_id (no fence) */
+#define IOVM_REQ_BOUND		BIT(5)	/* may only be issued to bound_id: a write without fence, or the rest of a flush */
+#define IOVM_REQ_COUNTED	BIT(6)	/* waits, and is in dev->nr_requeued */
+#define IOVM_REQ_STAMPED	BIT(7)	/* waits since dev->fail_parked was req->fail_parked */
 
 /**
  * struct iovm_req - one request in the mux; embedded in the class's own
  * @node: back end's while issued (nbd send queue), mux's while held, class's while requeued
  * @dev: set once by the front end
- * @path: the path it was routed to, from iovm_req_route() until done; holds a reference of path->ref
+ * @path: the path it was routed to, from iovm_req_route() until done; stays for that long
  * @offset: bytes
  * @len: bytes; 0 for FLUSH
  * @op: IOVM_OP_*
  * @flags: IOVM_REQ_*
  * @tried: bit per path slot that ended it with IOVM_RES_IO
+ * @io_errors: how often it has ended so
+ * @flushed: FLUSH: bit per path slot that has done it
  * @bound_id: path id, with IOVM_REQ_BOUND
+ * @fail_parked: with IOVM_REQ_STAMPED
  * @issue_ns: ktime_get_ns() of the last issue
  * @error_ns: ktime_get_ns() of the first path error, 0 when none
  *
@@ -96,10 +87,26 @@ struct iovm_req {
 	u8 op;
 	u8 flags;
 	u8 tried;
+	u8 io_errors;
+	u8 flushed;
 	u32 bound_id;
+	u32 fail_parked;
 	u64 issue_ns;
 	u64 error_ns;
 };
+
+/* Makes a request of what was fetched from a ring. Any context. */
+static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 op, u8 flags, u64 offset, u32 len)
+{
+	*req = (struct iovm_req) {
+		.node = LIST_HEAD_INIT(req->node),
+		.dev = dev,
+		.offset = offset,
+		.len = len,
+		.op = op,
+		.flags = flags,
+	};
+}
 
 /**
  * struct iovm_path_ops - a path type
@@ -110,13 +117,19 @@ struct iovm_req {
  * @add: process context, dev->mutex held. Checks that the path fits the device (fills msg and returns a
  *	negative errno if not), sets path->priv and the limits. Leaves the path connecting; the mux makes it live when it
  *	returns IOVM_ADD_LIVE (1), keeps it connecting on 0
- * @connect: process context, dev->mutex held, state connecting or failed; the mux makes the path live when it returns 0. May be NULL
- * @probe: process context, dev->mutex held, state failed: does one small I/O, 0 when the path serves again. May be NULL
+ * @connect: process context, dev->mutex held, state connecting or failed; the mux makes the path live when it returns 0,
+ *	unless iovm_path_fail() was called meanwhile. May be NULL
+ * @probe: process context, no lock held (it may hang with the device), state failed: does one small I/O, 0 when the path
+ *	serves again. Never concurrently with itself, fail, connect or remove. May be NULL
+ * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what was acknowledged, before the
+ *	path goes. Only called for paths that hold unflushed writes. May be NULL
  * @submit: front-end worker (may sleep; no spinlock held). Must end every request with iovm_req_done(), perhaps before returning
- * @fail: process context (system workqueue), no lock held: the path was marked failed; make what is in
- *	flight end soon (shut sockets down). Called once per transition to failed, never concurrently with itself or
- *	with connect/remove. May be NULL
- * @remove: process context, dev->mutex held: no request is in flight and none will come; free priv. fail() has run if the path was not live
+ * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make what is in
+ *	flight end soon (shut sockets down). Called once per transition to failed (and once more when a connect succeeded that
+ *	iovm_path_fail() overtook), never concurrently with itself or with connect/remove. May be NULL
+ * @remove: process context, dev->mutex held: no request is in flight and none will come; free priv, and on return nothing
+ *	of the type's may call iovm_path_fail() or iovm_path_suspect() for this path. fail() has run if the path had failed. Not called
+ *	when add() returned an error
  * @info: fill the type's part of @info. Process context, dev->mutex held
  * @stats: likewise. May be NULL
  */
@@ -128,6 +141,7 @@ struct iovm_path_ops {
 	int (*add)(struct iovm_path *path, const struct iovm_path_add *arg, char *msg);
 	int (*connect)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
 	int (*probe)(struct iovm_path *path);
+	int (*flush)(struct iovm_path *path);
 	void (*submit)(struct iovm_path *path, struct iovm_req *req);
 	void (*fail)(struct iovm_path *path);
 	void (*remove)(struct iovm_path *path);
@@ -139,7 +153,7 @@ struct iovm_path_ops {
 
 /* Per-cpu part of a path's statistics; summed in IOVM_PATH_STATS. inflight = sum(issued) - sum(ended). */
 struct iovm_path_pcpu {
-	u64 issued[IOVM_OP_MAX];
+	u64 issued[IOVM_OP_MAX];	/* counted when routed */
 	u64 done[IOVM_OP_MAX];
 	u64 bytes[IOVM_OP_MAX];
 	u64 ended;		/* every issued request that came back, however */
@@ -156,20 +170,27 @@ struct iovm_path_pcpu {
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
  * @state: enum iovm_path_state; written by iovm_path_set_state() under dev->lock
  * @state_ns: ktime_get_ns() when it was entered; dev->lock
+ * @live_ns: ktime_get_ns() when it became live from a state that was not usable; dev->lock
  * @last_error: negative errno; dev->lock
- * @generation: dev->lock; incremented each time the path becomes live
+ * @generation: dev->lock; incremented each time the path becomes live from a state that was not usable
  * @held: writes that wait for a fence; dev->lock
  * @nr_held: dev->lock
+ * @nr_bound: writes that the class has back and that may only go here again; dev->lock
  * @had_error: a FIRST_ERROR event was emitted since it was last live; dev->lock
+ * @fenced: the operator confirmed the fence since it was last live; dev->lock
+ * @by_hand: failed by the operator: not probed until told so; dev->lock
+ * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex
+ * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error; dev->lock
+ * @connect_error: dev->lock
  * @unflushed: holds writes acknowledged since its last successful FLUSH; set without a lock, see iovm_req_done()
- * @ref: one per request routed here; killed on removal
  * @fail_work: calls ops->fail
  * @priv: ops's
  * @capacity: sectors, set by ops; dev->mutex
  * @block_size: bytes, set by ops; dev->mutex
  * @align_mask: memory address and length of every data segment must be clear of these bits, else the
  *	front end bounces; set by ops before the path is live
- * @pcpu: statistics
+ * @virt_boundary: segments may not leave a gap across these address bits, else the front end bounces; likewise
+ * @pcpu: statistics, and what is in flight
  */
 struct iovm_path {
 	const struct iovm_path_ops *ops;
@@ -185,21 +206,26 @@ struct iovm_path {
 	struct list_head node;
 	enum iovm_path_state state;
 	u64 state_ns;
+	u64 live_ns;
 	int last_error;
 	u32 generation;
 	struct list_head held;
 	u32 nr_held;
+	u32 nr_bound;
 	bool had_error;
+	bool fenced;
+	bool by_hand;
+	bool removing;
+	bool in_connect;
+	int connect_error;
 	bool unflushed;
-	struct percpu_ref ref;
-	struct completion ref_dead;
 	struct work_struct fail_work;
 	void *priv;
 	u64 capacity;
 	u32 block_size;
 	u32 align_mask;
+	unsigned long virt_boundary;
 	struct iovm_path_pcpu __percpu *pcpu;
-	struct rcu_head rcu;
 };
 
 /**
@@ -214,7 +240,8 @@ struct iovm_path {
  * @destroy: process context: remove the node, free dev->fe (the last close may free it later, it holds a reference)
  * @resize: process context, dev->mutex held: sectors. May be NULL
  * @info: fill the class's part of struct iovm_dev_info. dev->mutex held
- * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for the guest
+ * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for the guest; -ECANCELED
+ *	only for what iovm_dev_cancel() gives back
  * @requeue: any context, no lock held: the request came back from a path; release its mapping in a context that may and
  *	route it again
  * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or can be failed)
@@ -233,7 +260,7 @@ struct iovm_class {
 	void (*route_changed)(struct iovm_dev *dev);
 };
 
-/* Per-cpu part of a device's statistics */
+/* Per-cpu part of a device's statistics. The mux counts requests and errors, the class throttled. */
 struct iovm_dev_pcpu {
 	u64 requests;
 	u64 errors;
@@ -249,14 +276,31 @@ struct iovm_dev_pcpu {
  * @route: the path that takes requests, NULL when none; written under @lock, read under RCU
  * @state: enum iovm_dev_state; @lock
  * @suspended, @failing: policy inputs of the route; @lock
- * @preferred: path chosen by hand or by failover: stays the route while usable; @lock
+ * @dead: being destroyed; @mutex and @lock
+ * @preferred: the current path, or the one chosen by hand: is the route while usable; @lock
+ * @pinned: chosen by hand: no automatic failback while it is live; @lock
  * @paths: in order; see iovm_path.node
+ * @nr_paths, @next_path_id: @mutex, and @lock for writing
+ * @last_route_id: path id of the newest route, IOVM_NO_ID before the first; @lock
+ * @route_ns: ktime_get_ns() when it became the route; @lock
  * @parked_ns: since when there is no route; @lock
+ * @error_ns: ktime_get_ns() of the first error since requests last completed on the route, 0 when none; @lock
  * @switch_ns: ktime_get_ns() of the first error or the switch that the next completion ends, 0 when none; @lock, read
  *	without it as a hint
+ * @drainers: who waits in @wait for paths to become idle
+ * @wait: woken when a path's state changes, and while there are @drainers whenever a request ends
  * @no_path_timeout_ms, @failback_after_ms: @lock
  * @iops, @bps: limits, read by the front end without a lock (READ_ONCE)
- * @fail_parked: counts IOVM_DEV_FAIL_PARKED; a requeued request whose class saw an older count is failed; READ_ONCE
+ * @fail_parked: counts IOVM_DEV_FAIL_PARKED: a request that waits since an older count is failed; @lock
+ * @nr_requeued: requests with IOVM_REQ_COUNTED
+ * @requeues, @reroutes, @parks, @fails, @pause_ns, @pause_max_ns: statistics; @lock
+ * @retry: requests that ended with IOVM_RES_RETRY; @lock
+ * @retry_ns: when the last one did; @lock
+ * @retry_shift: back-off; @lock
+ * @retry_work, @no_path_work, @failback_work, @probe_work: named for what they end
+ * @probing: path whose ops->probe() runs; @mutex
+ * @ref: the table's and those of control operations that wait without @mutex
+ * @pcpu: statistics
  */
 struct iovm_dev {
 	const struct iovm_class *class;
@@ -271,46 +315,109 @@ struct iovm_dev {
 	bool suspended;
 	bool failing;
 	bool dead;
+	bool pinned;
 	struct iovm_path *preferred;
 	struct list_head paths;
 	u32 nr_paths;
 	u32 next_path_id;
+	u32 last_route_id;
+	u64 route_ns;
 	u64 parked_ns;
+	u64 error_ns;
 	u64 switch_ns;
+	atomic_t drainers;
+	wait_queue_head_t wait;
 	u64 no_path_timeout_ms;
 	u64 failback_after_ms;
 	u64 iops;
 	u64 bps;
 	u32 fail_parked;
 	atomic_t nr_requeued;
-	u64 requeues, reroutes, parks, fails;		/* lock */
-	u64 pause_ns[IOVM_HIST_BUCKETS], pause_max_ns;	/* lock */
+	u64 requeues, reroutes, parks, fails;
+	u64 pause_ns[IOVM_HIST_BUCKETS], pause_max_ns;
+	struct list_head retry;
+	u64 retry_ns;
+	unsigned int retry_shift;
+	struct delayed_work retry_work;
 	struct delayed_work no_path_work;
 	struct delayed_work failback_work;
 	struct delayed_work probe_work;
+	struct iovm_path *probing;
+	struct kref ref;
 	struct iovm_dev_pcpu __percpu *pcpu;
 };
 
-/* module.c: registration. Process context, may sleep. 0 or -EEXIST. */
+/* module.c: registration */
+
+/**
+ * iovm_class_register - make a device class known
+ * @class: constant until unregistered
+ *
+ * Process context, may sleep. A device holds a reference of class->owner, so that a class with devices cannot be
+ * unloaded.
+ *
+ * Return: 0, -EEXIST, or -EINVAL for an unknown id.
+ */
 int iovm_class_register(const struct iovm_class *class);
+
+/**
+ * iovm_class_unregister - the reverse; there are no devices of this class
+ * @class: registered
+ *
+ * Process context, may sleep.
+ */
 void iovm_class_unregister(const struct iovm_class *class);
+
+/**
+ * iovm_path_type_register - make a path type known
+ * @ops: constant until unregistered
+ *
+ * Process context, may sleep. A path holds a reference of ops->owner.
+ *
+ * Return: 0, -EEXIST, or -EINVAL for an unknown type.
+ */
 int iovm_path_type_register(const struct iovm_path_ops *ops);
+
+/**
+ * iovm_path_type_unregister - the reverse; there are no paths of this type
+ * @ops: registered
+ *
+ * Process context, may sleep.
+ */
 void iovm_path_type_unregister(const struct iovm_path_ops *ops);
 
-/* route.c: the data path */
+/* route.c, requeue.c: the data path */
 
 /**
  * iovm_req_route - pick the path for a request
- * @req: with dev, op, offset, len and flags set
+ * @req: from iovm_req_init(), or back by requeue() or -EAGAIN
  *
- * Any context. On success req->path is set and holds a reference until iovm_req_done() or iovm_req_unroute().
- * Return: 0; -EAGAIN wait for route_changed(); -EIO fail it (no path came in time).
+ * Any context. On success req->path is set and stays until iovm_req_done() or iovm_req_unroute().
+ *
+ * Return: 0; -EAGAIN wait for route_changed(); -EIO fail it: no path came in time, or the operator said so.
  */
 int iovm_req_route(struct iovm_req *req);
+
+/**
+ * iovm_req_unroute - a routed request will not be issued now
+ * @req: routed
+ *
+ * Any context. It may be routed again later, or thrown away by iovm_req_drop().
+ */
 void iovm_req_unroute(struct iovm_req *req);
 
 /**
+ * iovm_req_drop - the front end throws away a request that it has back
+ * @req: neither routed nor issued
+ *
+ * Any context. Needed for requests that requeue() gave back and that will not be routed again (the front end stops);
+ * harmless for others.
+ */
+void iovm_req_drop(struct iovm_req *req);
+
+/**
  * iovm_req_issue - give a routed request to its path
+ * @req: routed
  *
  * Front-end worker. The caller may not touch @req afterwards: it may have been completed or requeued.
  */
@@ -322,9 +429,21 @@ void iovm_req_issue(struct iovm_req *req);
  * @res: how
  * @error: negative errno when @res is not IOVM_RES_OK
  *
- * Any context, hard irq too; no lock that a class callback could take may be held.
+ * Any context, hard irq too; no lock that a class callback could take may be held. The path stays until this returns.
  */
 void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
+
+/**
+ * iovm_dev_cancel - give back what the mux keeps
+ * @dev: whose front end stops
+ *
+ * Any context, no lock held. Every request of this device that is held for a fence or waits for a retry goes to
+ * class->complete(-ECANCELED). Requests in flight are not touched: they may still be held afterwards, so call this again
+ * until the front end has everything back.
+ */
+void iovm_dev_cancel(struct iovm_dev *dev);
+
+/* path.c */
 
 /**
  * iovm_path_fail - a back end found its path broken outside of any request
@@ -337,11 +456,16 @@ void iovm_path_fail(struct iovm_path *path, int error);
 
 /**
  * iovm_path_suspect - heartbeat missed (true) or answered again (false)
+ * @path: whose
+ * @suspect: which of both
+ *
+ * Any context. Without effect on a path that is neither live nor suspect.
  */
 void iovm_path_suspect(struct iovm_path *path, bool suspect);
 
 /**
  * iovm_dev_may_fetch - cheap test whether taking a new request from a ring makes sense now
+ * @dev: whose front end asks
  *
  * True when there is a route, or when requests are to be failed. Any context.
  */
@@ -351,6 +475,19 @@ static inline bool iovm_dev_may_fetch(struct iovm_dev *dev)
 }
 
 /* event.c */
+
+/**
+ * iovm_event_emit - append to the event stream
+ * @dev: what it is about, NULL when no device
+ * @path: and which of its paths, NULL when none
+ * @type: enum iovm_event_type
+ * @old_state: enum iovm_path_state, IOVM_EV_PATH_STATE only
+ * @new_state: likewise
+ * @error: negative errno or 0
+ * @value: see the type
+ *
+ * Any context, under any lock but event.c's own.
+ */
 void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state, u32 new_state,
 		     int error, u64 value);
 
