@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A small NBD server in the transmission phase: it makes a pair of sockets, keeps one end, and gives the other,
+ * handshake "done", to the test. The store is a block device (O_DIRECT) or memory. Its misbehaviours are for a test to choose.
+ */
+#ifndef NBDSRV_H
+#define NBDSRV_H
+
+#include <pthread.h>
+#include "vdrv.h"
+
+#define NBD_F_HAS_FLAGS		(1u << 0)
+#define NBD_F_READ_ONLY		(1u << 1)
+#define NBD_F_FLUSH		(1u << 2)
+#define NBD_F_FUA		(1u << 3)
+#define NBD_F_TRIM		(1u << 5)
+#define NBD_F_WRITE_ZEROES	(1u << 6)
+#define NBD_F_MULTI_CONN	(1u << 8)
+#define NBDSRV_FLAGS	(NBD_F_HAS_FLAGS | NBD_F_FLUSH | NBD_F_FUA | NBD_F_TRIM | NBD_F_WRITE_ZEROES | NBD_F_MULTI_CONN)
+
+#define NBDSRV_MAX_CONN	64
+
+struct nbdsrv {
+	int fd;				/* store, -1: mem */
+	u8 *mem;
+	u64 bytes;
+	/* behaviour; may change at any time */
+	volatile bool structured;	/* replies to READ are chunks */
+	volatile bool hang;		/* takes requests, executes none and answers nothing */
+	volatile u32 delay_us;		/* before each reply */
+	volatile u32 batch;		/* replies are held until so many are due and sent in reverse; 0, 1: no. */
+	volatile u32 fail_every;	/* every so manieth request is answered with EIO; 0: none */
+	volatile u32 die_after;		/* closes everything in the middle of reply number so; 0: no */
+	/* what came */
+	u64 reads, writes, flushes, trims, zeroes, fua;
+	/* own */
+	pthread_mutex_t lock;
+	struct nbdsrv_conn {
+		struct nbdsrv *s;
+		int fd;
+		pthread_t thread;
+		bool running;
+	} conn[NBDSRV_MAX_CONN];
+	u32 replies;
+};
+
+int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes);	/* node NULL: memory */
+int nbdsrv_connect(struct nbdsrv *s, bool tcp);	/* the client's end */
+void nbdsrv_kill(struct nbdsrv *s);		/* all connections at once; what was begun is finished */
+void nbdsrv_free(struct nbdsrv *s);
+/* One more connection each, handed to the path; the client's ends are closed here. */
+int nbdsrv_attach(struct nbdsrv *s, const char *dev, const char *path, unsigned int nconn, bool tcp);
+
+#endif /* NBDSRV_H */
