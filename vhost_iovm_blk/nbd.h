@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Path type nbd: what its files share.
+ *
+ *	nbd_path.c   the ops of the path type; a request becomes a command of a connection
+ *	nbd_sess.c   a session: the connections of one generation; its start, its watchdog, its end
+ *	nbd_conn.c   a connection: slots, the thread that sends, the thread that receives
+ *	nbd_sock.c   a socket from user space: taking it over, sending, receiving, TLS records
+ *	nbd_proto.c  framing, pure code
+ *
+ * A path has at most one session. Each time user space hands sockets over a new session, with the next generation
+ * number, is made; the one before has been torn down completely by then. A session works until something breaks
+ * (viovm_nbd_sess_fail(), once), then its work item ends it:
+ *
+ *	1. the connections are marked dead: they take no request any more
+ *	2. the sockets are shut down, which wakes whoever sleeps in them
+ *	3. both threads of each connection are stopped: nobody touches a page of a request any more
+ *	4. every request left is ended, as unsent if none of its bytes can have left
+ *	5. the sockets are closed, what they had not sent is discarded
+ *
+ * The shell of a dead session stays until the next one takes its place or the path is removed.
+ *
+ * Locks: viovm_nbd_conn.lock and viovm_nbd_sess.lock are plain spinlocks, taken in process context only, never
+ * nested, and not held over a call into the mux.
+ */
+#ifndef _VHOST_IOVM_BLK_NBD_H
+#define _VHOST_IOVM_BLK_NBD_H
+
+#include <linux/atomic.h>
+#include <linux/bvec.h>
+#include <linux/completion.h>
+#include <linux/list.h>
+#include <linux/net.h>
+#include <linux/sched.h>
+#include <linux/sizes.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+
+#include "blk.h"
+#include "nbd_proto.h"
+
+#define VNBD_SLOTS	128		/* requests on the wire of one connection */
+#define VNBD_HEARTBEAT	VNBD_SLOTS	/* index of the slot for heartbeats */
+#define VNBD_BATCH	16		/* commands gathered for one turn of the sender */
+#define VNBD_TX_BVECS	64		/* of one gathered send */
+#define VNBD_RX_BVECS	32		/* of one receive, and one more for the stage */
+#define VNBD_STAGE_TAIL	64		/* bytes of framing received along behind the data of a READ */
+#define VNBD_PART_MAX	SZ_1M		/* the most a READ or WRITE carries */
+#define VNBD_ZERO_PAGES	(VNBD_PART_MAX / PAGE_SIZE)
+
+struct viovm_nbd_conn;
+struct viovm_nbd_sess;
+
+/**
+ * enum viovm_nbd_job - what a slot does
+ * @VNBD_JOB_FREE: nothing, it is in conn->free
+ * @VNBD_JOB_CMD: the request itself
+ * @VNBD_JOB_ZEROES: a WRITE of zeroes, piece by piece, for a server without WRITE_ZEROES
+ * @VNBD_JOB_FLUSH: a FLUSH behind the write, for a server without FUA
+ * @VNBD_JOB_HEARTBEAT: a READ nobody asked for
+ */
+enum viovm_nbd_job {
+	VNBD_JOB_FREE,
+	VNBD_JOB_CMD,
+	VNBD_JOB_ZEROES,
+	VNBD_JOB_FLUSH,
+	VNBD_JOB_HEARTBEAT,
+};
+
+/**
+ * struct viovm_nbd_slot - a command on the wire
+ * @wire: as the parser sees it; the cookie is 0 unless a reply is expected. Cookie: conn->lock; the rest is written
+ *	under conn->lock before the cookie is set and is the receiver's from then on
+ * @node: in conn->free or conn->again; conn->lock
+ * @req: whose; NULL for a heartbeat. Set while the slot is not free, by the sender
+ * @bv: data, valid until the request is done
+ * @nr_bv: entries
+ * @flags: VNBD_CMD_F_*
+ * @job: enum viovm_nbd_job; written under conn->lock
+ * @flush_after: a write that the server must be told to make stable
+ * @started: a byte of it may have left; the sender's, then the teardown's
+ * @pending: sender and receiver both hold the slot; who lets go last ends the command
+ * @seq: how often the slot was used, part of the cookie; conn->lock
+ * @done: JOB_ZEROES: bytes written
+ * @since: jiffies when the command was given to the slot; conn->lock
+ * @tx_start: the sender's: bytes before it in the gathered send
+ */
+struct viovm_nbd_slot {
+	struct viovm_nbd_wire wire;
+	struct list_head node;
+	struct iovm_req *req;
+	const struct bio_vec *bv;
+	u16 nr_bv;
+	u16 flags;
+	u8 job;
+	bool flush_after;
+	bool started;
+	atomic_t pending;
+	u32 seq;
+	u32 done;
+	unsigned long since;
+	u32 tx_start;
+};
+
+/* Why a connection is suspect */
+#define VNBD_SUSPECT_QUIET	BIT(0)	/* nothing came for half of dead_ms though something is due */
+#define VNBD_SUSPECT_SLOW	BIT(1)	/* a request is older than dead_ms */
+#define VNBD_SUSPECT_ERROR	BIT(2)	/* the last heartbeat was answered with an error */
+
+/**
+ * struct viovm_nbd_conn - one socket and its two threads
+ * @sess: the session it belongs to; constant
+ * @sock: holds a reference; constant until both threads have stopped
+ * @is_tls: the socket has an upper layer protocol; constant
+ * @index: in sess->conns; constant
+ * @lock: see the fields
+ * @queue: struct iovm_req.node: requests that have no slot yet; @lock
+ * @free: slots; @lock
+ * @again: slots with a command to be sent, before anything in @queue; @lock
+ * @nr_queued: requests in @queue; @lock, read without it as a hint
+ * @nr_busy: slots that are not free, the heartbeat's too; @lock, read without it as a hint
+ * @dead: takes nothing any more; @lock
+ * @bye: the sender shall say goodbye (DISC) when it is idle; @lock
+ * @busy_since: jiffies when the last idle period ended; @lock
+ * @heartbeat_at: jiffies of the last heartbeat; the watchdog's
+ * @last_rx: jiffies when bytes came last; written by the receiver
+ * @suspect: VNBD_SUSPECT_*; sess->lock, read without it as a hint
+ * @said_bye: completed by the sender
+ * @tx_wait: the sender sleeps here
+ * @tx_task: sends; from creation to teardown
+ * @rx_task: receives
+ * @hdr_page: request headers, one for each slot; the sender's
+ * @tx_bv: the sender's
+ * @stage: a page of the stream that was received and is not parsed yet; the receiver's, as all that follows
+ * @stage_pos: bytes of it that were consumed
+ * @stage_end: bytes in it
+ * @rx_bv: where the next bytes go
+ * @cur_idx: @cur_bv entry at which the payload at hand goes on
+ * @cur_off: bytes of that entry that are filled
+ * @tls_have: bytes in @tls_hdr
+ * @tls_left: bytes to be dropped of a TLS handshake message
+ * @tls_hdr: its header
+ * @reply: the parser
+ * @heartbeat_page: where heartbeats read to
+ * @heartbeat_bv: the same
+ * @slots: all of them; the last one is the heartbeat's
+ */
+struct viovm_nbd_conn {
+	struct viovm_nbd_sess *sess;
+	struct socket *sock;
+	bool is_tls;
+	u8 index;
+
+	spinlock_t lock;
+	struct list_head queue;
+	struct list_head free;
+	struct list_head again;
+	u32 nr_queued;
+	u32 nr_busy;
+	bool dead;
+	bool bye;
+	unsigned long busy_since;
+	unsigned long heartbeat_at;
+	unsigned long last_rx;
+	unsigned long suspect;
+
+	struct completion said_bye;
+	wait_queue_head_t tx_wait;
+	struct task_struct *tx_task;
+	struct task_struct *rx_task;
+
+	struct page *hdr_page;
+	struct bio_vec tx_bv[VNBD_TX_BVECS];
+
+	struct page *stage;
+	u32 stage_pos;
+	u32 stage_end;
+	struct bio_vec rx_bv[VNBD_RX_BVECS + 1];
+	u32 cur_idx;
+	u32 cur_off;
+	u32 tls_have;
+	u32 tls_left;
+	u8 tls_hdr[4];
+	struct viovm_nbd_reply reply;
+
+	struct page *heartbeat_page;
+	struct bio_vec heartbeat_bv;
+	struct viovm_nbd_slot slots[VNBD_SLOTS + 1];
+};
+
+/**
+ * struct viovm_nbd_path - iovm_path.priv of a path of type nbd
+ * @path: whose
+ * @sess: the newest session, NULL before the first; written under dev->mutex, read under RCU
+ * @generation: of the newest session; dev->mutex
+ * @stale: replies to commands nobody waits for
+ * @heartbeats: sent
+ */
+struct viovm_nbd_path {
+	struct iovm_path *path;
+	struct viovm_nbd_sess __rcu *sess;
+	u32 generation;
+	atomic64_t stale;
+	atomic64_t heartbeats;
+};
+
+/**
+ * struct viovm_nbd_sess - the connections of one generation
+ * @np: the path
+ * @generation: part of every cookie; constant, as all up to @lock
+ * @export_flags: VNBD_F_*
+ * @heartbeat_size: bytes that a heartbeat reads
+ * @structured: structured replies were negotiated
+ * @heartbeat: jiffies
+ * @dead: jiffies
+ * @lock: see the fields
+ * @nr_suspect: connections with a reason to be suspect; @lock, read without it as a hint
+ * @error: negative errno, why the session broke; set once, 0 while it works
+ * @closing: the path is being removed: a connection that breaks is no path error
+ * @end_work: teardown; queued once, by who set @error
+ * @ended: teardown is complete
+ * @watchdog: heartbeats and timeouts, from start until the session is freed
+ * @nr_conns: entries of @conns
+ * @conns: constant
+ */
+struct viovm_nbd_sess {
+	struct viovm_nbd_path *np;
+	u32 generation;
+	u16 export_flags;
+	u16 heartbeat_size;
+	bool structured;
+	unsigned long heartbeat;
+	unsigned long dead;
+
+	spinlock_t lock;
+	u32 nr_suspect;
+	int error;
+	bool closing;
+	struct work_struct end_work;
+	struct completion ended;
+	struct delayed_work watchdog;
+
+	u32 nr_conns;
+	struct viovm_nbd_conn *conns[] __counted_by(nr_conns);
+};
+
+/* nbd_path.c */
+extern const struct bio_vec *viovm_nbd_zero_bv;
+extern struct workqueue_struct *viovm_nbd_wq;
+
+/* nbd_sess.c: process context */
+struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np, const struct iovm_path_connect *arg, char *msg);
+void viovm_nbd_sess_watch(struct viovm_nbd_sess *sess);
+void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error);
+void viovm_nbd_sess_close(struct viovm_nbd_sess *sess);
+void viovm_nbd_sess_free(struct viovm_nbd_sess *sess);
+void viovm_nbd_suspect(struct viovm_nbd_conn *conn, unsigned long why, bool on);
+
+/* nbd_conn.c: process context */
+struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index);
+int viovm_nbd_conn_start(struct viovm_nbd_conn *conn);
+bool viovm_nbd_conn_queue(struct viovm_nbd_conn *conn, struct iovm_req *req);
+void viovm_nbd_conn_heartbeat(struct viovm_nbd_conn *conn);
+void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn);
+void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn);
+void viovm_nbd_conn_free(struct viovm_nbd_conn *conn);
+
+/* nbd_sock.c: process context */
+int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg);
+void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn);
+int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len, bool more, u32 *sent);
+int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len);
+
+#endif /* _VHOST_IOVM_BLK_NBD_H */

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Path type nbd: a socket from user space.
+ *
+ * It comes established and, if the connection is to be secret, with the TLS keys installed: the upper layer protocol
+ * encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of it here is the type of a received record.
+ *
+ * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves, and nothing
+ * is sent without being copied: when a request is done, the guest may change its pages although TCP may have to send them again.
+ */
+#include <linux/bvec.h>
+#include <linux/delay.h>
+#include <linux/net.h>
+#include <linux/socket.h>
+#include <linux/tcp.h>
+#include <linux/tls.h>
+#include <linux/uio.h>
+#include <net/inet_connection_sock.h>
+#include <net/sock.h>
+
+#include "nbd.h"
+
+#define TLS_ALERT		21
+#define TLS_HANDSHAKE		22
+#define TLS_DATA		23
+#define TLS_NEW_SESSION_TICKET	4
+
+/**
+ * viovm_nbd_sock_take - take a socket over
+ * @conn: to which it will belong; other connections of the session that have theirs come before it
+ * @fd: in the caller's table
+ * @msg: IOVM_MSG_MAX bytes: what is wrong with it
+ *
+ * Return: 0; -EBADF, -ENOTSOCK, -EPROTOTYPE, -ENOTCONN, -EINVAL.
+ */
+int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
+{
+	struct viovm_nbd_sess *sess = conn->sess;
+	u32 dead_ms = jiffies_to_msecs(sess->dead), i;
+	struct socket *sock;
+	struct sock *sk;
+	int err;
+
+	sock = sockfd_lookup(fd, &err);
+	if (!sock) {
+		snprintf(msg, IOVM_MSG_MAX, "fd %d is not a socket", fd);
+		return err;
+	}
+	sk = sock->sk;
+	if (sock->type != SOCK_STREAM || !((sk->sk_family == AF_UNIX) ||
+	    ((sk->sk_family == AF_INET || sk->sk_family == AF_INET6) && sk->sk_protocol == IPPROTO_TCP))) {
+		snprintf(msg, IOVM_MSG_MAX, "fd %d is not a TCP or unix stream socket", fd);
+		err = -EPROTOTYPE;
+		goto put;
+	}
+	if (READ_ONCE(sk->sk_state) != TCP_ESTABLISHED) {
+		snprintf(msg, IOVM_MSG_MAX, "the socket of fd %d is not connected", fd);
+		err = -ENOTCONN;
+		goto put;
+	}
+	for (i = 0; i < conn->index; i++) {
+		if (sess->conns[i]->sock == sock) {
+			snprintf(msg, IOVM_MSG_MAX, "fd %d is the same socket as another one", fd);
+			err = -EINVAL;
+			goto put;
+		}
+	}
+
+	lock_sock(sk);
+	sk->sk_allocation = GFP_NOIO;
+	sk->sk_use_task_frag = false;
+	WRITE_ONCE(sk->sk_sndtimeo, MAX_SCHEDULE_TIMEOUT);
+	WRITE_ONCE(sk->sk_rcvtimeo, MAX_SCHEDULE_TIMEOUT);
+	WRITE_ONCE(sk->sk_rcvlowat, 1);
+	release_sock(sk);
+
+	if (sk->sk_family != AF_UNIX) {
+		conn->is_tls = inet_csk_has_ulp(sk);
+		tcp_sock_set_nodelay(sk);
+		tcp_sock_set_user_timeout(sk, dead_ms);
+		sock_set_keepalive(sk);
+		tcp_sock_set_keepidle(sk, clamp_t(u32, dead_ms / 2000, 1, 60));
+		tcp_sock_set_keepintvl(sk, 1);
+		tcp_sock_set_keepcnt(sk, clamp_t(u32, dead_ms / 2000, 1, 60));
+	}
+	conn->sock = sock;
+	return 0;
+put:
+	sockfd_put(sock);
+	return err;
+}
+
+/**
+ * viovm_nbd_sock_drop - close the socket; what it had not sent yet is discarded, as far as it is ours to do so
+ * @conn: its threads have stopped
+ */
+void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
+{
+	if (!conn->sock)
+		return;
+	if (!READ_ONCE(conn->sess->closing))
+		sock_no_linger(conn->sock->sk);
+	sockfd_put(conn->sock);
+	conn->sock = NULL;
+}
+
+/**
+ * viovm_nbd_sock_send - send, waiting for room
+ * @conn: whose; called by its sender
+ * @bv: what
+ * @nr: entries of @bv
+ * @len: bytes in all
+ * @more: more will follow at once
+ * @sent: out: bytes that the socket took, on an error too
+ *
+ * Return: 0 when all was taken; a negative errno.
+ */
+int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len, bool more, u32 *sent)
+{
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
+	int ret;
+
+	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bv, nr, len);
+	*sent = 0;
+	while (*sent < len) {
+		ret = sock_sendmsg(conn->sock, &msg);
+		if (ret > 0) {
+			*sent += ret;
+			continue;
+		}
+		/* memory may come back; if not, the watchdog ends this */
+		if ((ret == -ENOMEM || ret == -ENOBUFS || ret == -EAGAIN) && !READ_ONCE(conn->sess->error)) {
+			msleep(20);
+			continue;
+		}
+		return ret ? ret : -EPIPE;
+	}
+	return 0;
+}
+
+/*
+ * A TLS handshake record lies where data was expected. A ticket for a later session is dropped; anything else, a
+ * change of keys above all, ends the connection. Messages may be cut anywhere.
+ */
+static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
+{
+	struct iov_iter iter;
+	u8 buf[64];
+	u32 n, i;
+
+	iov_iter_bvec(&iter, ITER_SOURCE, bv, nr, len);
+	while (len) {
+		n = min_t(u32, len, sizeof(buf));
+		if (copy_from_iter(buf, n, &iter) != n)
+			return -EIO;
+		len -= n;
+		for (i = 0; i < n; i++) {
+			if (conn->tls_left) {
+				conn->tls_left--;
+				continue;
+			}
+			conn->tls_hdr[conn->tls_have++] = buf[i];
+			if (conn->tls_have < sizeof(conn->tls_hdr))
+				continue;
+			conn->tls_have = 0;
+			if (conn->tls_hdr[0] != TLS_NEW_SESSION_TICKET)
+				return -EKEYEXPIRED;
+			conn->tls_left = conn->tls_hdr[1] << 16 | conn->tls_hdr[2] << 8 | conn->tls_hdr[3];
+		}
+	}
+	return 0;
+}
+
+/**
+ * viovm_nbd_sock_recv - receive, waiting for the first byte
+ * @conn: whose; called by its receiver
+ * @bv: where to
+ * @nr: entries of @bv
+ * @len: bytes in all
+ *
+ * Return: bytes received, 1 or more; a negative errno, -ECONNRESET when the peer closed the connection.
+ */
+int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
+{
+	union {
+		struct cmsghdr hdr;
+		u8 buf[CMSG_SPACE(sizeof(u8))];
+	} ctl;
+	int ret, err;
+
+	for (;;) {
+		struct msghdr msg = { .msg_flags = MSG_NOSIGNAL };
+		u8 type = TLS_DATA;
+
+		iov_iter_bvec(&msg.msg_iter, ITER_DEST, bv, nr, len);
+		memset(&ctl, 0, sizeof(ctl));
+		if (conn->is_tls) {
+			msg.msg_control = &ctl;
+			msg.msg_controllen = sizeof(ctl);
+		}
+		ret = sock_recvmsg(conn->sock, &msg, 0);
+		if (ret == -EAGAIN || ret == -EINTR)
+			continue;
+		if (ret < 0)
+			return ret;
+		if (conn->is_tls && msg.msg_controllen != sizeof(ctl) && ctl.hdr.cmsg_level == SOL_TLS &&
+		    ctl.hdr.cmsg_type == TLS_GET_RECORD_TYPE)
+			type = *(u8 *)CMSG_DATA(&ctl.hdr);
+		if (type == TLS_HANDSHAKE) {
+			err = tls_handshake(conn, bv, nr, ret);
+			if (err)
+				return err;
+			continue;
+		}
+		if (type != TLS_DATA || !ret)
+			return -ECONNRESET;
+		return ret;
+	}
+}
