@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Paths as the operator sees them: add, connect, remove; fail, probe, fence.
+ *
+ * A path goes in these steps: marked as leaving (nothing new is routed there) - what is in flight ends - what was
+ * acknowledged is made stable - taken out of the list, under dev->lock and only if still nothing is in flight - a grace
+ * period - the path type's part - memory.
+ */
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+#define IOVM_MS_MAX		(3600 * 1000)
+#define IOVM_HEARTBEAT_MS	1000
+#define IOVM_DEAD_MS		5000
+
+/* dev->mutex. By name, or when that is empty the path with the lowest id that is not below @id. */
+struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id)
+{
+	struct iovm_path *path, *best = NULL;
+
+	lockdep_assert_held(&dev->mutex);
+	list_for_each_entry(path, &dev->paths, node) {
+		if (name[0]) {
+			if (!strncmp(path->name, name, IOVM_NAME_MAX))
+				return path;
+		} else if (path->id >= id && (!best || path->id < best->id)) {
+			best = path;
+		}
+	}
+	return best;
+}
+
+/* Both by name; dev->mutex is held on success. */
+static struct iovm_path *iovm_path_get(const char *devname, const char *name, char *msg)
+{
+	struct iovm_path *path;
+	struct iovm_dev *dev;
+
+	if (!devname[0] || !iovm_name_valid(name))
+		return ERR_PTR(iovm_msg(msg, devname[0] ? "not a path name" : "no device is named") ?: -EINVAL);
+	dev = iovm_dev_find(devname, 0, msg);
+	if (IS_ERR(dev))
+		return ERR_CAST(dev);
+	path = iovm_path_find(dev, name, 0);
+	if (!path) {
+		iovm_msg(msg, "device %s has no path %s", dev->name, name);
+		iovm_dev_release(dev);
+		return ERR_PTR(-ENOENT);
+	}
+	return path;
+}
+
+static int iovm_path_check(struct iovm_path_add *arg)
+{
+	bool nbd = arg->type == IOVM_PATH_NBD;
+
+	if (!iovm_name_valid(arg->name))
+		return iovm_msg(arg->msg, "a name has 1 to %u of A-Z a-z 0-9 . _ - and starts with neither . nor -",
+				IOVM_NAME_MAX - 1) ?: -EINVAL;
+	if (!memchr(arg->addr, 0, sizeof(arg->addr)))
+		return iovm_msg(arg->msg, "the address is too long") ?: -EINVAL;
+	if (arg->flags & ~IOVM_PATH_F_ALL)
+		return iovm_msg(arg->msg, "unknown flag") ?: -EINVAL;
+	if (arg->flags == IOVM_PATH_F_ALL)
+		return iovm_msg(arg->msg, "a cache cannot both survive and die") ?: -EINVAL;
+	if (arg->fence > IOVM_FENCE_NONE)
+		return iovm_msg(arg->msg, "unknown fence") ?: -EINVAL;
+	if (nbd && arg->fence == IOVM_FENCE_LOCAL_ERROR)
+		return iovm_msg(arg->msg, "a lost connection does not end what was sent: an nbd path has no local-error fence")
+			?: -EINVAL;
+	if (arg->heartbeat_ms > IOVM_MS_MAX || arg->dead_ms > IOVM_MS_MAX)
+		return iovm_msg(arg->msg, "heartbeat and time-out are at most an hour") ?: -EINVAL;
+
+	if (!arg->flags)
+		arg->flags = nbd ? IOVM_PATH_F_CACHE_DIES : IOVM_PATH_F_CACHE_SURVIVES;
+	if (!arg->fence)
+		arg->fence = nbd ? IOVM_FENCE_NONE : IOVM_FENCE_LOCAL_ERROR;
+	if (!arg->heartbeat_ms)
+		arg->heartbeat_ms = IOVM_HEARTBEAT_MS;
+	if (!arg->dead_ms)
+		arg->dead_ms = IOVM_DEAD_MS;
+	return 0;
+}
+
+static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm_path_ops *ops,
+					 const struct iovm_path_add *arg)
+{
+	struct iovm_path *path = kzalloc(sizeof(*path), GFP_KERNEL_ACCOUNT), *other;
+	unsigned long slots = 0;
+
+	if (!path)
+		return NULL;
+	path->pcpu = alloc_percpu_gfp(struct iovm_path_pcpu, GFP_KERNEL_ACCOUNT);
+	if (!path->pcpu) {
+		kfree(path);
+		return NULL;
+	}
+	list_for_each_entry(other, &dev->paths, node)
+		slots |= BIT(other->slot);
+	path->slot = ffz(slots);
+	path->id = dev->next_path_id++;
+	path->ops = ops;
+	path->dev = dev;
+	memcpy(path->name, arg->name, sizeof(path->name));
+	memcpy(path->addr, arg->addr, sizeof(path->addr));
+	path->fence = arg->fence;
+	path->flags = arg->flags;
+	path->heartbeat_ms = arg->heartbeat_ms;
+	path->dead_ms = arg->dead_ms;
+	path->state = IOVM_PATH_CONNECTING;
+	path->state_ns = ktime_get_ns();
+	path->in_connect = true;
+	INIT_LIST_HEAD(&path->node);
+	INIT_LIST_HEAD(&path->held);
+	INIT_WORK(&path->fail_work, iovm_fail_work);
+	return path;
+}
+
+static void iovm_path_free(struct iovm_path *path)
+{
+	free_percpu(path->pcpu);
+	kfree(path);
+}
+
+static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *ops, struct iovm_path_add *arg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_path *path;
+	int ret;
+
+	if (ops->class != dev->class->id)
+		return iovm_msg(arg->msg, "a %s path does not fit a device of class %s", ops->name, dev->class->name) ?: -EINVAL;
+	if (iovm_path_find(dev, arg->name, 0))
+		return iovm_msg(arg->msg, "device %s has a path %s already", dev->name, arg->name) ?: -EEXIST;
+	if (dev->nr_paths >= IOVM_MAX_PATHS)
+		return iovm_msg(arg->msg, "device %s has %u paths already", dev->name, IOVM_MAX_PATHS) ?: -ENOSPC;
+	path = iovm_path_alloc(dev, ops, arg);
+	if (!path)
+		return -ENOMEM;
+	ret = ops->add(path, arg, arg->msg);
+	if (ret < 0) {
+		iovm_path_free(path);
+		return ret;
+	}
+
+	spin_lock_irq(&dev->lock);
+	list_add_tail(&path->node, &dev->paths);
+	WRITE_ONCE(dev->nr_paths, dev->nr_paths + 1);
+	iovm_event_emit(dev, path, IOVM_EV_PATH_ADDED, 0, 0, 0, 0);
+	path->in_connect = false;
+	if (path->connect_error)
+		iovm_path_error(path, path->connect_error, &todo);
+	else if (ret == IOVM_ADD_LIVE)
+		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	arg->id = path->id;
+	return 0;
+}
+
+int iovm_path_add(struct iovm_path_add *arg)
+{
+	const struct iovm_path_ops *ops;
+	struct iovm_dev *dev;
+	int err;
+
+	err = iovm_path_check(arg);
+	if (err)
+		return err;
+	if (!arg->dev[0])
+		return iovm_msg(arg->msg, "no device is named") ?: -EINVAL;
+	ops = iovm_path_type_get(arg->type);
+	if (!ops)
+		return iovm_msg(arg->msg, "no module for path type %u is loaded", arg->type) ?: -ENODEV;
+	dev = iovm_dev_find(arg->dev, 0, arg->msg);
+	if (IS_ERR(dev)) {
+		err = PTR_ERR(dev);
+	} else {
+		err = iovm_path_add_to(dev, ops, arg);
+		iovm_dev_release(dev);
+	}
+	if (err)
+		module_put(ops->owner);
+	return err;
+}
+
+int iovm_path_connect(struct iovm_path_connect *arg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_path *path;
+	struct iovm_dev *dev;
+	int err;
+
+	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS)
+		return iovm_msg(arg->msg, "between 1 and %u sockets", IOVM_MAX_SOCKETS) ?: -EINVAL;
+	path = iovm_path_get(arg->dev, arg->name, arg->msg);
+	if (IS_ERR(path))
+		return PTR_ERR(path);
+	dev = path->dev;
+
+	if (!path->ops->connect) {
+		err = iovm_msg(arg->msg, "a %s path is not connected to", path->ops->name) ?: -EOPNOTSUPP;
+		goto out;
+	}
+	spin_lock_irq(&dev->lock);
+	err = 0;
+	if (path->removing || dev->probing == path ||
+	    (path->state != IOVM_PATH_CONNECTING && path->state != IOVM_PATH_FAILED)) {
+		err = -EBUSY;
+	} else {
+		path->in_connect = true;
+		path->connect_error = 0;
+	}
+	spin_unlock_irq(&dev->lock);
+	if (err) {
+		iovm_msg(arg->msg, "path %s is neither connecting nor failed, or leaves", path->name);
+		goto out;
+	}
+
+	flush_work(&path->fail_work);
+	err = path->ops->connect(path, arg, arg->msg);
+
+	spin_lock_irq(&dev->lock);
+	path->in_connect = false;
+	if (!err && path->connect_error) {
+		/* it broke while it was set up: fail() has to take it down again */
+		err = path->connect_error;
+		if (path->state == IOVM_PATH_FAILED)
+			queue_work(iovm_wq, &path->fail_work);
+		else
+			iovm_path_error(path, err, &todo);
+		iovm_msg(arg->msg, "the connection broke at once");
+	} else if (!err) {
+		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
+	}
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+out:
+	iovm_dev_release(dev);
+	return err;
+}
+
+/*
+ * The end of a path that is in state removed, out of the list, and has nothing in flight. dev->mutex is held, dev->lock
+ * is not. Nobody can find it any more: the RCU readers that still might are waited for; the path type's own contexts end in
+ * ops->remove().
+ */
+void iovm_path_destroy(struct iovm_path *path)
+{
+	const struct iovm_path_ops *ops = path->ops;
+
+	synchronize_rcu();
+	flush_work(&path->fail_work);
+	ops->remove(path);
+	iovm_event_emit(path->dev, path, IOVM_EV_PATH_REMOVED, 0, 0, 0, 0);
+	iovm_path_free(path);
+	module_put(ops->owner);
+}
+
+/*
+ * The drained path's last steps, up to state removed. dev->mutex is held.
+ * Return: 0, or -EAGAIN when something came in between and has to be waited for, or why it stays.
+ */
+static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_dev *dev = path->dev;
+	int err = 0;
+
+	flush_work(&path->fail_work);
+	if (!force && path->state == IOVM_PATH_DRAINING && READ_ONCE(path->unflushed) && path->ops->flush) {
+		WRITE_ONCE(path->unflushed, false);
+		err = path->ops->flush(path);
+		if (err) {
+			WRITE_ONCE(path->unflushed, true);
+			spin_lock_irq(&dev->lock);
+			iovm_path_error(path, err, &todo);
+			spin_unlock_irq(&dev->lock);
+			iovm_todo_run(dev, &todo);
+			return iovm_msg(msg, "what path %s has acknowledged could not be made stable (error %d); it is failed now",
+					path->name, err) ?: -EIO;
+		}
+	}
+
+	spin_lock_irq(&dev->lock);
+	if (iovm_path_inflight(path)) {
+		/* what is bound to it is routed under dev->lock */
+		err = -EAGAIN;
+	} else if (!force && path->nr_held + path->nr_bound) {
+		err = iovm_msg(msg, "%u writes wait for the fence of path %s; confirm it, or remove by force to fail them",
+			       path->nr_held + path->nr_bound, path->name) ?: -EBUSY;
+	} else {
+		/* by force: to the guest as errors, never issued elsewhere; those the class has, in iovm_req_route() */
+		iovm_held_fail(dev, path, &todo);
+		iovm_path_set_state(path, IOVM_PATH_REMOVED, 0, &todo);
+		todo.wake = true;
+	}
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	return err;
+}
+
+int iovm_path_remove(struct iovm_path_remove *arg)
+{
+	bool force = arg->flags & IOVM_PATH_REMOVE_F_FORCE;
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_path *path;
+	struct iovm_dev *dev;
+	u32 waiting = 0;
+	int err;
+
+	if (arg->flags & ~IOVM_PATH_REMOVE_F_FORCE)
+		return iovm_msg(arg->msg, "unknown flag") ?: -EINVAL;
+	path = iovm_path_get(arg->dev, arg->name, arg->msg);
+	if (IS_ERR(path))
+		return PTR_ERR(path);
+	dev = path->dev;
+	if (path->removing) {
+		err = iovm_msg(arg->msg, "path %s is just being removed", path->name) ?: -EBUSY;
+		goto out;
+	}
+
+	spin_lock_irq(&dev->lock);
+	if (force) {
+		path->by_hand = true;
+		iovm_path_error(path, 0, &todo);
+	} else {
+		waiting = path->nr_held + path->nr_bound;
+		if (!waiting)
+			iovm_path_set_state(path, IOVM_PATH_DRAINING, 0, &todo);
+	}
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	if (waiting) {
+		err = iovm_msg(arg->msg, "%u writes wait for the fence of path %s; confirm it, or remove by force to fail them",
+			       waiting, path->name) ?: -EBUSY;
+		goto out;
+	}
+
+	path->removing = true;
+	do {
+		/* not under the mutex: what it waits for must be visible; ->removing keeps the path */
+		mutex_unlock(&dev->mutex);
+		err = iovm_dev_drain(dev, path);
+		mutex_lock(&dev->mutex);
+		if (err) {
+			iovm_msg(arg->msg, "interrupted; path %s stays as it is and takes nothing new", path->name);
+			break;
+		}
+		err = iovm_path_take_out(path, force, arg->msg);
+	} while (err == -EAGAIN);
+
+	if (err)
+		path->removing = false;
+	else
+		iovm_path_destroy(path);
+out:
+	iovm_dev_release(dev);
+	return err;
+}
+
+/*
+ * Does a failed path serve again? dev->mutex is held and dropped for the probe itself, which may take as long as the device
+ * likes; a removal of the path waits for it.
+ */
+static int iovm_path_probe(struct iovm_path *path, char *msg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_dev *dev = path->dev;
+	int err = 0;
+
+	spin_lock_irq(&dev->lock);
+	if (dev->probing || path->removing || path->in_connect || path->state != IOVM_PATH_FAILED)
+		err = -EBUSY;
+	else
+		WRITE_ONCE(dev->probing, path);
+	spin_unlock_irq(&dev->lock);
+	if (err)
+		return iovm_msg(msg, "path %s is not failed, or is just being probed", path->name) ?: err;
+
+	mutex_unlock(&dev->mutex);
+	flush_work(&path->fail_work);
+	err = path->ops->probe(path);
+
+	spin_lock_irq(&dev->lock);
+	if (!err && !path->removing && !dev->dead)
+		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
+	WRITE_ONCE(dev->probing, NULL);
+	spin_unlock_irq(&dev->lock);
+	/* dev: the caller's reference; the path may be gone from here on */
+	iovm_todo_run(dev, &todo);
+	wake_up(&dev->wait);
+	mutex_lock(&dev->mutex);
+	if (err)
+		iovm_msg(msg, "it does not answer as it should (error %d)", err);
+	return err;
+}
+
+static bool iovm_path_wants_probe(struct iovm_path *path)
+{
+	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand && !path->removing;
+}
+
+void iovm_probe_work(struct work_struct *work)
+{
+	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, probe_work);
+	struct iovm_path *path;
+	bool again = false;
+	u32 id = 0;
+
+	mutex_lock(&dev->mutex);
+	/* by id, since the mutex is dropped in between */
+	while (!dev->dead && (path = iovm_path_find(dev, "", id))) {
+		id = path->id + 1;
+		if (iovm_path_wants_probe(path) && iovm_path_probe(path, NULL))
+			again = true;
+	}
+	spin_lock_irq(&dev->lock);
+	if (again)
+		iovm_probe_arm(dev);
+	spin_unlock_irq(&dev->lock);
+	mutex_unlock(&dev->mutex);
+}
+
+/* The operator states that nothing issued on this path before can land any more. */
+static int iovm_path_fenced(struct iovm_path *path, char *msg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_dev *dev = path->dev;
+	int err = 0;
+	u32 n;
+
+	spin_lock_irq(&dev->lock);
+	if (path->in_connect || (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING)) {
+		err = iovm_msg(msg, "path %s is in use: a fence is confirmed for a failed path", path->name) ?: -EBUSY;
+	} else {
+		path->fenced = true;
+		n = path->nr_bound;
+		n += iovm_held_release(path, false, &todo);
+		iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
+		todo.wake = true;
+	}
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	return err;
+}
+
+static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
+{
+	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_dev *dev = path->dev;
+
+	if (path->removing)
+		return iovm_msg(msg, "path %s is just being removed", path->name) ?: -EBUSY;
+	spin_lock_irq(&dev->lock);
+	path->by_hand = true;
+	iovm_path_error(path, 0, &todo);
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	return 0;
+}
+
+int iovm_path_ctl(struct iovm_path_ctl *arg)
+{
+	struct iovm_path *path;
+	struct iovm_dev *dev;
+	int err;
+
+	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCED)
+		return iovm_msg(arg->msg, "unknown operation %u", arg->op) ?: -EINVAL;
+	path = iovm_path_get(arg->dev, arg->name, arg->msg);
+	if (IS_ERR(path))
+		return PTR_ERR(path);
+	dev = path->dev;
+	switch (arg->op) {
+	case IOVM_PATH_CTL_FAIL:
+		err = iovm_path_fail_by_hand(path, arg->msg);
+		break;
+	case IOVM_PATH_CTL_RETRY:
+		if (path->ops->probe)
+			err = iovm_path_probe(path, arg->msg);
+		else
+			err = iovm_msg(arg->msg, "a %s path comes back when it is connected", path->ops->name) ?: -EOPNOTSUPP;
+		break;
+	default:
+		err = iovm_path_fenced(path, arg->msg);
+		break;
+	}
+	iovm_dev_release(dev);
+	return err;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of iovm_mux share among themselves.
+ *
+ *	module.c   classes and path types, init and exit
+ *	control.c  /dev/iovm-mux: ioctl dispatch, growable structs, messages
+ *	device.c   devices: create, destroy, look-up, suspend, failover, limits
+ *	admin.c    paths as the operator sees them: add, connect, remove, probe, fence
+ *	path.c     path states and the route that follows from them
+ *	route.c    the data path as long as all is well
+ *	requeue.c  and when it is not: errors, held writes, retries, cancel
+ *	event.c    the event stream
+ *	stats.c    sums over CPUs
+ *	policy.c   the decisions, free of everything else
+ */
+#ifndef _IOVM_INTERNAL_H
+#define _IOVM_INTERNAL_H
+
+#include "mux.h"
+
+#ifndef IOVM_RELEASE
+#define IOVM_RELEASE	"0.1.0"
+#endif
+
+#define IOVM_PROBE_MS	2000	/* between two probes of a failed path */
+
+struct file;
+struct poll_table_struct;
+
+/**
+ * struct iovm_todo - what to do once dev->lock is dropped
+ * @requeue: requests for class->requeue()
+ * @complete: requests for class->complete(@error)
+ * @error: negative errno
+ * @wake: class->route_changed() is due
+ */
+struct iovm_todo {
+	struct list_head requeue;
+	struct list_head complete;
+	int error;
+	bool wake;
+};
+
+#define IOVM_TODO_INIT(name)	{ LIST_HEAD_INIT((name).requeue), LIST_HEAD_INIT((name).complete), -EIO, false }
+
+extern struct workqueue_struct *iovm_wq;
+
+/* module.c; under a reference of the owner, to be dropped by module_put() */
+const struct iovm_class *iovm_class_get(u32 id);
+const struct iovm_path_ops *iovm_path_type_get(u32 type);
+void iovm_types_mask(u64 *classes, u64 *path_types);
+
+/* control.c */
+int iovm_control_init(void);
+void iovm_control_exit(void);
+__printf(2, 3) int iovm_msg(char *msg, const char *fmt, ...);
+
+/* device.c */
+struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg);
+void iovm_dev_release(struct iovm_dev *dev);
+int iovm_dev_drain(struct iovm_dev *dev, struct iovm_path *path);
+int iovm_dev_create(struct iovm_dev_create *arg);
+int iovm_dev_destroy(struct iovm_dev_destroy *arg);
+int iovm_dev_ctl(struct iovm_dev_ctl *arg);
+void iovm_devices_exit(void);
+
+/* admin.c */
+int iovm_path_add(struct iovm_path_add *arg);
+int iovm_path_connect(struct iovm_path_connect *arg);
+int iovm_path_remove(struct iovm_path_remove *arg);
+int iovm_path_ctl(struct iovm_path_ctl *arg);
+struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id);
+void iovm_path_destroy(struct iovm_path *path);
+void iovm_probe_work(struct work_struct *work);
+
+/* path.c; all but the works under dev->lock */
+bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error, struct iovm_todo *todo);
+void iovm_path_error(struct iovm_path *path, int error, struct iovm_todo *todo);
+void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo);
+void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin, struct iovm_todo *todo);
+int iovm_path_states(struct iovm_dev *dev, enum iovm_path_state *state, struct iovm_path **paths,
+		     const struct iovm_path *cur, int *cur_index);
+void iovm_no_path_arm(struct iovm_dev *dev);
+void iovm_failback_arm(struct iovm_dev *dev);
+void iovm_probe_arm(struct iovm_dev *dev);
+void iovm_no_path_work(struct work_struct *work);
+void iovm_failback_work(struct work_struct *work);
+void iovm_fail_work(struct work_struct *work);
+
+/* route.c */
+bool iovm_path_take(struct iovm_path *path, struct iovm_req *req);
+void iovm_req_finish(struct iovm_req *req, int error);
+
+/* requeue.c */
+int iovm_req_route_slow(struct iovm_req *req);
+void iovm_req_settle(struct iovm_req *req);
+void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error);
+bool iovm_req_flush_rest(struct iovm_req *req);
+void iovm_first_completion(struct iovm_path *path, u64 issue_ns);
+u32 iovm_held_release(struct iovm_path *path, bool bind, struct iovm_todo *todo);
+u32 iovm_held_fail(struct iovm_dev *dev, struct iovm_path *only, struct iovm_todo *todo);
+void iovm_todo_run(struct iovm_dev *dev, struct iovm_todo *todo);
+void iovm_retry_work(struct work_struct *work);
+
+/* event.c */
+struct iovm_reader;
+int iovm_events_init(void);
+void iovm_events_exit(void);
+struct iovm_reader *iovm_reader_new(void);
+void iovm_reader_free(struct iovm_reader *reader);
+ssize_t iovm_reader_read(struct iovm_reader *reader, struct file *file, char __user *buf, size_t len);
+__poll_t iovm_reader_poll(struct iovm_reader *reader, struct file *file, struct poll_table_struct *wait);
+int iovm_reader_from(struct iovm_reader *reader, struct iovm_events_from *arg);
+
+/* stats.c; dev->mutex or dev->lock, which keep the paths */
+u64 iovm_path_inflight(struct iovm_path *path);
+void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info);
+void iovm_dev_stats_fill(struct iovm_dev *dev, struct iovm_dev_stats *stats);
+void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info);
+void iovm_path_stats_fill(struct iovm_path *path, struct iovm_path_stats *stats);
+
+#endif /* _IOVM_INTERNAL_H */

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Path states, choice of the route, fate of ended requests; see policy.h.
+ */
+#include "policy.h"
+
+/**
+ * iovm_state_may - is this transition of a path possible?
+ * @from: the state it is in
+ * @to: another one
+ *
+ * Nothing leads out of removed, nothing back to connecting, and a path that leaves does not become live again.
+ *
+ * Return: whether it is. Staying in a state is not a transition.
+ */
+bool iovm_state_may(enum iovm_path_state from, enum iovm_path_state to)
+{
+	switch (to) {
+	case IOVM_PATH_LIVE:
+		switch (from) {
+		case IOVM_PATH_CONNECTING:
+		case IOVM_PATH_SUSPECT:
+		case IOVM_PATH_FAILED:
+			return true;
+		default:
+			return false;
+		}
+	case IOVM_PATH_SUSPECT:
+		return from == IOVM_PATH_LIVE;
+	case IOVM_PATH_FAILED:
+		switch (from) {
+		case IOVM_PATH_CONNECTING:
+		case IOVM_PATH_LIVE:
+		case IOVM_PATH_SUSPECT:
+		case IOVM_PATH_DRAINING:
+			return true;
+		default:
+			return false;
+		}
+	case IOVM_PATH_DRAINING:
+		switch (from) {
+		case IOVM_PATH_CONNECTING:
+		case IOVM_PATH_LIVE:
+		case IOVM_PATH_SUSPECT:
+			return true;
+		default:
+			return false;
+		}
+	case IOVM_PATH_REMOVED:
+		return from == IOVM_PATH_DRAINING || from == IOVM_PATH_FAILED;
+	default:
+		return false;
+	}
+}
+
+static int choose_in_state(const enum iovm_path_state *state, int n, enum iovm_path_state want)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (state[i] == want)
+			return i;
+	return -1;
+}
+
+/**
+ * iovm_choose - the path that takes requests
+ * @state: of each path, in order
+ * @n: how many
+ * @cur: index of the current (or chosen) one, -1 when there is none
+ *
+ * The current path stays while it is live: one that comes back does not take over by itself. A suspect path is
+ * only used when none is live.
+ *
+ * Return: index, -1 when no path is usable.
+ */
+int iovm_choose(const enum iovm_path_state *state, int n, int cur)
+{
+	int i;
+
+	if (cur >= 0 && cur < n && state[cur] == IOVM_PATH_LIVE)
+		return cur;
+	i = choose_in_state(state, n, IOVM_PATH_LIVE);
+	if (i >= 0)
+		return i;
+	if (cur >= 0 && cur < n && state[cur] == IOVM_PATH_SUSPECT)
+		return cur;
+	return choose_in_state(state, n, IOVM_PATH_SUSPECT);
+}
+
+/**
+ * iovm_choose_next - where a failover by hand goes
+ * @state: of each path, in order
+ * @n: how many
+ * @cur: index of the current one, -1 when there is none
+ *
+ * Return: index of the next live path after @cur, going round; -1 when there is no other.
+ */
+int iovm_choose_next(const enum iovm_path_state *state, int n, int cur)
+{
+	int i, k;
+
+	if (cur < 0 || cur >= n)
+		return choose_in_state(state, n, IOVM_PATH_LIVE);
+	for (k = 1; k < n; k++) {
+		i = (cur + k) % n;
+		if (state[i] == IOVM_PATH_LIVE)
+			return i;
+	}
+	return -1;
+}
+
+/**
+ * iovm_choose_first - where a failback goes
+ * @state: of each path, in order
+ * @n: how many
+ *
+ * Return: index of the first live path, -1 when there is none.
+ */
+int iovm_choose_first(const enum iovm_path_state *state, int n)
+{
+	return choose_in_state(state, n, IOVM_PATH_LIVE);
+}
+
+/**
+ * iovm_derive_state - a device's state
+ * @routed: it has a route
+ * @suspended: the operator parked it
+ * @failing: no_path_timeout has passed
+ */
+enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing)
+{
+	if (suspended)
+		return IOVM_DEV_SUSPENDED;
+	if (routed)
+		return IOVM_DEV_ROUTED;
+	return failing ? IOVM_DEV_FAILING : IOVM_DEV_PARKED;
+}
+
+/**
+ * iovm_judge - what becomes of a request that ended with an error
+ * @end: how it ended
+ * @fail: set to whether the path is to be failed for it
+ *
+ * A write that may have left on a path without a fence is not issued elsewhere (design, invariant 2), whatever error
+ * it came back with: neither an error from network-backed storage nor a dead connection proves that it will not land later.
+ */
+enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
+{
+	bool unsafe;
+
+	*fail = false;
+	switch (end->res) {
+	case IOVM_RES_IO:
+		if (end->tried & ~(1u << end->slot))
+			return IOVM_FATE_REPORT;
+		if (end->io_errors + 1 >= IOVM_IO_TRIES)
+			return IOVM_FATE_REPORT;
+		break;
+	case IOVM_RES_PATH:
+	case IOVM_RES_UNSENT:
+		break;
+	case IOVM_RES_RETRY:
+		return IOVM_FATE_RETRY;
+	default:
+		return IOVM_FATE_REPORT;
+	}
+
+	*fail = !end->stale;
+	unsafe = iovm_op_modifies(end->op) && end->fence == IOVM_FENCE_NONE && !end->fenced &&
+		 (end->res != IOVM_RES_UNSENT || end->bound);
+	if (!unsafe)
+		return IOVM_FATE_REQUEUE;
+	return !*fail && iovm_state_usable(end->state) ? IOVM_FATE_BIND : IOVM_FATE_HOLD;
+}
+
+/**
+ * iovm_name_valid - may a device or path be called that?
+ * @name: IOVM_NAME_MAX bytes
+ *
+ * Return: true for a NUL-terminated, not empty string of [A-Za-z0-9._-] that starts with neither '.' nor '-'.
+ */
+bool iovm_name_valid(const char *name)
+{
+	int i;
+
+	if (name[0] == '.' || name[0] == '-' || !name[0])
+		return false;
+	for (i = 0; i < IOVM_NAME_MAX; i++) {
+		char c = name[i];
+
+		if (!c)
+			return true;
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		      c == '.' || c == '_' || c == '-'))
+			return false;
+	}
+	return false;
+}
