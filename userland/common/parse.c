@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Parsers for what people type. See parse.h.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "parse.h"
+
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+	{ "", 1 }, { "B", 1 },
+	{ "K", 1ULL << 10 }, { "KiB", 1ULL << 10 },
+	{ "M", 1ULL << 20 }, { "MiB", 1ULL << 20 },
+	{ "G", 1ULL << 30 }, { "GiB", 1ULL << 30 },
+	{ "T", 1ULL << 40 }, { "TiB", 1ULL << 40 },
+	{ "P", 1ULL << 50 }, { "PiB", 1ULL << 50 },
+	{ NULL, 0 }
+};
+
+static const struct unit count_units[] = {
+	{ "", 1 }, { "k", 1000 }, { "M", 1000000 }, { "G", 1000000000 }, { NULL, 0 }
+};
+
+static const struct unit time_units[] = {
+	{ "ms", 1 }, { "msec", 1 },
+	{ "s", 1000 }, { "sec", 1000 },
+	{ "m", 60000 }, { "min", 60000 },
+	{ "h", 3600000 }, { "hour", 3600000 },
+	{ "d", 86400000 }, { "day", 86400000 },
+	{ NULL, 0 }
+};
+
+/*
+ * The digits of a number: whole.frac, frac scaled by den (a power of ten). Returns where they end, NULL when
+ * there are none or they overflow.
+ */
+static const char *scan_number(const char *s, uint64_t *whole, uint64_t *frac, uint64_t *den)
+{
+	*whole = 0;
+	*frac = 0;
+	*den = 1;
+	if (!isdigit((unsigned char)*s))
+		return NULL;
+	for (; isdigit((unsigned char)*s); s++)
+		if (__builtin_mul_overflow(*whole, 10, whole) ||
+		    __builtin_add_overflow(*whole, (uint64_t)(*s - '0'), whole))
+			return NULL;
+	if (*s != '.')
+		return s;
+	s++;
+	if (!isdigit((unsigned char)*s))
+		return NULL;
+	for (; isdigit((unsigned char)*s); s++) {
+		if (*den >= 1000000000)
+			return NULL;
+		*den *= 10;
+		*frac = *frac * 10 + (uint64_t)(*s - '0');
+	}
+	return s;
+}
+
+/* whole.frac * factor, when that is a whole number that fits. */
+static bool scale(uint64_t whole, uint64_t frac, uint64_t den, uint64_t factor, uint64_t *out)
+{
+	unsigned __int128 part = (unsigned __int128)frac * factor;
+	uint64_t v;
+
+	if (part % den)
+		return false;
+	if (__builtin_mul_overflow(whole, factor, &v) ||
+	    __builtin_add_overflow(v, (uint64_t)(part / den), &v))
+		return false;
+	*out = v;
+	return true;
+}
+
+static const struct unit *find_unit(const struct unit *u, const char *name, size_t len)
+{
+	for (; u->name; u++)
+		if (strlen(u->name) == len && !strncasecmp(u->name, name, len))
+			return u;
+	return NULL;
+}
+
+static bool parse_scaled(const char *s, const struct unit *units, uint64_t *out)
+{
+	uint64_t whole, frac, den;
+	const char *end = scan_number(s, &whole, &frac, &den);
+	const struct unit *u;
+
+	if (!end)
+		return false;
+	u = find_unit(units, end, strlen(end));
+	return u && scale(whole, frac, den, u->factor, out);
+}
+
+const char *parse_size(const char *s, uint64_t *bytes)
+{
+	if (parse_scaled(s, size_units, bytes))
+		return NULL;
+	return "is not a size (bytes, or a number with K, M, G, T or P, as in 10G or 1.5T)";
+}
+
+const char *parse_count(const char *s, uint64_t *count)
+{
+	if (parse_scaled(s, count_units, count))
+		return NULL;
+	return "is not a number (digits, perhaps with k, M or G for thousands, millions, billions)";
+}
+
+const char *parse_duration(const char *s, uint64_t bare_ms, uint64_t *ms)
+{
+	static const char *const bad = "is not a duration (a number with ms, s, min, h or d, as in 500ms or 5min)";
+	uint64_t total = 0, whole, frac, den, part;
+	const struct unit *u;
+	const char *end;
+	size_t len;
+
+	if (!strcmp(s, "never") || !strcmp(s, "forever") || !strcmp(s, "infinity")) {
+		*ms = 0;
+		return NULL;
+	}
+	end = scan_number(s, &whole, &frac, &den);
+	if (end && !*end) {
+		if (!scale(whole, frac, den, bare_ms, ms))
+			return bad;
+		return NULL;
+	}
+	do {
+		end = scan_number(s, &whole, &frac, &den);
+		if (!end)
+			return bad;
+		for (len = 0; isalpha((unsigned char)end[len]);)
+			len++;
+		u = find_unit(time_units, end, len);
+		if (!u || !scale(whole, frac, den, u->factor, &part) ||
+		    __builtin_add_overflow(total, part, &total))
+			return bad;
+		s = end + len;
+	} while (*s);
+	*ms = total;
+	return NULL;
+}
+
+const char *parse_name(const char *s)
+{
+	size_t n;
+
+	if (!*s)
+		return "is empty, which is not a name";
+	if (*s == '.' || *s == '-')
+		return "is not a name (it may not start with '.' or '-')";
+	n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+	if (s[n])
+		return "is not a name (letters, digits, '.', '_' and '-' only)";
+	if (n > 63)
+		return "is too long for a name (63 characters at most)";
+	return NULL;
+}
+
+const char *parse_mode(const char *s, uint32_t *mode)
+{
+	unsigned long v;
+	char *end;
+
+	errno = 0;
+	v = strtoul(s, &end, 8);
+	if (!isdigit((unsigned char)*s) || *end || errno || v > 0777)
+		return "is not a mode (octal permission bits, as in 0660)";
+	*mode = (uint32_t)v;
+	return NULL;
+}
+
+/* A number that is a valid id: all ones means "none". */
+static bool scan_id(const char *s, uint32_t *id)
+{
+	uint64_t whole, frac, den;
+	const char *end = scan_number(s, &whole, &frac, &den);
+
+	if (!end || *end || den != 1 || whole >= UINT32_MAX)
+		return false;
+	*id = (uint32_t)whole;
+	return true;
+}
+
+const char *parse_owner(const char *s, uint32_t *uid, uint32_t *gid)
+{
+	const char *colon = strchr(s, ':');
+	size_t len = colon ? (size_t)(colon - s) : strlen(s);
+	uint32_t u = *uid, g = *gid;
+	char user[256];
+
+	if (!*s || len >= sizeof(user) || (colon && !len && !colon[1]))
+		return "is not an owner (USER, USER:GROUP or :GROUP)";
+	memcpy(user, s, len);
+	user[len] = 0;
+	if (len) {
+		struct passwd *pw = getpwnam(user);
+
+		if (pw)
+			u = pw->pw_uid;
+		else if (!scan_id(user, &u))
+			return "names a user that does not exist here";
+	}
+	if (colon && colon[1]) {
+		struct group *gr = getgrnam(colon + 1);
+
+		if (gr)
+			g = gr->gr_gid;
+		else if (!scan_id(colon + 1, &g))
+			return "names a group that does not exist here";
+	}
+	*uid = u;
+	*gid = g;
+	return NULL;
+}
+
+/* host[:port][/...] after nbd:// */
+static const char *check_authority(const char *s)
+{
+	size_t len = strcspn(s, "/?#");
+	const char *end = s + len, *colon = NULL, *p;
+	unsigned long port = 0;
+
+	p = memchr(s, '@', len);
+	if (p)
+		return "names a user, which means something only with TLS (not supported yet)";
+	if (*s == '[') {
+		p = memchr(s, ']', len);
+		if (!p || p == s + 1 || (p + 1 < end && p[1] != ':'))
+			return "has a broken [IPv6 address]";
+		if (p + 1 < end)
+			colon = p + 1;
+	} else {
+		colon = memchr(s, ':', len);
+		if (!len || colon == s)
+			return "names no host (nbd://HOST[:PORT][/EXPORT])";
+		if (colon && memchr(colon + 1, ':', (size_t)(end - colon - 1)))
+			return "has several ':' (write an IPv6 address in brackets: nbd://[::1]:10809/x)";
+	}
+	if (!colon)
+		return NULL;
+	for (p = colon + 1; p < end && isdigit((unsigned char)*p) && port < 100000; p++)
+		port = port * 10 + (unsigned long)(*p - '0');
+	if (p != end || p == colon + 1 || !port || port > 65535)
+		return "has no port from 1 to 65535 after the ':'";
+	return NULL;
+}
+
+const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
+{
+	const char *err, *q;
+
+	*rest = s;
+	if (!strncmp(s, "bdev:", 5) || *s == '/') {
+		if (*s != '/')
+			*rest = s + 5;
+		*kind = ADDR_BDEV;
+		if (**rest != '/')
+			return "needs an absolute path (bdev:/dev/sdb)";
+		return NULL;
+	}
+	if (!strncasecmp(s, "nbds:", 5) || !strncasecmp(s, "nbds+", 5))
+		return "asks for TLS, which is not supported yet; tunnel it, or use nbd:// on a trusted network";
+	if (strpbrk(s, " \t\r\n"))
+		return "contains white space; write %20 for a blank in an export's name";
+	if (!strncasecmp(s, "nbd://", 6)) {
+		err = check_authority(s + 6);
+		if (err)
+			return err;
+		*kind = ADDR_NBD_TCP;
+		return NULL;
+	}
+	if (!strncasecmp(s, "nbd+unix://", 11)) {
+		q = strchr(s, '?');
+		while (q && strncmp(q + 1, "socket=", 7))
+			q = strchr(q + 1, '&');
+		if (!q)
+			return "names no socket (nbd+unix:///EXPORT?socket=/PATH)";
+		if (q[8] != '/' && strncasecmp(q + 8, "%2f", 3))
+			return "needs an absolute path after socket=, since it is used again to reconnect";
+		if (s[11] != '/' && s[11] != '?')
+			return "has a host, which a unix socket does not (nbd+unix:/// with three slashes)";
+		*kind = ADDR_NBD_UNIX;
+		return NULL;
+	}
+	return "is not an address (bdev:/dev/sdb, nbd://HOST[:PORT][/EXPORT] or nbd+unix:///EXPORT?socket=/PATH)";
+}

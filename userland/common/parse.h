@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Parsers for what people type: sizes, durations, counts, names, modes, owners, path addresses.
+ *
+ * Each returns NULL when it understood the whole string, else a sentence fragment that goes after the
+ * quoted input: "'12q' " + "is not a size (...)". Nothing is stored on failure.
+ */
+#ifndef IOVM_PARSE_H
+#define IOVM_PARSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Bytes: a number, perhaps with a fraction, and K, M, G, T, P or KiB ... PiB (powers of 1024). */
+const char *parse_size(const char *s, uint64_t *bytes);
+
+/* A number of things, perhaps with k, M or G (powers of 1000). */
+const char *parse_count(const char *s, uint64_t *count);
+
+/*
+ * Milliseconds: numbers with ms, s, sec, m, min, h or d, added up ("1min30s"); a bare number counts bare_ms each;
+ * "never", "forever" and "infinity" are 0.
+ */
+const char *parse_duration(const char *s, uint64_t bare_ms, uint64_t *ms);
+
+/* A device or path name: [A-Za-z0-9._-], not starting with '.' or '-', at most 63 characters. */
+const char *parse_name(const char *s);
+
+/* Octal permission bits, 0 to 0777. */
+const char *parse_mode(const char *s, uint32_t *mode);
+
+/* USER, USER:GROUP or :GROUP, names or numbers; *uid and *gid keep their value where nothing is said. */
+const char *parse_owner(const char *s, uint32_t *uid, uint32_t *gid);
+
+enum addr_kind {
+	ADDR_BDEV,		/* bdev:/dev/sdb, or an absolute path */
+	ADDR_NBD_TCP,		/* nbd://host[:port][/export] */
+	ADDR_NBD_UNIX,		/* nbd+unix:///[export]?socket=/path */
+};
+
+/* What a path leads to. *rest is the device file for ADDR_BDEV, else s itself. */
+const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest);
+
+#endif

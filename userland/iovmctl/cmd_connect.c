@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * path connect: shake hands with an NBD server and hand the sockets to the kernel.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "iovmctl.h"
+
+static struct opt_u64 opt_connections, opt_timeout;
+
+static const struct opt connect_opts[] = {
+	{ "connections", 'c', OPT_NUM, &opt_connections, "N",
+	  "Connections to make, 1 to 16. Default 4, or 1 when the\nserver does not allow several.", 1, IOVM_MAX_SOCKETS },
+	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for connecting. Default 10s.", 0, 0 },
+	{ 0 }
+};
+
+int connect_path(const char *dev, const char *name, const struct nbd_export *ex)
+{
+	struct iovm_path_connect c;
+	const char *hint = NULL;
+	unsigned int i;
+	int err;
+
+	IOVM_INIT(&c);
+	snprintf(c.dev, sizeof(c.dev), "%s", dev);
+	snprintf(c.name, sizeof(c.name), "%s", name);
+	c.nr_fds = ex->nr;
+	for (i = 0; i < IOVM_MAX_SOCKETS; i++)
+		c.fds[i] = i < ex->nr ? ex->fds[i] : 0;
+	c.export_bytes = ex->bytes;
+	c.nbd_flags = ex->flags;
+	c.flags = ex->structured ? IOVM_NBD_F_STRUCTURED : 0;
+	c.min_block = ex->min_block;
+	c.max_payload = ex->max_payload;
+	err = mux_ioctl(IOVM_PATH_CONNECT, &c);
+	if (err == EMEDIUMTYPE)
+		hint = "every path must have the size and a block size of its device: see 'iovmctl show'";
+	else if (err == EBUSY)
+		hint = "it has its connections; 'iovmctl path fail' drops them";
+	else if (err == ENOENT)
+		hint = "'iovmctl path list' shows the paths";
+	if (err)
+		return mux_fail(err, c.msg, hint, "cannot connect path '%s' of '%s'", name, dev);
+	return EX_DONE;
+}
+
+static int run_connect(int argc, char **argv)
+{
+	char dev[IOVM_NAME_MAX], name[IOVM_NAME_MAX];
+	struct iovm_path_info pi;
+	struct nbd_export ex;
+	int err;
+
+	(void)argc;
+	err = take_name(&cmd_path_connect, "device", dev, argv[0]);
+	if (!err)
+		err = take_name(&cmd_path_connect, "path", name, argv[1]);
+	if (!err)
+		err = mux_open();
+	if (!err)
+		err = get_path(dev, name, &pi);
+	if (err)
+		return err;
+	if (pi.type != IOVM_PATH_NBD)
+		return fail(EX_REFUSED, "a failed bdev path is brought back by 'iovmctl path retry'",
+			    "path '%s' of '%s' is not an nbd path", name, dev);
+	if (pi.state != IOVM_PATH_CONNECTING && pi.state != IOVM_PATH_FAILED)
+		return fail(EX_REFUSED, "it has its connections; 'iovmctl path fail' drops them", "path '%s' of '%s' is %s", name,
+			    dev, name_of(path_state_names, pi.state) ?: "in an unknown state");
+	err = nbd_open_export(pi.addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
+	if (err)
+		return err;
+	err = connect_path(dev, name, &ex);
+	nbd_close_export(&ex);
+	return err ? err : report_path(dev, name);
+}
+
+const struct cmd cmd_path_connect = {
+	.name = "path connect", .args = "DEV PATH", .summary = "Connect, or connect again, an nbd path.",
+	.detail =
+	"The address is the one the path was added with. The path must be connecting or failed. 'path reconnect' is the\n"
+	"same command.\n",
+	.opts = connect_opts, .min_args = 2, .max_args = 2, .run = run_connect,
+};

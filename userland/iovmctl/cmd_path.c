@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * path add, remove, list, fail, retry, fenced.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "iovmctl.h"
+
+static struct {
+	struct opt_u64 connections, heartbeat, dead, timeout;
+	const char *cache, *fence;
+	bool offline;
+} o;
+
+static const struct opt add_opts[] = {
+	{ "connections", 'c', OPT_NUM, &o.connections, "N",
+	  "nbd: connections to make, 1 to 16. Default 4, or 1 when\nthe server does not allow several.", 1, IOVM_MAX_SOCKETS },
+	{ "cache", 0, OPT_STR, &o.cache, "survives|dies",
+	  "Do acknowledged writes survive the loss of this path?\nIf they die with it, every write is sent as FUA.\n"
+	  "Default: bdev survives, nbd dies.", 0, 0 },
+	{ "fence", 0, OPT_STR, &o.fence, "local-error|none",
+	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
+	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
+	{ "heartbeat", 0, OPT_TIME_MS, &o.heartbeat, "MS", "nbd: probe an idle connection this often. Default 1000.",
+	  1, 3600000 },
+	{ "dead", 0, OPT_TIME_MS, &o.dead, "MS", "nbd: no answer for this long fails the path. Default 5000.", 1, 3600000 },
+	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "nbd: time limit for connecting. Default 10s.", 0, 0 },
+	{ "offline", 0, OPT_FLAG, &o.offline, NULL,
+	  "nbd: add the path even when the server cannot be reached\nnow; 'path connect' connects it later.", 0, 0 },
+	{ 0 }
+};
+
+static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, const char **rest)
+{
+	const char *bad;
+	int err;
+
+	err = take_name(&cmd_path_add, "device", a->dev, argv[0]);
+	if (!err)
+		err = take_name(&cmd_path_add, "path", a->name, argv[1]);
+	if (err)
+		return err;
+	bad = parse_addr(argv[2], kind, rest);
+	if (bad)
+		return usage_error(&cmd_path_add, "'%s' %s", argv[2], bad);
+	if (strlen(*rest) >= IOVM_ADDR_MAX)
+		return usage_error(&cmd_path_add, "the address is longer than %d bytes", IOVM_ADDR_MAX - 1);
+	strcpy(a->addr, *rest);
+	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
+		return usage_error(&cmd_path_add,
+				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
+	if (o.cache && !strcmp(o.cache, "survives"))
+		a->flags |= IOVM_PATH_F_CACHE_SURVIVES;
+	else if (o.cache && !strcmp(o.cache, "dies"))
+		a->flags |= IOVM_PATH_F_CACHE_DIES;
+	else if (o.cache)
+		return usage_error(&cmd_path_add, "--cache: '%s' is neither survives nor dies", o.cache);
+	if (o.fence && !strcmp(o.fence, "local-error"))
+		a->fence = IOVM_FENCE_LOCAL_ERROR;
+	else if (o.fence && !strcmp(o.fence, "none"))
+		a->fence = IOVM_FENCE_NONE;
+	else if (o.fence)
+		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none", o.fence);
+	return EX_DONE;
+}
+
+/* Not O_EXCL: the kernel claims the device for itself and would find it taken. */
+static int open_bdev(const char *file, bool rdonly, int *fd)
+{
+	struct stat st;
+	int err;
+
+	*fd = open(file, (rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
+	if (*fd < 0) {
+		err = errno;
+		return mux_fail(err, NULL, err == EROFS || err == EACCES ?
+				"it can serve a device that was created with --readonly" : NULL, "cannot open '%s'%s", file,
+				rdonly ? "" : " for writing");
+	}
+	if (!fstat(*fd, &st) && S_ISBLK(st.st_mode))
+		return EX_DONE;
+	close(*fd);
+	return fail(EX_REFUSED, "for an image file, set up a loop device: losetup -f --show --direct-io=on FILE",
+		    "'%s' is not a block device", file);
+}
+
+static const char *add_hint(int err)
+{
+	switch (err) {
+	case EBUSY:
+		return "'lsblk' and 'fuser -v' tell what uses the device: a mount, LVM, dm, another path?";
+	case EMEDIUMTYPE:
+		return "every path must have the size and a block size of its device: see 'iovmctl show'";
+	case EEXIST:
+		return "'iovmctl path list' shows the names in use";
+	case ENOSPC:
+		return "remove a path that is no longer needed";
+	default:
+		return NULL;
+	}
+}
+
+/* Connect first, so that a server that is not there leaves nothing behind; then add; then hand the sockets over. */
+static int add_nbd(struct iovm_path_add *a)
+{
+	struct nbd_export ex = { .nr = 0 };
+	struct iovm_path_remove r;
+	int err, code;
+
+	code = nbd_open_export(a->addr, (unsigned int)o.connections.v, false, o.timeout.v, &ex);
+	if (code && !o.offline)
+		return code;
+	err = mux_ioctl(IOVM_PATH_ADD, a);
+	if (err) {
+		nbd_close_export(&ex);
+		return mux_fail(err, a->msg, add_hint(err), "cannot add path '%s' to '%s'", a->name, a->dev);
+	}
+	if (code) {
+		warn("the path was added all the same; 'iovmctl path connect %s %s' connects it", a->dev, a->name);
+		return EX_DONE;
+	}
+	code = connect_path(a->dev, a->name, &ex);
+	nbd_close_export(&ex);
+	if (!code)
+		return EX_DONE;
+	IOVM_INIT(&r);
+	strcpy(r.dev, a->dev);
+	strcpy(r.name, a->name);
+	r.flags = IOVM_PATH_REMOVE_F_FORCE;
+	err = mux_ioctl(IOVM_PATH_REMOVE, &r);
+	if (err)
+		warn("path '%s' of '%s' is left over: %s", a->name, a->dev, *r.msg ? r.msg : strerror(err));
+	return code;
+}
+
+static int run_add(int argc, char **argv)
+{
+	struct iovm_dev_info info;
+	struct iovm_path_add a;
+	enum addr_kind kind;
+	const char *rest;
+	int err;
+
+	(void)argc;
+	IOVM_INIT(&a);
+	a.fd = -1;
+	err = take_add(&a, argv, &kind, &rest);
+	if (!err)
+		err = mux_open();
+	if (!err)
+		err = get_dev(a.dev, &info);
+	if (err)
+		return err;
+	a.heartbeat_ms = (uint32_t)o.heartbeat.v;
+	a.dead_ms = (uint32_t)o.dead.v;
+	if (kind == ADDR_BDEV) {
+		a.type = IOVM_PATH_BDEV;
+		err = open_bdev(rest, info.flags & IOVM_DEV_F_RDONLY, &a.fd);
+		if (err)
+			return err;
+		err = mux_ioctl(IOVM_PATH_ADD, &a);
+		close(a.fd);
+		if (err)
+			return mux_fail(err, a.msg, add_hint(err), "cannot add path '%s' to '%s'", a.name, a.dev);
+	} else {
+		a.type = IOVM_PATH_NBD;
+		err = add_nbd(&a);
+		if (err)
+			return err;
+	}
+	return report_path(a.dev, a.name);
+}
+
+const struct cmd cmd_path_add = {
+	.name = "path add", .args = "DEV NAME ADDR", .summary = "Give a device another path; it is last in order.",
+	.detail =
+	"ADDR is where the data is:\n"
+	"  bdev:/dev/sdX, or /dev/sdX             a block device of this host: disk, partition, LVM, dm, loop\n"
+	"  nbd://HOST[:PORT][/EXPORT]             an NBD server over TCP (port 10809)\n"
+	"  nbd+unix:///[EXPORT]?socket=/PATH      an NBD server on a unix socket\n"
+	"Every path must lead to the same data. A server must bypass its page cache (qemu-nbd --cache=none), or it\n"
+	"answers with stale blocks after a failover. TLS (nbds://) is not supported yet.\n"
+	"\n"
+	"A name is resolved, the server asked and the sockets connected here; the kernel gets them ready for use.\n"
+	"If that fails, nothing is added, unless --offline is given.\n"
+	"\n"
+	"Examples:\n"
+	"  iovmctl path add vm1 local /dev/sdb\n"
+	"  iovmctl path add vm1 hostb nbd://hostb:10809/vm1\n",
+	.opts = add_opts, .min_args = 3, .max_args = 3, .run = run_add,
+};
+
+static bool remove_force;
+
+static const struct opt remove_opts[] = {
+	{ "force", 'f', OPT_FLAG, &remove_force, NULL, "Fail the path first instead of waiting for what it has\nin flight.", 0, 0 },
+	{ 0 }
+};
+
+static int run_remove(int argc, char **argv)
+{
+	struct iovm_path_remove r;
+	char what[192];
+	struct json j;
+	int err;
+
+	(void)argc;
+	IOVM_INIT(&r);
+	err = take_name(&cmd_path_remove, "device", r.dev, argv[0]);
+	if (!err)
+		err = take_name(&cmd_path_remove, "path", r.name, argv[1]);
+	if (!err)
+		err = mux_open();
+	if (err)
+		return err;
+	r.flags = remove_force ? IOVM_PATH_REMOVE_F_FORCE : 0;
+	snprintf(what, sizeof(what), "removing path %s of %s", r.name, r.dev);
+	err = mux_ioctl_wait(IOVM_PATH_REMOVE, &r, what, r.dev, r.name);
+	if (err)
+		return mux_fail(err, r.msg, err == ENOENT ? "'iovmctl path list' shows the paths" : NULL,
+				"cannot remove path '%s' of '%s'", r.name, r.dev);
+	if (opt_json) {
+		json_init(&j, stdout, true);
+		json_open(&j, NULL, '{');
+		json_str(&j, "device", r.dev);
+		json_str(&j, "removed", r.name);
+		json_close(&j);
+	} else {
+		printf("%s: path '%s' removed\n", r.dev, r.name);
+	}
+	return EX_DONE;
+}
+
+const struct cmd cmd_path_remove = {
+	.name = "path remove", .args = "DEV PATH", .summary = "Drain and remove a path.",
+	.detail = "New requests go elsewhere at once; what the path has in flight is waited for.\n",
+	.opts = remove_opts, .min_args = 2, .max_args = 2, .run = run_remove,
+};
+
+static int run_path_list(int argc, char **argv)
+{
+	struct path_view paths[IOVM_MAX_PATHS];
+	struct iovm_dev_info info;
+	char name[IOVM_NAME_MAX];
+	struct dev_view v;
+	unsigned int nr;
+	struct json j;
+	int err;
+
+	(void)argc;
+	err = take_name(&cmd_path_list, "device", name, argv[0]);
+	if (!err)
+		err = mux_open();
+	if (!err)
+		err = get_dev(name, &info);
+	if (err)
+		return err;
+	err = load_dev(&info, &v, paths, &nr);
+	if (err)
+		return mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name);
+	if (opt_json) {
+		json_init(&j, stdout, true);
+		fields_json_array(&j, NULL, path_fields, paths, nr, sizeof(*paths));
+	} else {
+		fields_table(path_fields, paths, nr, sizeof(*paths));
+	}
+	return EX_DONE;
+}
+
+const struct cmd cmd_path_list = {
+	.name = "path list", .args = "DEV", .summary = "List the paths of a device, in order of preference.",
+	.min_args = 1, .max_args = 1, .run = run_path_list,
+};
+
+static int path_ctl(const struct cmd *cmd, uint32_t op, char **argv)
+{
+	struct iovm_path_ctl c;
+	const char *hint = NULL;
+	int err;
+
+	IOVM_INIT(&c);
+	c.op = op;
+	err = take_name(cmd, "device", c.dev, argv[0]);
+	if (!err)
+		err = take_name(cmd, "path", c.name, argv[1]);
+	if (!err)
+		err = mux_open();
+	if (err)
+		return err;
+	err = mux_ioctl(IOVM_PATH_CTL, &c);
+	if (err == ENOENT)
+		hint = "'iovmctl path list' shows the paths";
+	else if (err && op == IOVM_PATH_CTL_RETRY)
+		hint = "an nbd path is brought back by 'iovmctl path connect'";
+	if (err)
+		return mux_fail(err, c.msg, hint, "%s '%s' of '%s'", cmd->name, c.name, c.dev);
+	return report_path(c.dev, c.name);
+}
+
+static int run_fail(int argc, char **argv)
+{
+	(void)argc;
+	return path_ctl(&cmd_path_fail, IOVM_PATH_CTL_FAIL, argv);
+}
+
+const struct cmd cmd_path_fail = {
+	.name = "path fail", .args = "DEV PATH", .summary = "Mark a path as failed now.",
+	.detail = "What it has in flight goes elsewhere, as after a real error.\n",
+	.min_args = 2, .max_args = 2, .run = run_fail,
+};
+
+static int run_retry(int argc, char **argv)
+{
+	(void)argc;
+	return path_ctl(&cmd_path_retry, IOVM_PATH_CTL_RETRY, argv);
+}
+
+const struct cmd cmd_path_retry = {
+	.name = "path retry", .args = "DEV PATH", .summary = "Probe a failed bdev path; it is live again if it answers.",
+	.min_args = 2, .max_args = 2, .run = run_retry,
+};
+
+static int run_fenced(int argc, char **argv)
+{
+	(void)argc;
+	return path_ctl(&cmd_path_fenced, IOVM_PATH_CTL_FENCED, argv);
+}
+
+const struct cmd cmd_path_fenced = {
+	.name = "path fenced", .args = "DEV PATH", .summary = "State that nothing sent to a failed path can land any more.",
+	.detail =
+	"The writes that wait for it then go to another path. Only say so when it is true: the server is stopped or cut off\n"
+	"from the data, its host is off. A write that still lands there later overwrites newer data.\n",
+	.min_args = 2, .max_args = 2, .run = run_fenced,
+};

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The fields of devices and paths, each defined once for text and JSON, and how the views are filled.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "iovmctl.h"
+
+const char *const dev_state_names[] = { "routed", "parked", "suspended", "failing", NULL };
+const char *const path_state_names[] = { "connecting", "live", "suspect", "failed", "draining", "removed", NULL };
+const char *const path_type_names[] = { "none", "bdev", "nbd", NULL };
+const char *const class_names[] = { "none", "blk", "net", NULL };
+const char *const op_names[] = { "read", "write", "flush", "discard", "write-zeroes", NULL };
+static const char *const fence_names[] = { "default", "local-error", "none", NULL };
+
+#define D(m)	offsetof(struct dev_view, m)
+const struct field dev_fields[] = {
+	{ "name", "name", F_STR, D(i.name), .col = "NAME" },
+	{ "id", "id", F_U32, D(i.id) },
+	{ "class", "class", F_ENUM, D(i.class), .names = class_names },
+	{ "state", "state", F_ENUM, D(i.state), .col = "STATE", .names = dev_state_names },
+	{ "route", "route", F_STR, D(route), .col = "ROUTE", .zero = "none" },
+	{ NULL, "paths live", F_STR, D(paths), .col = "PATHS" },
+	{ "paths_total", NULL, F_U32, D(i.nr_paths) },
+	{ "paths_live", NULL, F_U32, D(live_paths) },
+	{ NULL, "queues running", F_STR, D(queues), .col = "QUEUES" },
+	{ "queues", NULL, F_U32, D(i.blk.num_queues) },
+	{ "queues_running", NULL, F_U32, D(i.queues_running) },
+	{ "size_bytes", "size", F_SECTORS, D(i.blk.capacity), .col = "SIZE" },
+	{ NULL, "in use", F_STR, D(use), .col = "IN-USE" },
+	{ "in_use", NULL, F_BOOL32, D(i.in_use) },
+	{ "owner_pid", NULL, F_U32, D(i.owner_pid) },
+	{ "node", "node", F_STR, D(node) },
+	{ "read_only", "read only", F_BOOL32, D(rdonly) },
+	{ "serial", "serial", F_SERIAL, D(i.blk.serial) },
+	{ "block_size", "block size", F_U32, D(i.blk.block_size) },
+	{ "physical_block_size", "physical block size", F_U32, D(i.blk.physical_block_size) },
+	{ "opt_io_size", "optimal I/O size", F_SIZE32, D(i.blk.opt_io_size), .zero = "not stated" },
+	{ "queue_size", "queue size", F_U32, D(i.blk.queue_size) },
+	{ "seg_max", "segments", F_U32, D(i.blk.seg_max) },
+	{ "max_discard_bytes", "discard up to", F_SECTORS32, D(i.blk.max_discard_sectors), .zero = "not offered" },
+	{ "discard_granularity", "discard granularity", F_SIZE32, D(i.blk.discard_granularity), .zero = "not stated" },
+	{ "max_write_zeroes_bytes", "write zeroes up to", F_SECTORS32, D(i.blk.max_write_zeroes_sectors),
+	  .zero = "not offered" },
+	{ "features", "virtio features", F_HEX64, D(i.features) },
+	{ "inflight", "requests in flight", F_U64, D(i.inflight) },
+	{ "requeued", "requests requeued", F_U64, D(i.requeued) },
+	{ "held", "writes held for a fence", F_U64, D(i.held) },
+	{ "parked_ms", "without a route for", F_MS, D(i.parked_ms), .zero = "-" },
+	{ "no_path_timeout_ms", "no-path timeout", F_MS, D(i.no_path_timeout_ms), .zero = "never" },
+	{ "failback_after_ms", "failback after", F_MS, D(i.failback_after_ms), .zero = "by hand" },
+	{ "iops", "IOPS limit", F_U64, D(i.iops), .zero = "none" },
+	{ "bps", "bytes/s limit", F_SIZE, D(i.bps), .zero = "none" },
+	{ "mem_bytes", "kernel memory", F_SIZE, D(i.mem_bytes) },
+	{ 0 }
+};
+
+#define P(m)	offsetof(struct path_view, m)
+const struct field path_fields[] = {
+	{ "device", NULL, F_STR, P(i.dev) },
+	{ "name", "path", F_STR, P(i.name), .col = "PATH" },
+	{ "id", "id", F_U32, P(i.id) },
+	{ "order", "order", F_U32, P(i.order), .col = "ORDER", .zero = "0" },
+	{ "type", "type", F_ENUM, P(i.type), .col = "TYPE", .names = path_type_names },
+	{ "state", "state", F_ENUM, P(i.state), .col = "STATE", .names = path_state_names },
+	{ "state_since_ms", "for", F_MS, P(i.state_since_ms), .col = "SINCE" },
+	{ "routed", "routed", F_BOOL32, P(routed), .col = "ROUTED" },
+	{ "last_error", "last error", F_ERR, P(i.last_error) },
+	{ "inflight", "requests in flight", F_U64, P(i.inflight), .col = "INFLIGHT" },
+	{ "held", "writes held for a fence", F_U64, P(i.held), .col = "HELD" },
+	{ "sockets", "sockets", F_U32, P(i.nr_sockets), .zero = "-" },
+	{ "generation", "times connected", F_U32, P(i.generation) },
+	{ "cache", "cache", F_STR, P(cache) },
+	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
+	{ "size_bytes", "size", F_SECTORS, P(i.capacity), .zero = "not known yet" },
+	{ "block_size", "block size", F_U32, P(i.block_size), .zero = "not known yet" },
+	{ "heartbeat_ms", "heartbeat", F_MS32, P(i.heartbeat_ms), .zero = "-" },
+	{ "dead_ms", "dead after", F_MS32, P(i.dead_ms), .zero = "-" },
+	{ "nbd_flags", "NBD flags", F_STR, P(nbd_flags) },
+	{ "addr", "address", F_STR, P(i.addr), .col = "ADDRESS" },
+	{ 0 }
+};
+
+static void load_path(const struct iovm_path_info *info, uint32_t route_id, struct path_view *v)
+{
+	unsigned int i;
+	size_t n = 0;
+
+	memset(v, 0, sizeof(*v));
+	v->i = *info;
+	v->routed = route_id != IOVM_NO_ID && info->id == route_id;
+	if (info->flags & IOVM_PATH_F_CACHE_SURVIVES)
+		strcpy(v->cache, "survives");
+	else if (info->flags & IOVM_PATH_F_CACHE_DIES)
+		strcpy(v->cache, "dies");
+	for (i = 0; i < 16; i++)
+		if (info->nbd_flags & 1u << i && nbd_flag_names[i])
+			n += (size_t)snprintf(v->nbd_flags + n, sizeof(v->nbd_flags) - n, "%s%s", n ? " " : "",
+					      nbd_flag_names[i]);
+}
+
+int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_view *paths, unsigned int *nr)
+{
+	struct iovm_path_info pi = { .id = 0 };
+	unsigned int total = 0;
+	int err;
+
+	memset(v, 0, sizeof(*v));
+	v->i = *info;
+	while (!(err = next_path(info->name, &pi))) {
+		if (pi.id == info->route_id)
+			snprintf(v->route, sizeof(v->route), "%s", pi.name);
+		if (pi.state == IOVM_PATH_LIVE)
+			v->live_paths++;
+		if (paths && total < IOVM_MAX_PATHS)
+			load_path(&pi, info->route_id, &paths[total]);
+		total++;
+		if (pi.id++ == IOVM_NO_ID - 1)
+			break;
+	}
+	if (err && err != ENOENT)
+		return err;
+	if (nr)
+		*nr = total < IOVM_MAX_PATHS ? total : IOVM_MAX_PATHS;
+	v->i.nr_paths = total;
+	v->rdonly = !!(info->flags & IOVM_DEV_F_RDONLY);
+	snprintf(v->paths, sizeof(v->paths), "%u/%u", v->live_paths, total);
+	snprintf(v->queues, sizeof(v->queues), "%u/%u", info->queues_running, info->blk.num_queues);
+	if (info->in_use && info->owner_pid)
+		snprintf(v->use, sizeof(v->use), "pid %u", info->owner_pid);
+	else
+		snprintf(v->use, sizeof(v->use), "%s", info->in_use ? "yes" : "no");
+	snprintf(v->node, sizeof(v->node), NODE_DIR "/%.*s", IOVM_NAME_MAX - 1, info->name);
+	return 0;
+}

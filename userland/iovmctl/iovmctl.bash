@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# bash completion for iovmctl(8). Commands and options come from iovmctl's own help, names from the kernel
+# (as far as the user may ask it) or from the nodes.
+
+_iovmctl_devices() {
+	iovmctl list --json 2>/dev/null | sed -n 's/^    "name": "\(.*\)",$/\1/p'
+	command ls /dev/vhost-iovm 2>/dev/null
+}
+
+_iovmctl_paths() {
+	iovmctl path list "$1" --json 2>/dev/null | sed -n 's/^    "name": "\(.*\)",$/\1/p'
+}
+
+_iovmctl_options() {
+	iovmctl "$@" --help 2>/dev/null | sed -n 's/^  \(-., \|    \)\(--[a-z-]*\).*/\2/p'
+}
+
+_iovmctl() {
+	local cur prev words=() i cmd=() args=()
+	COMPREPLY=()
+	cur=${COMP_WORDS[COMP_CWORD]}
+	prev=${COMP_WORDS[COMP_CWORD-1]}
+
+	# The words so far: the command's name, then its arguments without options
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-*) ;;
+		*) words+=("${COMP_WORDS[i]}") ;;
+		esac
+	done
+	if [[ ${words[0]} == path ]]; then
+		cmd=("${words[@]:0:2}")
+		args=("${words[@]:2}")
+	else
+		cmd=("${words[@]:0:1}")
+		args=("${words[@]:1}")
+	fi
+
+	case $prev in
+	--size-from|-S)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	--block-size)
+		mapfile -t COMPREPLY < <(compgen -W "512 4096" -- "$cur")
+		return ;;
+	--cache)
+		mapfile -t COMPREPLY < <(compgen -W "survives dies" -- "$cur")
+		return ;;
+	--fence)
+		mapfile -t COMPREPLY < <(compgen -W "local-error none" -- "$cur")
+		return ;;
+	--device|-d)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur")
+		return ;;
+	--wait|-w)
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl events --help |
+			sed -n '/^Types:/,/^$/{s/^Types://;p}')" -- "$cur")
+		return ;;
+	--owner|-o)
+		mapfile -t COMPREPLY < <(compgen -u -- "$cur")
+		return ;;
+	esac
+
+	if [[ ${#cmd[@]} == 0 ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
+			sed -n 's/^  \([a-z-]*\).*/\1/p' | sort -u) --json --help --version" -- "$cur")
+		return
+	fi
+	if [[ ${cmd[*]} == path ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
+			sed -n 's/^  path \([a-z-]*\).*/\1/p')" -- "$cur")
+		return
+	fi
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_options "${cmd[@]}")" -- "$cur")
+		return
+	fi
+	case "${cmd[*]}:${#args[@]}" in
+	create:*|list:*|version:*|events:*) ;;
+	"path add:2")
+		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
+	"path add:1") ;;
+	*:0)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
+	"path "*:1|failover:1)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_paths "${args[0]}")" -- "$cur") ;;
+	esac
+}
+
+complete -F _iovmctl iovmctl

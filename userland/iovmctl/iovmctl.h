@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * iovmctl: the command line of iovm_mux. The map of its files:
+ *
+ *   main.c        the table of commands, dispatch, --help
+ *   opt.c         options: one table per command gives the parsing and the help text
+ *   mux.c         /dev/iovm-mux: open, ioctl, errors turned into sentences and exit codes
+ *   progress.c    what is shown while an ioctl waits
+ *   out.c         field tables to aligned text or JSON
+ *   report.c      what a command that changed something says at its end
+ *   fields.c      the fields of devices and paths, each defined once
+ *   hist.c        log2 histograms: percentiles and pictures
+ *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
+ *   cmd_*.c       the commands
+ */
+#ifndef IOVMCTL_H
+#define IOVMCTL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "iovm.h"		/* uapi/ */
+#include "json.h"
+#include "parse.h"
+
+#ifndef IOVM_RELEASE
+#define IOVM_RELEASE "0.1.0"
+#endif
+
+#define MUX_NODE	"/dev/iovm-mux"
+#define NODE_DIR	"/dev/vhost-iovm"
+
+/**
+ * enum exit_code - what iovmctl's exit status says; in the man page
+ * @EX_DONE: done
+ * @EX_FAILED: it was tried and failed: no connection, an I/O error, a time limit
+ * @EX_USAGE_ERR: the command line is wrong; nothing was tried
+ * @EX_NOT_FOUND: a device, path, export or file that was named does not exist
+ * @EX_REFUSED: refused as things are: name taken, in use, does not fit, no live path
+ * @EX_NO_ACCESS: the kernel side cannot be reached: module, permission or version
+ */
+enum exit_code {
+	EX_DONE = 0,
+	EX_FAILED = 1,
+	EX_USAGE_ERR = 2,
+	EX_NOT_FOUND = 3,
+	EX_REFUSED = 4,
+	EX_NO_ACCESS = 5,
+};
+
+/* ---- options (opt.c) ---- */
+
+struct opt_u64 {
+	uint64_t v;
+	bool set;
+};
+
+/* What an option takes, and where its value goes */
+enum opt_kind {
+	OPT_FLAG,		/* bool *: true */
+	OPT_STR,		/* const char ** */
+	OPT_NUM,		/* struct opt_u64 *, opt.min..opt.max */
+	OPT_COUNT,		/* struct opt_u64 *, 10k */
+	OPT_SIZE,		/* struct opt_u64 *, bytes */
+	OPT_TIME,		/* struct opt_u64 *, ms; a bare number counts seconds */
+	OPT_TIME_MS,		/* struct opt_u64 *, ms; a bare number counts milliseconds */
+};
+
+struct opt {
+	const char *name;	/* without the dashes */
+	char letter;		/* 0 when there is no short form */
+	enum opt_kind kind;
+	void *dst;
+	const char *arg;	/* its name in the help text; NULL for OPT_FLAG */
+	const char *help;	/* may hold several lines */
+	uint64_t min, max;	/* OPT_NUM */
+};
+
+struct cmd {
+	const char *name;	/* "create", "path add" */
+	const char *args;	/* of the synopsis */
+	const char *summary;	/* one line */
+	const char *detail;	/* paragraphs for --help, each ends in a newline */
+	const struct opt *opts;	/* ends with a NULL name; may be NULL */
+	int min_args, max_args;
+	int (*run)(int argc, char **argv);	/* the positional arguments; returns an exit code */
+};
+
+extern bool opt_json;		/* --json */
+
+/* Parse argv[1...] by cmd->opts; returns the number of positional arguments left at argv[0...], or -1 - exit code. */
+int opt_parse(const struct cmd *cmd, int argc, char **argv);
+void opt_help(const struct cmd *cmd, FILE *f);
+
+/* ---- errors (mux.c) ---- */
+
+/* Print "iovmctl: message" and "hint: ..." (hint may be NULL) to stderr, as JSON with --json. Returns code. */
+int fail(enum exit_code code, const char *hint, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int usage_error(const struct cmd *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- the kernel side (mux.c) ---- */
+
+/* Open MUX_NODE once and check the version. Returns EX_DONE or, having said why, EX_NO_ACCESS. */
+int mux_open(void);
+extern int mux_fd;
+extern struct iovm_version mux_version;
+
+/* Zero a struct of the control ABI and set its size. */
+#define IOVM_INIT(s)	do { memset((s), 0, sizeof(*(s))); (s)->size = sizeof(*(s)); } while (0)
+
+/* ioctl() on mux_fd, again on EINTR. Returns 0 or a positive errno. */
+int mux_ioctl(unsigned long req, void *arg);
+
+/*
+ * Explain a failed ioctl: what (a command and its object), the kernel's own sentence, the errno, a hint.
+ * Returns the exit code that errno maps to.
+ */
+int mux_fail(int err, const char *msg, const char *hint, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* Copy a checked device or path name into a field of the ABI; a usage error when it is none. */
+int take_name(const struct cmd *cmd, const char *what, char *dst, const char *name);
+
+/* IOVM_DEV_GET by name, IOVM_PATH_GET by names; a failure has been explained. */
+int get_dev(const char *name, struct iovm_dev_info *info);
+int get_path(const char *dev, const char *name, struct iovm_path_info *info);
+/* The next one with id >= info->id (set it before). Returns 0, ENOENT at the end, or another errno. */
+int next_dev(struct iovm_dev_info *info);
+int next_path(const char *dev, struct iovm_path_info *info);
+
+/* ---- waiting (progress.c) ---- */
+
+/* Like mux_ioctl(), but says on stderr what is waited for when it takes long. path may be NULL. */
+int mux_ioctl_wait(unsigned long req, void *arg, const char *what, const char *dev, const char *path);
+
+/* ---- output (out.c) ---- */
+
+/* How a field's bytes are to be read and shown: text / JSON */
+enum field_kind {
+	F_STR,			/* char[]: as it is, "-" when empty / string, null when empty */
+	F_SERIAL,		/* char[IOVM_SERIAL_MAX], perhaps without a NUL: likewise */
+	F_U32,
+	F_U64,
+	F_HEX64,		/* 0x... / number */
+	F_BOOL32,		/* __u32: yes, no / true, false */
+	F_ERR,			/* __s32, negative errno: "EIO (Input/output error)" / "EIO", null when 0 */
+	F_SIZE,			/* __u64 bytes: 10G / number */
+	F_SIZE32,		/* __u32 bytes: likewise */
+	F_SECTORS,		/* __u64 sectors: 10G / bytes */
+	F_SECTORS32,		/* __u32 sectors: likewise */
+	F_MS,			/* __u64: 5min / number */
+	F_MS32,
+	F_NS,			/* __u64: 1.5ms / number */
+	F_ENUM,			/* __u32: name from field.names / string, null outside of it */
+};
+
+/* One field of a struct, for text and JSON alike */
+struct field {
+	const char *key;	/* JSON; NULL: text only */
+	const char *label;	/* text; NULL: JSON only */
+	enum field_kind kind;
+	size_t off;
+	const char *zero;	/* text instead of 0 */
+	const char *col;	/* header when it is a column of the table, else NULL */
+	const char *const *names;	/* F_ENUM; ends with NULL */
+};
+
+void text_size(char *buf, size_t n, uint64_t bytes);
+void text_ms(char *buf, size_t n, uint64_t ms);
+void text_ns(char *buf, size_t n, uint64_t ns);
+/* A field's text form. */
+void field_text(const struct field *f, const void *base, char *buf, size_t n);
+/* All fields as members of the open JSON object. */
+void fields_json(struct json *j, const struct field *f, const void *base);
+/* All fields as lines "label: value", indented. */
+void fields_text(const struct field *f, const void *base, unsigned int indent);
+/* The fields that are columns, as an aligned table with a header. */
+void fields_table(const struct field *f, const void *rows, size_t nr, size_t stride);
+/* A JSON array of objects. */
+void fields_json_array(struct json *j, const char *key, const struct field *f, const void *rows, size_t nr,
+		       size_t stride);
+const char *name_of(const char *const *names, uint32_t v);
+
+/* ---- what there is to show (fields.c) ---- */
+
+/* A device with what is worked out from it */
+struct dev_view {
+	struct iovm_dev_info i;
+	char route[IOVM_NAME_MAX];	/* path name, empty when none */
+	char paths[32];			/* "1/2": live of all */
+	char queues[32];		/* "2/4": running of all */
+	char use[32];			/* "pid 1234", "no" */
+	char node[sizeof(NODE_DIR) + IOVM_NAME_MAX];
+	uint32_t live_paths;
+	uint32_t rdonly;
+};
+
+struct path_view {
+	struct iovm_path_info i;
+	uint32_t routed;		/* the device's requests go here */
+	char cache[16];
+	char nbd_flags[160];
+};
+
+extern const struct field dev_fields[], path_fields[];
+extern const char *const dev_state_names[], *const path_state_names[], *const path_type_names[];
+extern const char *const class_names[], *const op_names[];
+
+/* Fill a view; paths[] (IOVM_MAX_PATHS) and *nr may be NULL. Returns 0 or an errno. */
+int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_view *paths, unsigned int *nr);
+
+/* ---- what a command that changed something says (report.c) ---- */
+
+/* The device as JSON, or "NAME: text"; text NULL: where its requests go. */
+int report_dev(const char *name, const char *text);
+int report_path(const char *dev, const char *name);
+
+/* ---- histograms (hist.c) ---- */
+
+uint64_t hist_total(const __u64 *h);
+/* Upper bound in ns of the bucket that holds the permille-th sample: "below this"; 0 no sample, UINT64_MAX open. */
+uint64_t hist_below(const __u64 *h, unsigned int permille);
+void hist_json(struct json *j, const char *key, const __u64 *h);
+void hist_text(const char *title, const __u64 *h, unsigned int indent);
+/* "p50 <131us  p99 <524us  p99.9 <1.05ms" */
+void hist_line(char *buf, size_t n, const __u64 *h);
+void hist_bound(char *buf, size_t n, uint64_t below);
+
+/* ---- NBD (nbd.c) ---- */
+
+struct nbd_export {
+	uint64_t bytes;
+	uint32_t flags;			/* transmission flags */
+	uint32_t min_block, pref_block, max_payload;	/* bytes, 0 not stated */
+	bool structured;
+	unsigned int nr;		/* connections; 0 when only asked about */
+	int fds[IOVM_MAX_SOCKETS];
+};
+
+#define NBD_DEFAULT_CONNECTIONS	4
+#define NBD_CONNECT_MS		10000
+
+/*
+ * Connect to uri and shake hands. want = connections (0 = default); only_ask: leave politely after the size is known.
+ * Returns an exit code, having said why.
+ */
+int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex);
+void nbd_close_export(struct nbd_export *ex);
+extern const char *const nbd_flag_names[16];
+
+/* Hand the sockets of an export to the nbd path dev/name (cmd_connect.c). */
+int connect_path(const char *dev, const char *name, const struct nbd_export *ex);
+
+/* ---- commands ---- */
+
+extern const struct cmd cmd_list, cmd_show, cmd_version;			/* cmd_list.c */
+extern const struct cmd cmd_create, cmd_destroy;				/* cmd_create.c */
+extern const struct cmd cmd_failover, cmd_failback, cmd_suspend, cmd_resume;	/* cmd_ctl.c */
+extern const struct cmd cmd_fail_parked, cmd_resize, cmd_set;			/* cmd_ctl.c */
+extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_path.c */
+extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */
+extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
+extern const struct cmd cmd_events;						/* cmd_events.c */
+extern const struct cmd cmd_stats;						/* cmd_stats.c */
+extern const struct cmd cmd_top;						/* cmd_top.c */
+
+#endif

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * iovmctl: the table of commands and their dispatch.
+ */
+#include <string.h>
+
+#include "iovmctl.h"
+
+static const struct {
+	const char *title;
+	const struct cmd *cmds[10];
+} groups[] = {
+	{ "Look", { &cmd_list, &cmd_show, &cmd_stats, &cmd_top, &cmd_events, &cmd_version } },
+	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize } },
+	{ "Paths", { &cmd_path_add, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_fail, &cmd_path_retry,
+		     &cmd_path_fenced } },
+	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },
+};
+
+#define NR_GROUPS	(sizeof(groups) / sizeof(*groups))
+
+static const struct {
+	const char *name, *means;
+} aliases[] = {
+	{ "ls", "list" },
+	{ "path ls", "path list" },
+	{ "path del", "path remove" },
+	{ "path reconnect", "path connect" },
+};
+
+static void help(FILE *f, const char *prefix)
+{
+	const struct cmd *const *c;
+	char synopsis[96];
+	size_t g;
+
+	fputs("Usage: iovmctl COMMAND [ARGUMENTS] [OPTIONS]\n\n"
+	      "Control the disks that vhost-iovm serves to guests, and the paths their requests take.\n", f);
+	for (g = 0; g < NR_GROUPS; g++) {
+		bool titled = false;
+
+		for (c = groups[g].cmds; *c; c++) {
+			if (prefix && strncmp((*c)->name, prefix, strlen(prefix)))
+				continue;
+			if (!titled)
+				fprintf(f, "\n%s:\n", groups[g].title);
+			titled = true;
+			snprintf(synopsis, sizeof(synopsis), "%s %s", (*c)->name, (*c)->args);
+			if (strlen(synopsis) > 30)
+				fprintf(f, "  %s\n  %-30s  %s\n", synopsis, "", (*c)->summary);
+			else
+				fprintf(f, "  %-30s  %s\n", synopsis, (*c)->summary);
+		}
+	}
+	fputs("\nEvery command takes --json and --help. The manual is iovmctl(8).\n", f);
+}
+
+static const struct cmd *find_exact(const char *name)
+{
+	const struct cmd *const *c;
+	size_t g, i;
+
+	for (i = 0; i < sizeof(aliases) / sizeof(*aliases); i++)
+		if (!strcmp(aliases[i].name, name))
+			name = aliases[i].means;
+	for (g = 0; g < NR_GROUPS; g++)
+		for (c = groups[g].cmds; *c; c++)
+			if (!strcmp((*c)->name, name))
+				return *c;
+	return NULL;
+}
+
+/* The command that argv begins with, and how many words its name has. */
+static const struct cmd *find(int argc, char **argv, int *words)
+{
+	const struct cmd *cmd;
+	char two[64];
+
+	*words = 1;
+	cmd = find_exact(argv[0]);
+	if (cmd || argc < 2)
+		return cmd;
+	snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]);
+	*words = 2;
+	return find_exact(two);
+}
+
+/* Words that are no command: 'path' alone, help, a mistake. */
+static int not_a_command(int argc, char **argv)
+{
+	const struct cmd *cmd;
+	int words;
+
+	if (!strcmp(argv[0], "help")) {
+		if (argc == 1) {
+			help(stdout, NULL);
+			return EX_DONE;
+		}
+		cmd = find(argc - 1, argv + 1, &words);
+		if (cmd) {
+			opt_help(cmd, stdout);
+			return EX_DONE;
+		}
+		if (!strcmp(argv[1], "path")) {
+			help(stdout, "path ");
+			return EX_DONE;
+		}
+		return usage_error(NULL, "there is no command '%s'", argv[1]);
+	}
+	if (!strcmp(argv[0], "path")) {
+		if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+			help(stdout, "path ");
+			return EX_DONE;
+		}
+		if (argc > 1)
+			return usage_error(NULL, "there is no command 'path %s'", argv[1]);
+		return usage_error(NULL, "'path' needs one of: add, remove, list, connect, fail, retry, fenced");
+	}
+	return usage_error(NULL, "there is no command '%s'", argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+	const struct cmd *cmd;
+	int words;
+
+	/* --json may come first */
+	while (argc > 1 && (!strcmp(argv[1], "--json") || !strcmp(argv[1], "-j"))) {
+		opt_json = true;
+		argv[1] = argv[0];
+		argv++;
+		argc--;
+	}
+	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+		help(stdout, NULL);
+		return EX_DONE;
+	}
+	if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))) {
+		printf("iovmctl %s\n", IOVM_RELEASE);
+		return EX_DONE;
+	}
+	if (argc < 2) {
+		help(stderr, NULL);
+		return EX_USAGE_ERR;
+	}
+	if (argv[1][0] == '-')
+		return usage_error(NULL, "unknown option '%s' before the command", argv[1]);
+	argc--;
+	argv++;
+	cmd = find(argc, argv, &words);
+	if (!cmd)
+		return not_a_command(argc, argv);
+	argc -= words - 1;
+	argv += words - 1;
+	argc = opt_parse(cmd, argc, argv);
+	if (argc < 0)
+		return -1 - argc;
+	argc = cmd->run(argc, argv);
+	if (fflush(stdout) || ferror(stdout))
+		return argc ? argc : fail(EX_FAILED, NULL, "cannot write the output");
+	return argc;
+}
