@@ -197,7 +197,7 @@ int vuk_set_vring_addr(int node, const struct vu_wire_addr *a)
 	return do_ioctl(node, VHOST_SET_VRING_ADDR, &v);
 }
 
-static int set_file(int node, unsigned long request, uint32_t i, int fd)
+static int set_vring_file(int node, unsigned long request, uint32_t i, int fd)
 {
 	struct vhost_vring_file f = { .index = i, .fd = fd };
 
@@ -206,15 +206,15 @@ static int set_file(int node, unsigned long request, uint32_t i, int fd)
 
 int vuk_set_vring_kick(int node, uint32_t i, int fd)
 {
-	return set_file(node, VHOST_SET_VRING_KICK, i, fd);
+	return set_vring_file(node, VHOST_SET_VRING_KICK, i, fd);
 }
 
 int vuk_set_vring_call(int node, uint32_t i, int fd)
 {
-	return set_file(node, VHOST_SET_VRING_CALL, i, fd);
+	return set_vring_file(node, VHOST_SET_VRING_CALL, i, fd);
 }
 
 int vuk_set_vring_err(int node, uint32_t i, int fd)
 {
-	return set_file(node, VHOST_SET_VRING_ERR, i, fd);
+	return set_vring_file(node, VHOST_SET_VRING_ERR, i, fd);
 }

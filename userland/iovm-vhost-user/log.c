@@ -12,6 +12,9 @@
 
 #include "vu.h"
 
+#define WINDOW_MS	10000
+#define WINDOW_LINES	30
+
 bool vu_verbose;
 static const char *log_name = "";
 
@@ -39,10 +42,39 @@ static void emit(const char *fmt, va_list ap)
 		return;	/* nowhere left to say it */
 }
 
+/* A front end must not fill the journal: so many lines in so much time, then the number of those left out. */
+static bool may_say(void)
+{
+	static uint64_t window_ms;
+	static unsigned int said, left_out;
+	uint64_t now = vu_now_ms();
+	char line[96];
+	int n;
+
+	if (!window_ms || now - window_ms >= WINDOW_MS) {
+		if (left_out) {
+			n = snprintf(line, sizeof(line), "iovm-vhost-user: %u messages left out\n", left_out);
+			if (write(STDERR_FILENO, line, n) < 0)
+				return false;
+		}
+		window_ms = now;
+		said = 0;
+		left_out = 0;
+	}
+	if (said < WINDOW_LINES) {
+		said++;
+		return true;
+	}
+	left_out++;
+	return false;
+}
+
 void vu_say(const char *fmt, ...)
 {
 	va_list ap;
 
+	if (!may_say())
+		return;
 	va_start(ap, fmt);
 	emit(fmt, ap);
 	va_end(ap);
