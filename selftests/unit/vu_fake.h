@@ -73,6 +73,7 @@ static struct {
 	/* For the test to set. */
 	uint64_t capacity;		/* sectors */
 	int busy_opens;			/* this many opens fail with EBUSY; -1: all */
+	volatile int *busy;		/* while not zero, opens fail with EBUSY; may be in shared memory */
 	unsigned long fail_cmd;		/* this ioctl fails ... */
 	int fail_errno;			/* ... with this */
 	int hold_fd;			/* GET_VRING_BASE waits until this eventfd is readable, -1 */
@@ -197,7 +198,7 @@ static int fake_open(const char *path, int flags)
 			fake.busy_opens--;
 		return fake_err(EBUSY);
 	}
-	if (fake.fd >= 0)
+	if (fake.fd >= 0 || (fake.busy && *fake.busy))
 		return fake_err(EBUSY);
 	fake.fd = open(path, flags);
 	for (int i = 0; i < FAKE_QUEUES; i++)

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#define FE_UNUSED __attribute__((unused))
 #define REPLY_TIMEOUT_MS 10000
 
 #define MiB		(1024ull * 1024)
@@ -72,7 +73,7 @@ static int fe_memfd(const char *name, uint64_t size)
 	return fd;
 }
 
-static void fe_connect(void)
+static FE_UNUSED void fe_connect(void)
 {
 	int sv[2];
 
@@ -99,7 +100,7 @@ static void fe_hangup(void)
 }
 
 /* End, and see that nothing of ours or of the kernel's is left. */
-static void fe_end(void)
+static FE_UNUSED void fe_end(void)
 {
 	fe_hangup();
 	pthread_join(fe.thread, NULL);
@@ -230,7 +231,7 @@ static int64_t fe_ack_state(uint32_t request, uint32_t i, uint32_t num)
 	return fe_ack(request, &st, sizeof(st));
 }
 
-static int64_t fe_get_base(uint32_t i)
+static FE_UNUSED int64_t fe_get_base(uint32_t i)
 {
 	struct vu_wire_state st = { .index = i };
 
@@ -276,7 +277,7 @@ static int64_t fe_add_region(const struct vu_wire_region *r, int fd)
 	return fe_ack_fds(VU_ADD_MEM_REG, &m, sizeof(m), &fd, 1);
 }
 
-static int64_t fe_rem_region(const struct vu_wire_region *r)
+static FE_UNUSED int64_t fe_rem_region(const struct vu_wire_region *r)
 {
 	struct vu_wire_mem_reg m = { .r = *r };
 
@@ -352,7 +353,7 @@ static void fe_start(uint32_t queues)
 	CHECK(fe_sync());
 }
 
-static int64_t fe_set_log(uint64_t size, uint64_t offset)
+static FE_UNUSED int64_t fe_set_log(uint64_t size, uint64_t offset)
 {
 	struct vu_wire_log l = { size, offset };
 	uint64_t v;

@@ -26,8 +26,10 @@
 #include "vu.h"
 #include "super.h"
 
+#ifndef GONE_MS			/* a test may be less patient */
 #define GONE_MS		5000	/* for a child whose front end is gone */
 #define TERM_MS		10000	/* for a child to finish its requests when we are to end */
+#endif
 #define FREE_MS		30000	/* for the node of a child that died */
 #define FREE_TERM_MS	5000	/* the same when we are to end */
 #define SAY_MS		1000	/* a wait that is longer is mentioned */
