@@ -9,28 +9,35 @@ start_backend() starts one of
   mpath  qemu-storage-daemon on dm-multipath over the disk and nbd.ko: another way to survive; a stand-in and a peer
 """
 
-from .util import BedError, quote, wait_for
+import json
+import os
+import shutil
+
+from .util import BUILD, BedError, quote, wait_for
 
 NBD_PORT = 10809
 
 
-def nbd_server(host, export="lun0", kind="qemu-nbd"):
+def nbd_server(host, export="lun0", kind="qemu-nbd", port=NBD_PORT):
     """Export a host's view of the LUN over NBD, past the page cache; process id of the server."""
     disk = host.disk()
+    name = f"{kind}-{port}"
     if kind == "qemu-nbd":
         command = ["qemu-nbd", "-f", "raw", "--cache=none", "--aio=native", "--discard=unmap", "--persistent", "--shared=8",
-                   "-x", export, "-b", host.address, "-p", NBD_PORT, disk]
+                   "-x", export, "-b", host.address, "-p", port, disk]
+    elif kind == "nbdkit":
+        # cache=none of its file plug-in only advises the kernel; the LUN must be opened past the cache.
+        command = ["nbdkit", "-f", "-i", host.address, "-p", port, "-e", export, "file", disk, "cache=none", "fadvise=random"]
     else:
         raise BedError(f"no NBD server called {kind}")
-    pid = host.spawn("nbd-server", quote(*command))
-    wait_for(f"host {host.name}: NBD server", 30, lambda: listening(host, pid, "nbd-server"))
+    pid = host.spawn(name, quote(*command))
+
+    def listening():
+        if not host.running(pid):
+            raise BedError(f"host {host.name}: {kind} ended: {host.spawned_log(name)}")
+        return host.agent.call(f"ss -Htln 'sport = :{port}' | grep -q .", check=False).status == 0
+    wait_for(f"host {host.name}: {kind} listens", 30, listening)
     return pid
-
-
-def listening(host, pid, name):
-    if not host.running(pid):
-        raise BedError(f"host {host.name}: NBD server ended: {host.spawned_log(name)}")
-    return host.agent.call(f"ss -Htln 'sport = :{NBD_PORT}' | grep -q .", check=False).status == 0
 
 
 def wait_socket(host, path, pid, name, timeout=30):
@@ -76,8 +83,83 @@ class Multipath(Qsd):
         super().__init__(host, name, f"/dev/mapper/{name}", queues)
 
 
-def start_backend(kind, host, name, disk, remote, queues=1):
+def stage(rundir, kernel):
+    """Copies of this tree's modules and programs, so that a build in between does not change them under a running host."""
+    mods = os.path.join(BUILD, "mod", kernel, "modules")
+    if not os.path.exists(mods):
+        raise BedError(f"{mods} is missing: make modules KDIR={kernel}")
+    modules = os.path.join(rundir, "modules")
+    shutil.copytree(os.path.realpath(mods), modules, symlinks=True)
+    programs = os.path.join(rundir, "bin")
+    os.makedirs(programs)
+    for name in ("iovmctl", "iovm-vhost-user"):
+        path = os.path.join(BUILD, "userland", name, name)
+        if not os.path.exists(path):
+            raise BedError(f"{path} is missing: make userland")
+        shutil.copy2(path, programs)
+    return modules, programs
+
+
+class Iovm:
+    """This project: a device with a local and maybe a remote path, and the vhost-user process in front of it."""
+
+    MODULES = ("vhost_iovm_blk", "iovm_mux", "vhost_iovm")
+
+    def __init__(self, host, name, disk, remote, queues):
+        self.host, self.name = host, name
+        self.socket = f"/run/{name}.sock"
+        self.bin = os.path.join(host.rundir, "bin")
+        host.agent.call("modprobe vhost_iovm_blk && getent group kvm >/dev/null || groupadd -r kvm", 60)
+        self.ctl("create", name, "--size-from", disk, "--queues", queues)
+        self.ctl("path", "add", name, "local", f"bdev:{disk}")
+        if remote:
+            address, port, export = remote
+            self.ctl("path", "add", name, "remote", f"nbd://{address}:{port}/{export}")
+        self.start_front()
+
+    def start_front(self):
+        self.pid = self.host.spawn(f"{self.name}-vhost-user", quote(
+            f"{self.bin}/iovm-vhost-user", "--device", self.name, "--socket", self.socket))
+        wait_socket(self.host, self.socket, self.pid, f"{self.name}-vhost-user")
+
+    def ctl(self, *words, timeout=60):
+        """One iovmctl command; what it prints."""
+        return self.host.agent.out(quote(f"{self.bin}/iovmctl", *words), timeout)
+
+    def show(self):
+        return json.loads(self.ctl("show", self.name, "--json"))
+
+    def records(self):
+        """All event records of the device."""
+        text = self.ctl("events", "--json", "--no-follow", "--device", self.name)
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+    def events(self):
+        res = []
+        for e in self.records():
+            detail = []
+            if e.get("path"):
+                detail.append(f"path {e['path']}")
+            if e.get("new_state") and e.get("old_state"):
+                detail.append(f"{e['old_state']} -> {e['new_state']}")
+            if e.get("error"):
+                detail.append(str(e["error"]))
+            if e["type"] in ("rerouted", "first-completion") and e.get("value"):
+                detail.append(f"{e['value'] / 1e6:.3f} ms after the first error")
+            res.append((e["type"], e["mono_ns"], ", ".join(detail)))
+        return res
+
+    def stop(self):
+        """Take everything down again: process, device, modules. Anything that stays is an error."""
+        self.host.agent.call(f"kill {self.pid}; for i in $(seq 100); do kill -0 {self.pid} 2>/dev/null || break; sleep 0.1; done", check=False)
+        self.ctl("destroy", self.name)
+        self.host.agent.call(quote("modprobe", "-r", *self.MODULES) + " && ! grep -q iovm /proc/modules", 60)
+
+
+def start_backend(kind, host, name, disk, remote=None, queues=1):
     """Serve a disk, and remote = (address, port, export) behind it if the kind can, as a vhost-user-blk socket."""
+    if kind == "iovm":
+        return Iovm(host, name, disk, remote, queues)
     if kind == "qsd":
         return Qsd(host, name, disk, queues)
     if kind == "mpath":

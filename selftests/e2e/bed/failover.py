@@ -12,8 +12,8 @@ import shutil
 import time
 
 from . import backend, host, image, storage
-from .guest import Guest
-from .load import DATA, DEPTHS, Load
+from .guest import HARMLESS, TROUBLE, Guest
+from .load import DATA, DEPTHS, OUT, Load
 from .util import BUILD, BedError, run, say
 
 
@@ -26,6 +26,7 @@ class Options:
         self.version = 7
         self.before = 15
         self.after = 20
+        self.requests = 2500
         self.kernel = "6.12"
         self.queues = 1
         self.max_pause_ms = 30000
@@ -47,6 +48,7 @@ class Run:
     def __init__(self, options):
         self.o = options
         self.hosts = []
+        self.guest = None
         self.timeline = []
 
     def __enter__(self):
@@ -56,14 +58,29 @@ class Run:
 
     def __exit__(self, kind, *_):
         failed = kind is not None
+        if failed and self.guest:
+            self.save_guest()
         for h in self.hosts:
-            if failed:
+            if failed and h.proc:
                 h.save_logs()
             h.stop()
         if not failed and not self.o.keep:
             for name in os.listdir(self.o.rundir):
                 if name.endswith(".img") or name.startswith("dump-"):
                     os.unlink(os.path.join(self.o.rundir, name))
+
+    def save_guest(self):
+        """Keep what tells why the guest failed."""
+        try:
+            self.guest.agent.close()
+            text = self.guest.agent.call(f"dmesg; tail -n 20 {OUT}/fio.txt {OUT}/fio.json {OUT}/probe.*", 20, check=False).out
+            with open(os.path.join(self.o.rundir, "guest.log"), "w") as f:
+                f.write(text)
+            lines = [line for line in text.splitlines() if TROUBLE.search(line) and not HARMLESS.search(line)]
+            if lines:
+                say(f"the guest's kernel says ({len(lines)} lines): {lines[0].strip()}")
+        except (BedError, OSError):
+            pass
 
     def note(self, ns, what):
         """Something for the timeline, at a moment of our CLOCK_MONOTONIC."""
@@ -74,7 +91,8 @@ class Run:
         self.image = image.guest_image()
         self.lun = image.fresh_copy(self.image, os.path.join(self.o.rundir, "lun.img"))
         say("booting hosts A and B (Debian, TCG) that share a LUN")
-        self.a, self.b = self.hosts = host.pair(self.o.rundir, self.lun, kernel=self.o.kernel)
+        modules = backend.stage(self.o.rundir, self.o.kernel)[0] if self.o.backend == "iovm" else None
+        self.a, self.b = self.hosts = host.pair(self.o.rundir, self.lun, kernel=self.o.kernel, modules=modules)
         host.start(self.a, self.b)
         self.a.kvm()
         backend.nbd_server(self.b)
@@ -91,30 +109,26 @@ class Run:
 
     def work(self):
         """Load, the fault in the middle, the end of the load."""
-        load = Load(self.guest, self.o.before + self.o.after, seed=random.getrandbits(31))
+        load = Load(self.guest, seed=random.getrandbits(31))
         load.start()
         say(f"verifying fio job with {sum(DEPTHS.values())} requests in flight, and the pause probe, are running")
         self.clock_a, self.clock_g = self.a.agent.clock(), self.guest.agent.clock()
-        time.sleep(self.o.before)
-        load.check_running()
-        before = load.requests()
+        load.go_on(self.o.before, self.o.requests)
         reads_b = self.lun_requests(self.b)
         self.fault_ns = time.monotonic_ns()
         if self.o.fault == "pull":
             self.fault_ns = self.a.pull_disk()
             say("the disk is hot-unplugged from host A")
             self.note(self.fault_ns, "fault: host A's disk is hot-unplugged (QMP device_del)")
-        time.sleep(2)
-        if self.o.fault == "pull" and self.a.agent.call(f"test -e {self.disk}", check=False).status == 0:
-            time.sleep(8)
+        load.go_on(self.o.after, self.o.requests)
+        if self.o.fault == "pull":
             self.a.agent.call(f"! test -e {self.disk}")
-        load.finish(self.o.after + 120)
+        load.finish()
         say("the load has ended")
         self.load = load
         self.remote_requests = self.lun_requests(self.b) - reads_b
         if self.o.fault == "pull" and not self.remote_requests:
             raise BedError("nothing was served by host B after the fault")
-        self.requests_before = before
         # Block 0, written through whatever path is left: a new disk signature in the boot block.
         self.nonce = random.getrandbits(32)
         octal = "".join("\\%03o" % b for b in storage.stamped(bytes(512), self.nonce)[storage.NONCE_AT:storage.NONCE_AT + 4])
@@ -154,6 +168,11 @@ class Run:
         self.guest.power_off()
         self.backend.stop()
         for h in self.hosts:
+            lines = h.trouble()
+            if lines:
+                h.save_logs()
+                raise BedError(f"host {h.name}'s kernel log: {lines[0]}")
+        for h in self.hosts:
             h.stop()
 
     def check_storage(self):
@@ -161,7 +180,7 @@ class Run:
         say("guest and hosts are down; checking the LUN from the storage side, with O_DIRECT")
         copy = storage.read_direct(self.lun, os.path.join(self.o.rundir, "check.img"))
         storage.check_block0(copy, self.image, self.nonce)
-        say("block 0: as the guest wrote it, through the remote path")
+        say("block 0: as the guest wrote it" + (", through host B" if self.o.fault == "pull" else ""))
         say("file system: " + storage.check_fs(copy).split(": ", 1)[-1])
         storage.check_files(copy, DATA, self.manifest, self.o.rundir)
         mib = sum(storage.check_verify(os.path.join(self.o.rundir, "dump-" + name)) for name in DEPTHS)

@@ -6,9 +6,7 @@ import re
 
 from .agent import Agent
 from .qmp import Qmp
-from .util import BUILD, BedError, quote, wait_for
-
-TRIXIE = os.path.join(BUILD, "trixie")
+from .util import BUILD, BedError, quote, tool, wait_for
 
 #: Kernel messages of a guest that noticed something about its disk, or broke.
 TROUBLE = re.compile(
@@ -20,12 +18,12 @@ HARMLESS = re.compile(r"virtio_blk virtio\d+: (\[vd|\d+/\d+/\d+ default)|EXT4-fs
                       r"clocksource")
 
 
-def qemu_command(version):
-    """The words that run QEMU of this major version in a host, and its set-up script."""
-    if version == 7:
-        return ["qemu-system-x86_64"], ":"
-    setup = "; ".join(f"mountpoint -q {TRIXIE}/{d} || mount --rbind /{d} {TRIXIE}/{d}" for d in ("dev", "proc", "sys", "run"))
-    return ["chroot", TRIXIE, "qemu-system-x86_64"], f"test -x {TRIXIE}/usr/bin/qemu-system-x86_64 && {{ {setup}; }}"
+def qemu_program(version):
+    """QEMU of this major version, as hosts see it."""
+    path = tool("qemu-system-x86_64") if version == 7 else os.path.join(BUILD, "trixie", "bin", "qemu-system-x86_64")
+    if not os.path.exists(path):
+        raise BedError(f"{path} is missing: selftests/env/setup.sh qemu10")
+    return path
 
 
 class Guest:
@@ -40,10 +38,8 @@ class Guest:
     def start(self, host, socket_path, incoming=None, extra=()):
         """Start its QEMU on a host, with the disk behind a vhost-user socket."""
         self.host = host
-        command, setup = qemu_command(self.version)
-        host.agent.call(setup)
-        words = command + [
-            "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
+        words = [
+            qemu_program(self.version), "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
             "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", f"file:/run/{self.name}-console.log",

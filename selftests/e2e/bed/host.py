@@ -9,6 +9,7 @@ A virtual host: a TCG machine on Debian's kernel that sees the machine's own tre
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,9 +17,16 @@ import time
 from . import image
 from .agent import Agent
 from .qmp import Qmp
-from .util import BedError, free_port, quote, tool, wait_for
+from .util import TOP, BedError, free_port, quote, tool, wait_for
 
 GUEST_PORTS = range(7001, 7009)
+
+
+def patterns(name):
+    """A list of regular expressions, one a line, that the test machines share."""
+    with open(os.path.join(TOP, "selftests", "env", name)) as f:
+        lines = [line.strip() for line in f]
+    return re.compile("|".join(f"(?:{line})" for line in lines if line and not line.startswith("#")))
 
 
 class Host:
@@ -29,7 +37,7 @@ class Host:
     key on another CPU, and the host dies with "Oops: int3".
     """
 
-    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024):
+    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
         self.ports = {p: free_port() for p in (7000, *GUEST_PORTS)}
@@ -41,7 +49,7 @@ class Host:
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic net.ifnames=0 e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
-                  f"e2e.modules={os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']}")
+                  f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']}")
         self.words = [
             tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
             "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
@@ -115,6 +123,11 @@ class Host:
             with open(os.path.join(self.rundir, name), "wb") as f:
                 f.write(res.raw)
         return res.status == 0
+
+    def trouble(self):
+        """Lines of the host's kernel log that tell of a defect."""
+        reports, harmless = patterns("kernel-log.reports"), patterns("kernel-log.harmless")
+        return [line for line in self.agent.out("dmesg").splitlines() if reports.search(line) and not harmless.search(line)]
 
     def save_logs(self):
         """Keep what tells about a failure; never fails itself."""

@@ -20,6 +20,8 @@ from .util import BUILD, CACHE, SELF, BedError, Lock, quote, run, say, tool
 SECTOR = 512
 DISK_SIZE = 1 << 30
 PART_START = 1 << 20
+SCRATCH = 16 << 20      # behind the partition, for tests that write to the disk itself
+PART_SIZE = DISK_SIZE - PART_START - SCRATCH
 SUITE = "bookworm"
 
 TOOLS = ("stage1", "agent", "probe")
@@ -169,7 +171,7 @@ def boot_block():
     """Block 0: GRUB's boot code and a partition table with one Linux partition."""
     with open("/usr/lib/grub/i386-pc/boot.img", "rb") as f:
         block = bytearray(f.read(SECTOR))
-    entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", PART_START // SECTOR, (DISK_SIZE - PART_START) // SECTOR)
+    entry = struct.pack("<B3sB3sII", 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", PART_START // SECTOR, PART_SIZE // SECTOR)
     block[440:510] = struct.pack("<IH", 0x10f4d15c, 0) + entry + bytes(48)
     block[510:512] = b"\x55\xaa"
     return bytes(block)
@@ -212,7 +214,7 @@ def guest_image():
             os.makedirs(os.path.join(tree, "srv", "data"), exist_ok=True)
             part = os.path.join(tmp, "part.img")
             run(tool("mke2fs"), "-q", "-t", "ext4", "-b", 4096, "-m", 0, "-L", "guestroot", "-E", "lazy_itable_init=0,lazy_journal_init=0",
-                "-d", tree, part, f"{(DISK_SIZE - PART_START) // 1024}k", timeout=600)
+                "-d", tree, part, f"{PART_SIZE // 1024}k", timeout=600)
             disk = os.path.join(tmp, "disk.img")
             with open(disk, "wb") as f:
                 f.truncate(DISK_SIZE)

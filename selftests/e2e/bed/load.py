@@ -5,15 +5,17 @@ The load inside a guest: a verifying fio job and the pause probe, both with O_DI
 fio writes blocks that carry a checksum and a sequence number and reads each back: those of one file soon after they were
 written, those of the other when the whole file was. The first that is not what was written last, be it damaged or just an
 older one, ends the job with an error. (fio compares sequence numbers only if all blocks of a job are of one size and
-the job is not time_based: hence two files, loops and runtime.)
+the job is not time_based: hence two files, and loops until it is interrupted.)
 """
 
 import json
+import time
 
 from .util import BedError, wait_for
 
 DATA = "/srv/data"
 OUT = "/dev/shm/load"
+INTERRUPTED = 128       # fio's exit status after SIGINT, errors or not: those are in its report
 DEPTHS = {"small": 40, "large": 8}
 
 JOB = """[global]
@@ -51,7 +53,6 @@ filesize={size}M
 iodepth={small}
 verify_backlog=192
 loops=1000000
-runtime={seconds}
 write_lat_log={out}/small
 
 [large]
@@ -61,7 +62,6 @@ filename=large
 filesize={size}M
 iodepth={large}
 loops=1000000
-runtime={seconds}
 write_lat_log={out}/large
 """
 
@@ -69,15 +69,16 @@ write_lat_log={out}/large
 class Load:
     """Starts the load and, when it has ended, tells what it saw."""
 
-    def __init__(self, guest, seconds, size=24, seed=1):
-        self.guest, self.seconds, self.size, self.seed = guest, seconds, size, seed
+    def __init__(self, guest, size=24, seed=1):
+        self.guest, self.size, self.seed = guest, size, seed
 
     def start(self):
-        job = JOB.format(data=DATA, size=self.size, seed=self.seed, seconds=self.seconds, out=OUT, **DEPTHS)
+        job = JOB.format(data=DATA, size=self.size, seed=self.seed, out=OUT, **DEPTHS)
         self.guest.agent.call(f"""
             mkdir -p {OUT} && cd {OUT} && cat >job.fio <<'END' || exit 1\n{job}END
             (fio --output-format=json --output=fio.json --section=layout-small --section=layout-large job.fio >fio.txt 2>&1 && : >laid-out &&
-             fio --output-format=json --output=fio.json --section=small --section=large job.fio >>fio.txt 2>&1; echo $? >fio.status) &
+             {{ fio --output-format=json --output=fio.json --section=small --section=large job.fio >>fio.txt 2>&1 & echo $! >fio.pid
+              wait $!; echo $? >fio.status; }}) &
             """)
         wait_for(f"{self.guest.name}: file laid out", 120, lambda: self.state("laid-out") or self.state("fio.status"), 0.5)
         self.guest.agent.call(f"cd {OUT} && {{ probe {DATA}/probe 86400 {OUT}/stop >probe.json 2>probe.txt; echo $? >probe.status; }} &")
@@ -96,16 +97,28 @@ class Load:
         return int(words[0]) + int(words[4])
 
     def fio_text(self):
-        return self.guest.agent.call(f"cd {OUT}; cat fio.status; tail -n 8 fio.txt", check=False).out.strip()
+        script = f"cd {OUT}; echo status $(cat fio.status); grep -hE '^fio:|^verify:|err=|error=' fio.txt fio.json | head -n 6"
+        return self.guest.agent.call(script, check=False).out.strip()
 
-    def finish(self, timeout):
-        """Wait for the end, collect, and check that nothing went wrong in the guest's eyes."""
+    def go_on(self, seconds, requests, limit=180):
+        """Let it run for this long, and until this many more requests were completed."""
+        end, goal = time.monotonic() + seconds, self.requests() + requests
+        wait_for(f"{self.guest.name}: {requests} requests", limit, lambda: self.enough(end, goal), 0.5)
+
+    def enough(self, end, goal):
+        self.check_running()
+        return time.monotonic() >= end and self.requests() >= goal
+
+    def finish(self, timeout=120):
+        """End it, collect, and check that nothing went wrong in the guest's eyes."""
+        self.check_running()
+        self.guest.agent.call(f"kill -INT $(cat {OUT}/fio.pid)")
         wait_for(f"{self.guest.name}: end of fio", timeout, lambda: self.state("fio.status"), 1)
         self.guest.agent.call(f": >{OUT}/stop")
         wait_for(f"{self.guest.name}: end of the probe", 60, lambda: self.state("probe.status"), 0.3)
         out = self.guest.agent.out
         self.fio_status, self.probe_status = int(out(f"cat {OUT}/fio.status")), int(out(f"cat {OUT}/probe.status"))
-        if self.fio_status:
+        if self.fio_status not in (0, INTERRUPTED):
             raise BedError(f"{self.guest.name}: fio saw an error: {self.fio_text()}")
         self.probe = json.loads(out(f"cat {OUT}/probe.json"))
         if self.probe_status or self.probe["errors"] or self.probe["mismatches"]:
