@@ -85,6 +85,7 @@ int viovm_ring_peek(struct viovm_ring *r, u16 *head)
 	*head = h;
 	return 1;
 }
+EXPORT_SYMBOL_GPL(viovm_ring_peek);
 
 static int viovm_chain_add(struct viovm_chain *c, u64 addr, u32 len, u16 flags)
 {
@@ -176,6 +177,7 @@ int viovm_ring_walk(const struct viovm_ring *r, u16 head, struct viovm_chain *c)
 		return err;
 	return viovm_walk_table(c->table, len / sizeof(struct vring_desc), 0, c, true, &addr, &len);
 }
+EXPORT_SYMBOL_GPL(viovm_ring_walk);
 
 /**
  * viovm_ring_push - give a head back to the guest

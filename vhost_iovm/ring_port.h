@@ -8,6 +8,7 @@
 #ifdef __KERNEL__
 #include <linux/compiler.h>
 #include <linux/errno.h>
+#include <linux/export.h>
 #include <linux/types.h>
 #include <asm/barrier.h>
 #include <asm/byteorder.h>
@@ -37,6 +38,7 @@ typedef uint64_t u64;
 #define cpu_to_le16(x)		htole16(x)
 #define cpu_to_le32(x)		htole32(x)
 #define __force
+#define EXPORT_SYMBOL_GPL(x)	_Static_assert(1, #x)
 #endif
 
 #endif /* _VHOST_IOVM_RING_PORT_H */

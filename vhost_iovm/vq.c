@@ -245,7 +245,12 @@ void viovm_vq_finish(struct viovm_vq *vq)
 	lockdep_assert_held(&vq->dev->mutex);
 	if (!vq->running)
 		return;
-	wait_event(vq->drain, viovm_vq_drained(vq));
+	/* the class may get requests back that wait for something else than a device */
+	while (!wait_event_timeout(vq->drain, viovm_vq_drained(vq), HZ / 10)) {
+		mutex_lock(&vq->mutex);
+		class->vq_drop(vq);
+		mutex_unlock(&vq->mutex);
+	}
 	mutex_lock(&vq->mutex);
 	vq->running = false;
 	vq->base = vq->ring.last_avail;

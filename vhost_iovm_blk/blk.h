@@ -2,29 +2,45 @@
 /*
  * The block class: map of the data path.
  *
- *	node.c     the device's node, configuration space and features (fixed at creation)
- *	queue.c    a virtqueue's worker: fetch, limits, requeue list, completion
- *	request.c  virtio-blk header, layout checks, splitting into parts
- *	map.c      a part's guest memory: pin, bounce, unpin, dirty log
+ *	main.c     module, registration
+ *	node.c     the device: configuration space, features (fixed at creation), the class's callbacks for mux and core
+ *	queue.c    a virtqueue's worker: fetch, limits, requeue list
+ *	request.c  a virtio-blk request: header and layout checks, splitting into parts, completion
+ *	map.c      a part's guest memory: pin, bounce, copy back, unpin
  *	bdev.c     path type bdev: a bio per part
  *	nbd*.c     path type nbd: transmission phase on sockets from user space
  *
- * One virtio-blk request becomes one or more parts of at most VIOVM_BLK_PART_PAGES pages; a part is what the mux
- * routes (struct iovm_req is embedded). A small request's only part lies inline in the queue's per-head array; larger
- * ones come from a bounded mempool.
+ *	kick -> viovm_blk_run() -> viovm_blk_fetch() -> viovm_blk_rq_start() -> parts
+ *	part -> iovm_req_route() -> viovm_blk_map() -> iovm_req_issue() -> back end
+ *	back end -> iovm_req_done() -> viovm_blk_complete() -> last part: status byte, used ring, call eventfd
+ *	                            -> viovm_blk_requeue() -> worker: unmap, route again
+ *
+ * One virtio-blk request (struct viovm_blk_rq, one per head, preallocated) becomes one or more parts of at most
+ * VIOVM_BLK_PART_BYTES; a part is what the mux routes (struct iovm_req is embedded). A small request's only part lies inline
+ * in the request; further parts are allocated, a bounded number per queue.
+ *
+ * Who may touch a request: the worker until its parts are issued; then whoever ends a part, and the last one ends the
+ * request. Requests that come back wait on lists under viovm_blk_queue.lock (irqsave, innermost; completions and worker).
  */
 #ifndef _VHOST_IOVM_BLK_H
 #define _VHOST_IOVM_BLK_H
 
 #include <linux/bio.h>
 #include <linux/bvec.h>
+#include <linux/hrtimer.h>
+#include <linux/virtio_blk.h>
 
 #include "../iovm_mux/mux.h"
+#include "../vhost_iovm/vhost_iovm.h"
 
 #define VIOVM_BLK_PART_PAGES	256
+#define VIOVM_BLK_PART_BYTES	(VIOVM_BLK_PART_PAGES * PAGE_SIZE)
 #define VIOVM_BLK_INLINE_BVECS	4
+#define VIOVM_BLK_INLINE_SEGS	6	/* header, four of data, status */
+#define VIOVM_BLK_MAX_BIG	64	/* allocated parts per queue */
 
 struct viovm_blk_rq;
+struct viovm_blk_queue;
 
 /**
  * struct viovm_nbd_cmd - the nbd back end's part of a request
@@ -47,15 +63,15 @@ struct viovm_nbd_cmd {
  * @req: as the mux sees it; op, offset, len, flags
  * @rq: the virtio request it belongs to
  * @bv: data, one entry a page fragment, req.len bytes in all (READ, WRITE); valid from issue to iovm_req_done()
- * @nr_bv: entries in use
+ * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
- * @nr_pinned: guest pages pinned
+ * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
+ * @big: allocated; else inline in @rq
+ * @error: of a part that the worker ends
  * @data_off: bytes of the request's data before this part
- * @bounce: the pages in @bv are the kernel's, the guest's are in @guest_bv
- * @guest_bv: with @bounce
  * @bio: the bdev back end's
  * @nbd: the nbd back end's
- * @work: unpin and copy-back in process context
+ * @work: bdev: discard and zeroes; map: unpin in process context. Never both at a time
  * @inline_bv: storage of @bv for an inline part
  */
 struct viovm_blk_part {
@@ -64,16 +80,124 @@ struct viovm_blk_part {
 	struct bio_vec *bv;
 	u16 nr_bv;
 	u16 max_bv;
-	u16 nr_pinned;
 	bool bounce;
+	bool big;
+	int error;
 	u32 data_off;
-	struct bio_vec *guest_bv;
 	union {
 		struct bio bio;
 		struct viovm_nbd_cmd nbd;
 	};
 	struct work_struct work;
 	struct bio_vec inline_bv[VIOVM_BLK_INLINE_BVECS];
+};
+
+/**
+ * struct viovm_blk_rq - a virtio-blk request, one per head
+ * @queue: constant
+ * @head: constant
+ * @status: VIRTIO_BLK_S_*: the worst of its parts; written by whoever ends a part with an error
+ * @op: IOVM_OP_*
+ * @req_flags: IOVM_REQ_* of its parts
+ * @active: taken from the ring and not given back (a guest may not reuse a head meanwhile)
+ * @part_used: the inline part is taken; worker
+ * @made_all: parts were made for all of the data; worker
+ * @nr_segs: copied descriptors; @segs[nr_out..] are the device's to write
+ * @nr_out: how many of them the device reads
+ * @segs: inline_segs, or allocated
+ * @first: segment in which the data begins
+ * @first_off: bytes of it before the data
+ * @data_len: bytes
+ * @issued_off: bytes of the data that parts were made for; worker
+ * @offset: bytes on the device
+ * @parts: parts not ended, plus one while the worker makes more
+ * @issued: parts at a back end
+ * @status_page: page of the status byte, pinned while a part is issued; worker until then, who ends the last part then
+ * @status_off: of the status byte in it
+ * @part: the inline part
+ * @inline_segs: storage of @segs for a small request
+ */
+struct viovm_blk_rq {
+	struct viovm_blk_queue *queue;
+	u16 head;
+	u8 status;
+	u8 op;
+	u8 req_flags;
+	bool active;
+	bool part_used;
+	bool made_all;
+	u16 nr_segs;
+	u16 nr_out;
+	u16 first;
+	u32 first_off;
+	u32 data_len;
+	u32 issued_off;
+	u64 offset;
+	struct viovm_seg *segs;
+	atomic_t parts;
+	atomic_t issued;
+	struct page *status_page;
+	u32 status_off;
+	struct viovm_blk_part part;
+	struct viovm_seg inline_segs[VIOVM_BLK_INLINE_SEGS];
+};
+
+/**
+ * struct viovm_blk_queue - a virtqueue of a block device
+ * @vq: constant
+ * @blk: constant
+ * @rqs: one per head, made by the first request; worker
+ * @nr_rqs: entries
+ * @segs: scratch for a chain, VIOVM_MAX_CHAIN entries; worker
+ * @table: scratch for an indirect table; worker
+ * @pages: scratch for pinning; worker
+ * @stalled: a request that waits for memory or for an allocated part; worker
+ * @timer: wakes the worker: limits, shortage of memory
+ * @nr_big: allocated parts
+ * @want_big: the worker waits for one
+ * @write_through: no FLUSH was negotiated: every write is stable; constant while running
+ * @lock: irqsave; protects @requeued and @returned
+ * @requeued: parts to be routed again
+ * @returned: parts that the worker ends: bounced reads, failed after a requeue
+ */
+struct viovm_blk_queue {
+	struct viovm_vq *vq;
+	struct viovm_blk *blk;
+	struct viovm_blk_rq *rqs;
+	u32 nr_rqs;
+	struct viovm_seg *segs;
+	struct vring_desc *table;
+	struct page **pages;
+	struct viovm_blk_rq *stalled;
+	struct hrtimer timer;
+	atomic_t nr_big;
+	bool want_big;
+	bool write_through;
+	spinlock_t lock;
+	struct list_head requeued;
+	struct list_head returned;
+};
+
+/**
+ * struct viovm_blk - a block device
+ * @dev: the mux's, constant
+ * @node: constant between create and destroy
+ * @cfg: as created; capacity changes under dev->mutex
+ * @config: configuration space; @config_lock
+ * @config_lock: protects @config
+ * @next_io_ns: when the iops limit allows the next request
+ * @next_byte_ns: when the bps limit does
+ * @mem_bytes: kernel memory held by running queues
+ */
+struct viovm_blk {
+	struct iovm_dev *dev;
+	struct viovm_node *node;
+	struct iovm_blk_config cfg;
+	struct virtio_blk_config config;
+	spinlock_t config_lock;
+	atomic64_t next_io_ns;
+	atomic64_t next_byte_ns;
+	atomic64_t mem_bytes;
 };
 
 static inline struct viovm_blk_part *viovm_blk_part(struct iovm_req *req)
@@ -91,13 +215,47 @@ static inline bool viovm_blk_req_fua(const struct iovm_req *req)
 	return (req->flags & IOVM_REQ_FUA) || (req->path->flags & IOVM_PATH_F_CACHE_DIES);
 }
 
-/* The device's configuration, for checking a path against it (node.c) */
+/* node.c */
 const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev);
+extern const struct iovm_class viovm_blk_class;
 
+/* queue.c */
+int viovm_blk_vq_start(struct viovm_vq *vq);
+void viovm_blk_vq_stop(struct viovm_vq *vq);
+bool viovm_blk_vq_run(struct viovm_vq *vq);
+void viovm_blk_vq_drop(struct viovm_vq *vq);
+void viovm_blk_complete(struct iovm_req *req, int error);
+void viovm_blk_requeue(struct iovm_req *req);
+void viovm_blk_wait(struct viovm_blk_part *part);
+void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
+
+/* request.c */
+int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain);
+int viovm_blk_rq_go(struct viovm_blk_rq *rq);
+int viovm_blk_part_issue(struct viovm_blk_part *part);
+void viovm_blk_part_end(struct viovm_blk_part *part, int error);
+void viovm_blk_rq_abandon(struct viovm_blk_rq *rq);
+int viovm_blk_requests_init(void);
+void viovm_blk_requests_exit(void);
+
+/* map.c */
+int viovm_blk_map(struct viovm_blk_part *part);
+void viovm_blk_unmap(struct viovm_blk_part *part);
+bool viovm_blk_may_unmap_atomic(const struct viovm_blk_part *part);
+int viovm_blk_copy_back(struct viovm_blk_part *part);
+int viovm_blk_copy_out(struct viovm_blk_rq *rq, void *to, u32 len);
+int viovm_blk_copy_in(struct viovm_blk_rq *rq, const void *from, u32 len);
+int viovm_blk_pin_status(struct viovm_blk_rq *rq);
+void viovm_blk_unpin_status(struct viovm_blk_rq *rq);
+u64 viovm_blk_status_gpa(const struct viovm_blk_rq *rq);
+
+/* bdev.c, nbd_path.c */
 extern const struct iovm_path_ops viovm_bdev_ops;
 extern const struct iovm_path_ops viovm_nbd_ops;
+int viovm_bdev_init(void);
+void viovm_bdev_exit(void);
 
-/* nbd.c: caches and threads shared by all nbd paths. Process context. */
+/* nbd: caches and threads shared by all nbd paths. Process context. */
 int viovm_nbd_init(void);
 void viovm_nbd_exit(void);
 

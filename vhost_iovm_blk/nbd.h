@@ -152,7 +152,7 @@ struct viovm_nbd_conn {
 	bool is_tls;
 	u8 index;
 
-	spinlock_t lock;
+	spinlock_t lock;		/* see the fields */
 	struct list_head queue;
 	struct list_head free;
 	struct list_head again;
@@ -233,7 +233,7 @@ struct viovm_nbd_sess {
 	unsigned long heartbeat;
 	unsigned long dead;
 
-	spinlock_t lock;
+	spinlock_t lock;		/* see the fields */
 	u32 nr_suspect;
 	int error;
 	bool closing;

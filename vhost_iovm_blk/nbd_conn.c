@@ -278,7 +278,8 @@ static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u
 				return err;
 			while (first < i)
 				slot_let_go(conn, batch[first++]);
-			nr = len = 0;
+			nr = 0;
+			len = 0;
 		}
 
 		k = slot_index(conn, slot) * VNBD_REQUEST_SIZE;
@@ -307,7 +308,8 @@ static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u
 			return err;
 		while (first <= i)
 			slot_let_go(conn, batch[first++]);
-		nr = len = 0;
+		nr = 0;
+		len = 0;
 	}
 	if (nr) {
 		err = tx_gathered(conn, batch + first, n - first, nr, len, false);
@@ -715,7 +717,9 @@ struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index)
 	INIT_LIST_HEAD(&conn->again);
 	init_completion(&conn->said_bye);
 	init_waitqueue_head(&conn->tx_wait);
-	conn->last_rx = conn->heartbeat_at = conn->busy_since = jiffies;
+	conn->last_rx = jiffies;
+	conn->heartbeat_at = conn->last_rx;
+	conn->busy_since = conn->last_rx;
 	for (i = 0; i < ARRAY_SIZE(conn->slots); i++) {
 		INIT_LIST_HEAD(&conn->slots[i].node);
 		if (i != VNBD_HEARTBEAT)

@@ -78,7 +78,9 @@ void viovm_nbd_pack(u8 hdr[VNBD_REQUEST_SIZE], const struct viovm_nbd_wire *cmd,
 
 /**
  * viovm_nbd_errno - an error of the wire as a negative errno of this machine
- * @error: VNBD_E*, not 0; what we do not know counts as EINVAL, as the protocol says
+ * @error: VNBD_E*, not 0
+ *
+ * Return: a negative errno; what we do not know counts as EINVAL, as the protocol says.
  */
 int viovm_nbd_errno(u32 error)
 {

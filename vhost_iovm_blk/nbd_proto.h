@@ -20,23 +20,20 @@
 #define _VHOST_IOVM_BLK_NBD_PROTO_H
 
 #ifdef __KERNEL__
+#include <linux/bits.h>
 #include <linux/errno.h>
-#include <linux/limits.h>
 #include <linux/string.h>
 #include <linux/types.h>
 #else
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <string.h>
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
-#ifndef U32_MAX
-#define U32_MAX UINT32_MAX
-#endif
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+#define BIT(n)	(1ul << (n))
 #endif
 
 #define VNBD_REQUEST_MAGIC	0x25609513u
@@ -56,24 +53,24 @@ typedef uint64_t u64;
 #define VNBD_CMD_WRITE_ZEROES	6
 
 /* Command flags */
-#define VNBD_CMD_F_FUA		(1u << 0)
-#define VNBD_CMD_F_NO_HOLE	(1u << 1)
+#define VNBD_CMD_F_FUA		BIT(0)
+#define VNBD_CMD_F_NO_HOLE	BIT(1)
 
 /* Transmission flags of an export */
-#define VNBD_F_HAS_FLAGS	(1u << 0)
-#define VNBD_F_READ_ONLY	(1u << 1)
-#define VNBD_F_FLUSH		(1u << 2)
-#define VNBD_F_FUA		(1u << 3)
-#define VNBD_F_TRIM		(1u << 5)
-#define VNBD_F_WRITE_ZEROES	(1u << 6)
-#define VNBD_F_MULTI_CONN	(1u << 8)
+#define VNBD_F_HAS_FLAGS	BIT(0)
+#define VNBD_F_READ_ONLY	BIT(1)
+#define VNBD_F_FLUSH		BIT(2)
+#define VNBD_F_FUA		BIT(3)
+#define VNBD_F_TRIM		BIT(5)
+#define VNBD_F_WRITE_ZEROES	BIT(6)
+#define VNBD_F_MULTI_CONN	BIT(8)
 
 /* Chunks of a structured reply */
-#define VNBD_CHUNK_F_DONE	(1u << 0)
+#define VNBD_CHUNK_F_DONE	BIT(0)
 #define VNBD_CHUNK_NONE		0
 #define VNBD_CHUNK_OFFSET_DATA	1
 #define VNBD_CHUNK_OFFSET_HOLE	2
-#define VNBD_CHUNK_ERR_BIT	(1u << 15)
+#define VNBD_CHUNK_ERR_BIT	BIT(15)
 #define VNBD_CHUNK_ERROR	(VNBD_CHUNK_ERR_BIT | 1)
 #define VNBD_CHUNK_ERROR_OFFSET	(VNBD_CHUNK_ERR_BIT | 2)
 

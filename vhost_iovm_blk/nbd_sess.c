@@ -3,9 +3,9 @@
  * Path type nbd: a session, the connections of one generation. They live and die together: if one breaks, the path
  * has failed, and all of them are torn down (see nbd.h for the order).
  *
- * The watchdog asks a quiet peer for a sign of life, and tells from the time that passed since bytes came, while something
- * is due, that a connection is suspect or dead. Bytes of any kind count: a server that answers heartbeats while a slow
- * FLUSH runs is slow, not dead.
+ * The watchdog asks a quiet peer for a sign of life, and tells from the time that passed since bytes came, while
+ * something is due, that a connection is suspect or dead. Bytes of any kind count: a server that answers heartbeats
+ * while a slow FLUSH runs is slow, not dead.
  */
 #include <linux/jiffies.h>
 #include <linux/rcupdate.h>
@@ -42,6 +42,7 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 {
 	struct viovm_nbd_sess *sess = conn->sess;
 	unsigned long quiet_since = READ_ONCE(conn->last_rx), why;
+	const struct viovm_nbd_slot *slot;
 	bool due, slow = false;
 	u32 i;
 
@@ -50,8 +51,10 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 	if (due) {
 		if (time_after(conn->busy_since, quiet_since))
 			quiet_since = conn->busy_since;
-		for (i = 0; i < VNBD_SLOTS && !slow; i++)
-			slow = conn->slots[i].job != VNBD_JOB_FREE && time_after(now, conn->slots[i].since + sess->dead);
+		for (i = 0; i < VNBD_SLOTS && !slow; i++) {
+			slot = &conn->slots[i];
+			slow = slot->job != VNBD_JOB_FREE && time_after(now, slot->since + sess->dead);
+		}
 	}
 	spin_unlock(&conn->lock);
 

@@ -3,10 +3,12 @@
  * Path type nbd: a socket from user space.
  *
  * It comes established and, if the connection is to be secret, with the TLS keys installed: the upper layer protocol
- * encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of it here is the type of a received record.
+ * encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of it here is the type of a received
+ * record.
  *
- * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves, and nothing
- * is sent without being copied: when a request is done, the guest may change its pages although TCP may have to send them again.
+ * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves, and nothing is
+ * sent without being copied: when a request is done, the guest may change its pages although TCP may have to send
+ * them again.
  */
 #include <linux/bvec.h>
 #include <linux/delay.h>
@@ -39,6 +41,7 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 	u32 dead_ms = jiffies_to_msecs(sess->dead), i;
 	struct socket *sock;
 	struct sock *sk;
+	bool inet;
 	int err;
 
 	sock = sockfd_lookup(fd, &err);
@@ -47,8 +50,8 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 		return err;
 	}
 	sk = sock->sk;
-	if (sock->type != SOCK_STREAM || !((sk->sk_family == AF_UNIX) ||
-	    ((sk->sk_family == AF_INET || sk->sk_family == AF_INET6) && sk->sk_protocol == IPPROTO_TCP))) {
+	inet = sk->sk_family == AF_INET || sk->sk_family == AF_INET6;
+	if (sock->type != SOCK_STREAM || !(inet ? sk->sk_protocol == IPPROTO_TCP : sk->sk_family == AF_UNIX)) {
 		snprintf(msg, IOVM_MSG_MAX, "fd %d is not a TCP or unix stream socket", fd);
 		err = -EPROTOTYPE;
 		goto put;
@@ -74,7 +77,7 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 	WRITE_ONCE(sk->sk_rcvlowat, 1);
 	release_sock(sk);
 
-	if (sk->sk_family != AF_UNIX) {
+	if (inet) {
 		conn->is_tls = inet_csk_has_ulp(sk);
 		tcp_sock_set_nodelay(sk);
 		tcp_sock_set_user_timeout(sk, dead_ms);

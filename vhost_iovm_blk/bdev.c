@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Path type bdev: any block device of this host. A part is one bio on the guest's pages; the block layer splits it to what
+ * the device takes. Completion runs where the bio completes, hard irq included.
+ */
+#include <linux/blkdev.h>
+#include <linux/file.h>
+#include <linux/module.h>
+
+#include "blk.h"
+
+/**
+ * struct viovm_bdev - a bdev path's private part
+ * @open: the opened device; constant while the path exists
+ * @path: back pointer, also the holder's identity
+ */
+struct viovm_bdev {
+	struct viovm_bdev_open open;
+	struct iovm_path *path;
+};
+
+/* Discards and zeroes: the block layer's helpers for them sleep */
+static struct workqueue_struct *viovm_bdev_wq;
+
+static struct block_device *viovm_path_bdev(const struct iovm_path *path)
+{
+	return ((struct viovm_bdev *)path->priv)->open.bdev;
+}
+
+/* What a block layer status says about request and path */
+static enum iovm_result viovm_bdev_result(struct block_device *bdev, blk_status_t status)
+{
+	/* a disk that is gone answers everything with a bare I/O error */
+	if (status != BLK_STS_OK && test_bit(GD_DEAD, &bdev->bd_disk->state))
+		return IOVM_RES_PATH;
+	switch (status) {
+	case BLK_STS_OK:
+		return IOVM_RES_OK;
+	case BLK_STS_NOTSUPP:
+	case BLK_STS_NOSPC:
+	case BLK_STS_MEDIUM:
+	case BLK_STS_PROTECTION:
+		return IOVM_RES_REQUEST;
+	case BLK_STS_RESOURCE:
+	case BLK_STS_DEV_RESOURCE:
+	case BLK_STS_AGAIN:
+		return IOVM_RES_RETRY;
+	case BLK_STS_TIMEOUT:
+	case BLK_STS_TRANSPORT:
+	case BLK_STS_OFFLINE:
+		return IOVM_RES_PATH;
+	default:
+		return IOVM_RES_IO;
+	}
+}
+
+static void viovm_bdev_end_io(struct bio *bio)
+{
+	struct viovm_blk_part *part = container_of(bio, struct viovm_blk_part, bio);
+	struct block_device *bdev = bio->bi_bdev;
+	blk_status_t status = bio->bi_status;
+
+	bio_uninit(bio);
+	/* bio->bi_bdev of a partition's bio may have become the whole disk: the disk is all that is asked */
+	iovm_req_done(&part->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
+}
+
+static void viovm_bdev_dwz_work(struct work_struct *work)
+{
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+	struct iovm_req *req = &part->req;
+	struct block_device *bdev = viovm_path_bdev(req->path);
+	sector_t sector = req->offset >> SECTOR_SHIFT;
+	sector_t nr = req->len >> SECTOR_SHIFT;
+	int err;
+
+	if (req->op == IOVM_OP_DISCARD) {
+		err = blkdev_issue_discard(bdev, sector, nr, GFP_NOIO);
+		/* a discard is a hint: a path that cannot take it drops it */
+		if (err == -EOPNOTSUPP)
+			err = 0;
+	} else {
+		err = blkdev_issue_zeroout(bdev, sector, nr, GFP_NOIO,
+					   req->flags & IOVM_REQ_NOUNMAP ? BLKDEV_ZERO_NOUNMAP : 0);
+	}
+	if (!err && viovm_blk_req_fua(req))
+		err = blkdev_issue_flush(bdev);
+	iovm_req_done(req, viovm_bdev_result(bdev, errno_to_blk_status(err)), err);
+}
+
+static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
+{
+	struct viovm_blk_part *part = viovm_blk_part(req);
+	struct bio *bio = &part->bio;
+	blk_opf_t opf;
+
+	switch (req->op) {
+	case IOVM_OP_READ:
+		opf = REQ_OP_READ;
+		break;
+	case IOVM_OP_WRITE:
+		opf = REQ_OP_WRITE | REQ_SYNC | REQ_IDLE;
+		if (viovm_blk_req_fua(req))
+			opf |= REQ_FUA;
+		break;
+	case IOVM_OP_FLUSH:
+		opf = REQ_OP_WRITE | REQ_PREFLUSH;
+		break;
+	default:
+		INIT_WORK(&part->work, viovm_bdev_dwz_work);
+		queue_work(viovm_bdev_wq, &part->work);
+		return;
+	}
+	bio_init(bio, viovm_path_bdev(path), part->bv, part->max_bv, opf);
+	bio->bi_vcnt = part->nr_bv;
+	bio->bi_iter.bi_sector = req->offset >> SECTOR_SHIFT;
+	bio->bi_iter.bi_size = req->len;
+	bio->bi_end_io = viovm_bdev_end_io;
+	submit_bio(bio);
+}
+
+/* The device is going away. The block layer holds the holder's lock. */
+static void viovm_bdev_dead(void *holder)
+{
+	struct viovm_bdev *b = holder;
+
+	iovm_path_fail(b->path, -ENODEV);
+}
+
+static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, char *msg)
+{
+	const struct iovm_blk_config *cfg = viovm_blk_config(path->dev);
+	u64 sectors = bdev_nr_sectors(bdev);
+	u32 lbs = bdev_logical_block_size(bdev);
+
+	if (sectors != cfg->capacity) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s has %llu sectors, device %s has %llu", path->addr, sectors,
+			 path->dev->name, cfg->capacity);
+		return -EMEDIUMTYPE;
+	}
+	if (lbs > cfg->block_size) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s has logical blocks of %u bytes, device %s of %u", path->addr, lbs,
+			 path->dev->name, cfg->block_size);
+		return -EMEDIUMTYPE;
+	}
+	if (bdev_read_only(bdev) && !(path->dev->flags & IOVM_DEV_F_RDONLY)) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s is read-only, device %s is not", path->addr, path->dev->name);
+		return -EROFS;
+	}
+	return 0;
+}
+
+static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *arg, char *msg)
+{
+	bool ro = path->dev->flags & IOVM_DEV_F_RDONLY;
+	struct block_device *bdev;
+	struct viovm_bdev *b;
+	struct file *file;
+	umode_t mode;
+	dev_t devt;
+	int err;
+
+	file = fget(arg->fd);
+	if (!file) {
+		scnprintf(msg, IOVM_MSG_MAX, "fd %d is not open", arg->fd);
+		return -EBADF;
+	}
+	mode = file_inode(file)->i_mode;
+	devt = file_inode(file)->i_rdev;
+	fput(file);
+	if (!S_ISBLK(mode)) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s is not a block device (use a loop device for an image file)", path->addr);
+		return -ENOTBLK;
+	}
+
+	b = kzalloc(sizeof(*b), GFP_KERNEL);
+	if (!b)
+		return -ENOMEM;
+	b->path = path;
+	err = viovm_bdev_open(&b->open, devt, ro, b, viovm_bdev_dead);
+	if (err) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s cannot be opened: %s", path->addr,
+			 err == -EBUSY ? "it is in use on this host" : "see the error code");
+		goto free;
+	}
+	bdev = b->open.bdev;
+	err = viovm_bdev_check(path, bdev, msg);
+	if (err)
+		goto close;
+	/* what was written through the page cache before must not land later */
+	err = sync_blockdev(bdev);
+	if (err) {
+		scnprintf(msg, IOVM_MSG_MAX, "%s: writing back its page cache failed", path->addr);
+		goto close;
+	}
+	path->priv = b;
+	path->capacity = bdev_nr_sectors(bdev);
+	path->block_size = bdev_logical_block_size(bdev);
+	/* the block layer works on sectors, and drivers on what the DMA engine reaches */
+	path->align_mask = bdev_dma_alignment(bdev) | (SECTOR_SIZE - 1);
+	path->virt_boundary = queue_virt_boundary(bdev_get_queue(bdev));
+	return IOVM_ADD_LIVE;
+
+close:
+	viovm_bdev_close(&b->open);
+free:
+	kfree(b);
+	return err;
+}
+
+static int viovm_bdev_probe(struct iovm_path *path)
+{
+	struct block_device *bdev = viovm_path_bdev(path);
+	struct page *page;
+	struct bio_vec bv;
+	struct bio bio;
+	int err;
+
+	if (test_bit(GD_DEAD, &bdev->bd_disk->state))
+		return -ENODEV;
+	page = alloc_page(GFP_KERNEL);
+	if (!page)
+		return -ENOMEM;
+	bio_init(&bio, bdev, &bv, 1, REQ_OP_READ);
+	__bio_add_page(&bio, page, path->block_size, 0);
+	err = submit_bio_wait(&bio);
+	bio_uninit(&bio);
+	__free_page(page);
+	return err;
+}
+
+static int viovm_bdev_flush(struct iovm_path *path)
+{
+	return blkdev_issue_flush(viovm_path_bdev(path));
+}
+
+static void viovm_bdev_remove(struct iovm_path *path)
+{
+	struct viovm_bdev *b = path->priv;
+
+	path->priv = NULL;
+	/* after this no viovm_bdev_dead() runs */
+	viovm_bdev_close(&b->open);
+	kfree(b);
+}
+
+static void viovm_bdev_info(struct iovm_path *path, struct iovm_path_info *info)
+{
+	/* all that there is to say is in the path already */
+}
+
+const struct iovm_path_ops viovm_bdev_ops = {
+	.name	= "bdev",
+	.type	= IOVM_PATH_BDEV,
+	.class	= IOVM_CLASS_BLK,
+	.owner	= THIS_MODULE,
+	.add	= viovm_bdev_add,
+	.probe	= viovm_bdev_probe,
+	.flush	= viovm_bdev_flush,
+	.submit	= viovm_bdev_submit,
+	.remove	= viovm_bdev_remove,
+	.info	= viovm_bdev_info,
+};
+
+/**
+ * viovm_bdev_init - module load
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int viovm_bdev_init(void)
+{
+	viovm_bdev_wq = alloc_workqueue("viovm_bdev", WQ_UNBOUND, 16);
+	return viovm_bdev_wq ? 0 : -ENOMEM;
+}
+
+/**
+ * viovm_bdev_exit - module unload
+ */
+void viovm_bdev_exit(void)
+{
+	destroy_workqueue(viovm_bdev_wq);
+}

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtqueue's worker: what came back is routed again first, then new requests are fetched as long as there is a route.
+ */
+#include <linux/blkdev.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "blk.h"
+
+/* Requests fetched in one turn: other queues may share the worker, and ioctls wait for vq->mutex */
+#define VIOVM_BLK_QUOTA		64
+/* How much of its allowance a device may save up while idle */
+#define VIOVM_BLK_BURST_NS	(20 * NSEC_PER_MSEC)
+
+static enum hrtimer_restart viovm_blk_timer(struct hrtimer *timer)
+{
+	struct viovm_blk_queue *q = container_of(timer, struct viovm_blk_queue, timer);
+
+	viovm_vq_kick(q->vq);
+	return HRTIMER_NORESTART;
+}
+
+/**
+ * viovm_blk_wake_in - have the worker come back after a while
+ * @q: queue
+ * @ns: nanoseconds
+ *
+ * Worker.
+ */
+void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns)
+{
+	hrtimer_start(&q->timer, ns_to_ktime(ns), HRTIMER_MODE_REL);
+}
+
+/**
+ * viovm_blk_vq_start - class callback: memory that a queue needs before its first request
+ * @vq: queue; vq->mutex held
+ *
+ * The per-head array is made by the first request.
+ * Return: 0 or -ENOMEM.
+ */
+int viovm_blk_vq_start(struct viovm_vq *vq)
+{
+	struct viovm_blk_queue *q = kzalloc(sizeof(*q), GFP_KERNEL_ACCOUNT);
+
+	if (!q)
+		return -ENOMEM;
+	q->vq = vq;
+	q->blk = vq->dev->node->priv;
+	q->write_through = !(vq->dev->acked & BIT_ULL(VIRTIO_BLK_F_FLUSH));
+	spin_lock_init(&q->lock);
+	INIT_LIST_HEAD(&q->requeued);
+	INIT_LIST_HEAD(&q->returned);
+	hrtimer_setup(&q->timer, viovm_blk_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+	vq->priv = q;
+	return 0;
+}
+
+static size_t viovm_blk_queue_bytes(const struct viovm_blk_queue *q)
+{
+	return q->nr_rqs * sizeof(*q->rqs) + VIOVM_MAX_CHAIN * (sizeof(*q->segs) + sizeof(*q->table)) +
+	       VIOVM_BLK_PART_PAGES * sizeof(*q->pages) + sizeof(*q);
+}
+
+static void viovm_blk_queue_free(struct viovm_blk_queue *q)
+{
+	if (q->rqs)
+		atomic64_sub(viovm_blk_queue_bytes(q), &q->blk->mem_bytes);
+	kvfree(q->rqs);
+	kvfree(q->segs);
+	kvfree(q->table);
+	kfree(q->pages);
+	kfree(q);
+}
+
+/* Worker, before the first request */
+static int viovm_blk_queue_alloc(struct viovm_blk_queue *q)
+{
+	struct viovm_blk_rq *rqs;
+	u32 i;
+
+	if (!q->segs)
+		q->segs = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->segs), GFP_KERNEL_ACCOUNT);
+	if (!q->table)
+		q->table = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->table), GFP_KERNEL_ACCOUNT);
+	if (!q->pages)
+		q->pages = kmalloc_array(VIOVM_BLK_PART_PAGES, sizeof(*q->pages), GFP_KERNEL_ACCOUNT);
+	if (!q->segs || !q->table || !q->pages)
+		return -ENOMEM;
+	rqs = kvcalloc(q->vq->num, sizeof(*rqs), GFP_KERNEL_ACCOUNT);
+	if (!rqs)
+		return -ENOMEM;
+	for (i = 0; i < q->vq->num; i++) {
+		rqs[i].queue = q;
+		rqs[i].head = i;
+	}
+	q->nr_rqs = q->vq->num;
+	q->rqs = rqs;
+	atomic64_add(viovm_blk_queue_bytes(q), &q->blk->mem_bytes);
+	return 0;
+}
+
+/**
+ * viovm_blk_vq_stop - class callback: free a queue; nothing is in flight and no worker comes
+ * @vq: queue
+ */
+void viovm_blk_vq_stop(struct viovm_vq *vq)
+{
+	struct viovm_blk_queue *q = vq->priv;
+
+	hrtimer_cancel(&q->timer);
+	vq->priv = NULL;
+	viovm_blk_queue_free(q);
+}
+
+/**
+ * viovm_blk_wait - a part waits for a route or for memory
+ * @part: neither mapped nor routed
+ *
+ * Worker.
+ */
+void viovm_blk_wait(struct viovm_blk_part *part)
+{
+	struct viovm_blk_queue *q = part->rq->queue;
+
+	spin_lock_irq(&q->lock);
+	list_add_tail(&part->req.node, &q->requeued);
+	spin_unlock_irq(&q->lock);
+}
+
+/* Unmap and end where one may sleep */
+static void viovm_blk_end_work(struct work_struct *work)
+{
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+
+	viovm_blk_unmap(part);
+	viovm_blk_part_end(part, part->error);
+}
+
+/* Let go of a dead front end's part. Any context. */
+static void viovm_blk_drop(struct viovm_blk_part *part)
+{
+	part->error = -EIO;
+	if (in_task() || viovm_blk_may_unmap_atomic(part)) {
+		viovm_blk_unmap(part);
+		viovm_blk_part_end(part, -EIO);
+		return;
+	}
+	INIT_WORK(&part->work, viovm_blk_end_work);
+	queue_work(system_unbound_wq, &part->work);
+}
+
+/* Give a part to the worker. Any context. False: the front end is dead, the part was dropped. */
+static bool viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *list)
+{
+	struct viovm_blk_queue *q = part->rq->queue;
+	unsigned long flags;
+	bool dead;
+
+	/* viovm_blk_vq_drop() empties the lists after dead was set: what is not dead here is found there */
+	spin_lock_irqsave(&q->lock, flags);
+	dead = viovm_vq_dead(q->vq);
+	if (!dead) {
+		list_add_tail(&part->req.node, list);
+		/* inside the lock: the queue cannot be stopped while a request is in flight, but it may end right after */
+		viovm_vq_kick(q->vq);
+	}
+	spin_unlock_irqrestore(&q->lock, flags);
+	if (dead) {
+		if (list == &q->requeued)
+			iovm_req_drop(&part->req);
+		viovm_blk_drop(part);
+	}
+	return !dead;
+}
+
+/**
+ * viovm_blk_complete - class callback: a part has ended
+ * @req: the part's
+ * @error: 0 or a negative errno for the guest
+ *
+ * Any context, hard irq too. The common case ends the request here, without the worker.
+ */
+void viovm_blk_complete(struct iovm_req *req, int error)
+{
+	struct viovm_blk_part *part = viovm_blk_part(req);
+
+	atomic_dec(&part->rq->issued);
+	part->error = error;
+	if (unlikely(part->bounce && req->op == IOVM_OP_READ && !error)) {
+		viovm_blk_to_worker(part, &part->rq->queue->returned);
+		return;
+	}
+	if (likely(viovm_blk_may_unmap_atomic(part))) {
+		viovm_blk_unmap(part);
+		viovm_blk_part_end(part, error);
+		return;
+	}
+	INIT_WORK(&part->work, viovm_blk_end_work);
+	queue_work(system_highpri_wq, &part->work);
+}
+
+/**
+ * viovm_blk_requeue - class callback: a part came back from a path
+ * @req: the part's
+ *
+ * Any context, hard irq too.
+ */
+void viovm_blk_requeue(struct iovm_req *req)
+{
+	struct viovm_blk_part *part = viovm_blk_part(req);
+
+	atomic_dec(&part->rq->issued);
+	viovm_blk_to_worker(part, &part->rq->queue->requeued);
+}
+
+/* What waited. Worker. Return: 0, or -EINTR the owner is dying. */
+static int viovm_blk_run_lists(struct viovm_blk_queue *q)
+{
+	struct viovm_blk_part *part, *next;
+	LIST_HEAD(requeued);
+	LIST_HEAD(returned);
+	int err = 0;
+
+	spin_lock_irq(&q->lock);
+	list_splice_init(&q->returned, &returned);
+	list_splice_init(&q->requeued, &requeued);
+	spin_unlock_irq(&q->lock);
+
+	list_for_each_entry_safe(part, next, &returned, req.node) {
+		int error = viovm_blk_copy_back(part);
+
+		viovm_blk_unmap(part);
+		viovm_blk_part_end(part, error ? -EIO : part->error);
+	}
+	list_for_each_entry_safe(part, next, &requeued, req.node) {
+		list_del_init(&part->req.node);
+		viovm_blk_unmap(part);
+		if (err)
+			viovm_blk_wait(part);
+		else
+			err = viovm_blk_part_issue(part);
+	}
+	return err;
+}
+
+/* Is the device over a limit? Then have the worker come back when it is not. */
+static bool viovm_blk_throttled(struct viovm_blk_queue *q)
+{
+	struct iovm_dev *dev = q->blk->dev;
+	u64 now, next = 0;
+
+	if (likely(!READ_ONCE(dev->iops) && !READ_ONCE(dev->bps)))
+		return false;
+	if (READ_ONCE(dev->iops))
+		next = atomic64_read(&q->blk->next_io_ns);
+	if (READ_ONCE(dev->bps))
+		next = max_t(u64, next, atomic64_read(&q->blk->next_byte_ns));
+	now = ktime_get_ns();
+	if (next <= now)
+		return false;
+	this_cpu_inc(dev->pcpu->throttled);
+	viovm_blk_wake_in(q, next - now);
+	return true;
+}
+
+static void viovm_blk_charge_one(atomic64_t *next_ns, u64 now, u64 cost)
+{
+	s64 old = atomic64_read(next_ns);
+	u64 base;
+
+	do {
+		base = max_t(u64, old, now - VIOVM_BLK_BURST_NS);
+	} while (!atomic64_try_cmpxchg(next_ns, &old, base + cost));
+}
+
+static void viovm_blk_charge(struct viovm_blk_queue *q, u32 bytes)
+{
+	u64 iops = READ_ONCE(q->blk->dev->iops);
+	u64 bps = READ_ONCE(q->blk->dev->bps);
+	u64 now;
+
+	if (likely(!iops && !bps))
+		return;
+	now = ktime_get_ns();
+	if (iops)
+		viovm_blk_charge_one(&q->blk->next_io_ns, now, div64_u64(NSEC_PER_SEC, iops));
+	if (bps && bytes)
+		viovm_blk_charge_one(&q->blk->next_byte_ns, now, div64_u64((u64)bytes * NSEC_PER_SEC, bps));
+}
+
+static int viovm_blk_fetch_table(void *ctx, void *to, u64 gpa, u32 len)
+{
+	struct viovm_blk_queue *q = ctx;
+
+	return viovm_copy_from_guest(q->vq, to, gpa, len);
+}
+
+/*
+ * One request from the ring.
+ * Return: 1 taken; 0 the ring is empty; -EAGAIN later, the worker will be woken; -EINTR; anything else breaks the ring.
+ */
+static int viovm_blk_fetch(struct viovm_blk_queue *q)
+{
+	struct viovm_vq *vq = q->vq;
+	struct viovm_chain chain;
+	struct viovm_blk_rq *rq;
+	u16 head;
+	int err;
+
+	err = viovm_ring_peek(&vq->ring, &head);
+	if (err <= 0)
+		return err;
+	if (viovm_blk_throttled(q))
+		return -EAGAIN;
+	if (unlikely(!q->rqs)) {
+		err = viovm_blk_queue_alloc(q);
+		if (err)
+			goto later;
+	}
+	rq = &q->rqs[head];
+	if (READ_ONCE(rq->active))
+		return -EEXIST;
+	chain.segs = q->segs;
+	chain.max = VIOVM_MAX_CHAIN;
+	chain.table = q->table;
+	chain.fetch = viovm_blk_fetch_table;
+	chain.ctx = q;
+	err = viovm_ring_walk(&vq->ring, head, &chain);
+	if (!err)
+		err = viovm_blk_rq_parse(rq, &chain);
+	if (err == -ENOMEM)
+		goto later;
+	if (err)
+		return fatal_signal_pending(current) ? -EINTR : err;
+
+	rq->active = true;
+	viovm_ring_take(&vq->ring);
+	vq->fetched++;
+	viovm_blk_charge(q, rq->data_len);
+	err = viovm_blk_rq_go(rq);
+	if (err && !rq->made_all) {
+		q->stalled = rq;
+		return err;
+	}
+	return err ?: 1;
+
+later:
+	viovm_blk_wake_in(q, 10 * NSEC_PER_MSEC);
+	return -EAGAIN;
+}
+
+/* Fetch until the ring is empty, the quota is used up or something is short. True: come again at once. */
+static bool viovm_blk_fetch_all(struct viovm_blk_queue *q)
+{
+	struct viovm_vq *vq = q->vq;
+	int quota = VIOVM_BLK_QUOTA;
+	int err = 0;
+
+	while (viovm_vq_may_fetch(vq) && iovm_dev_may_fetch(q->blk->dev)) {
+		if (!quota--)
+			return true;
+		err = viovm_blk_fetch(q);
+		if (err > 0)
+			continue;
+		if (!err) {
+			/* empty: ask for a kick, unless something came meanwhile */
+			if (!viovm_vq_kick_on(vq))
+				return false;
+			viovm_vq_kick_off(vq);
+			continue;
+		}
+		if (err != -EAGAIN && err != -EINTR)
+			viovm_vq_break(vq, err);
+		return false;
+	}
+	/* no route, or stopping: route_changed() or the next start brings the worker back */
+	return false;
+}
+
+/**
+ * viovm_blk_vq_run - class callback: serve a queue
+ * @vq: running; vq->mutex held
+ *
+ * Worker. Return: true when there is more to do at once.
+ */
+bool viovm_blk_vq_run(struct viovm_vq *vq)
+{
+	struct viovm_blk_queue *q = vq->priv;
+	struct blk_plug plug;
+	bool again = false;
+	int err = 0;
+
+	blk_start_plug(&plug);
+	if (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned))
+		err = viovm_blk_run_lists(q);
+	if (!err && q->stalled) {
+		err = viovm_blk_rq_go(q->stalled);
+		if (!err)
+			q->stalled = NULL;
+	}
+	if (!err)
+		again = viovm_blk_fetch_all(q);
+	blk_finish_plug(&plug);
+	return again;
+}
+
+/**
+ * viovm_blk_vq_drop - class callback: the owner is dead: end what waits, without the guest
+ * @vq: dead; vq->mutex held; the worker is gone
+ *
+ * Process context; called again while requests are still at a path.
+ */
+void viovm_blk_vq_drop(struct viovm_vq *vq)
+{
+	struct viovm_blk_queue *q = vq->priv;
+	struct viovm_blk_part *part, *next;
+	struct viovm_blk_rq *stalled = q->stalled;
+	LIST_HEAD(list);
+
+	spin_lock_irq(&q->lock);
+	list_splice_init(&q->requeued, &list);
+	list_splice_tail_init(&q->returned, &list);
+	spin_unlock_irq(&q->lock);
+	list_for_each_entry_safe(part, next, &list, req.node) {
+		list_del_init(&part->req.node);
+		iovm_req_drop(&part->req);
+		viovm_blk_drop(part);
+	}
+	if (stalled) {
+		q->stalled = NULL;
+		viovm_blk_rq_abandon(stalled);
+	}
+	iovm_dev_cancel(q->blk->dev);
+}

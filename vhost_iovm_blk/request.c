@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A virtio-blk request: header and layout checks, splitting into parts, and its end. Source: virtio 1.2, section 5.2.6.
+ */
+#include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "blk.h"
+
+static struct kmem_cache *viovm_part_cache;
+
+/* rq->op of a request that no path sees: the worker has its answer */
+#define VIOVM_OP_NONE	IOVM_OP_MAX
+
+/* Every byte of every segment is guest memory? vq->mutex held. */
+static int viovm_blk_check_segs(struct viovm_vq *vq, const struct viovm_chain *chain)
+{
+	u32 i;
+
+	for (i = 0; i < chain->nr; i++) {
+		const struct viovm_seg *s = &chain->segs[i];
+		u32 done = 0;
+		u64 uaddr;
+
+		while (done < s->len) {
+			long n = viovm_translate(vq, s->gpa + done, s->len - done, s->write, &uaddr);
+
+			if (n < 0)
+				return n;
+			done += n;
+		}
+	}
+	return 0;
+}
+
+static u64 viovm_segs_bytes(const struct viovm_seg *s, u32 nr)
+{
+	u64 bytes = 0;
+
+	while (nr--)
+		bytes += (s++)->len;
+	return bytes;
+}
+
+static void viovm_blk_answer(struct viovm_blk_rq *rq, u8 status)
+{
+	rq->op = VIOVM_OP_NONE;
+	rq->status = status;
+}
+
+/* [offset, offset + len) on the device, whole blocks? */
+static bool viovm_blk_range_ok(const struct viovm_blk *blk, u64 sector, u64 len)
+{
+	u64 capacity = READ_ONCE(blk->cfg.capacity);
+	u64 sectors = len >> SECTOR_SHIFT;
+
+	return !((sector << SECTOR_SHIFT | len) & (blk->cfg.block_size - 1)) &&
+	       sectors <= capacity && sector <= capacity - sectors;
+}
+
+static void viovm_blk_parse_rw(struct viovm_blk_rq *rq, u64 sector, bool write)
+{
+	const struct viovm_blk *blk = rq->queue->blk;
+
+	if (!viovm_blk_range_ok(blk, sector, rq->data_len) || (write && (blk->dev->flags & IOVM_DEV_F_RDONLY)))
+		return viovm_blk_answer(rq, VIRTIO_BLK_S_IOERR);
+	if (!rq->data_len)
+		return viovm_blk_answer(rq, VIRTIO_BLK_S_OK);
+	rq->op = write ? IOVM_OP_WRITE : IOVM_OP_READ;
+	if (write && rq->queue->write_through)
+		rq->req_flags = IOVM_REQ_FUA;
+	rq->offset = sector << SECTOR_SHIFT;
+}
+
+/* DISCARD and WRITE_ZEROES carry segments; one is offered, as in QEMU */
+static int viovm_blk_parse_dwz(struct viovm_blk_rq *rq, bool discard)
+{
+	const struct viovm_blk *blk = rq->queue->blk;
+	u32 max = discard ? blk->cfg.max_discard_sectors : blk->cfg.max_write_zeroes_sectors;
+	struct virtio_blk_discard_write_zeroes seg;
+	u32 sectors, flags;
+	u64 sector;
+	int err;
+
+	if (!max || rq->data_len != sizeof(seg)) {
+		viovm_blk_answer(rq, VIRTIO_BLK_S_UNSUPP);
+		return 0;
+	}
+	err = viovm_blk_copy_out(rq, &seg, sizeof(seg));
+	if (err)
+		return err;
+	sector = le64_to_cpu(seg.sector);
+	sectors = le32_to_cpu(seg.num_sectors);
+	flags = le32_to_cpu(seg.flags);
+	if (flags & ~(discard ? 0 : VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP)) {
+		viovm_blk_answer(rq, VIRTIO_BLK_S_UNSUPP);
+		return 0;
+	}
+	rq->data_len = 0;
+	if (sectors > max || !viovm_blk_range_ok(blk, sector, (u64)sectors << SECTOR_SHIFT) ||
+	    (blk->dev->flags & IOVM_DEV_F_RDONLY)) {
+		viovm_blk_answer(rq, VIRTIO_BLK_S_IOERR);
+		return 0;
+	}
+	if (!sectors) {
+		viovm_blk_answer(rq, VIRTIO_BLK_S_OK);
+		return 0;
+	}
+	rq->op = discard ? IOVM_OP_DISCARD : IOVM_OP_WRITE_ZEROES;
+	if (!discard && !(flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP))
+		rq->req_flags = IOVM_REQ_NOUNMAP;
+	if (rq->queue->write_through)
+		rq->req_flags |= IOVM_REQ_FUA;
+	rq->offset = sector << SECTOR_SHIFT;
+	rq->data_len = sectors << SECTOR_SHIFT;
+	return 0;
+}
+
+static int viovm_blk_parse_id(struct viovm_blk_rq *rq)
+{
+	if (rq->data_len < VIRTIO_BLK_ID_BYTES) {
+		viovm_blk_answer(rq, VIRTIO_BLK_S_IOERR);
+		rq->data_len = 0;
+		return 0;
+	}
+	rq->data_len = VIRTIO_BLK_ID_BYTES;
+	viovm_blk_answer(rq, VIRTIO_BLK_S_OK);
+	return viovm_blk_copy_in(rq, rq->queue->blk->cfg.serial, VIRTIO_BLK_ID_BYTES);
+}
+
+static int viovm_blk_parse_header(struct viovm_blk_rq *rq, u64 out_bytes, u64 in_bytes)
+{
+	struct virtio_blk_outhdr hdr;
+	u64 sector;
+	int err;
+	u32 type;
+
+	rq->first = 0;
+	rq->first_off = 0;
+	err = viovm_blk_copy_out(rq, &hdr, sizeof(hdr));
+	if (err)
+		return err;
+	type = le32_to_cpu((__force __le32)hdr.type);
+	sector = le64_to_cpu((__force __le64)hdr.sector);
+
+	/* data begins behind the header, or with what the device writes */
+	rq->first_off = sizeof(hdr);
+	rq->data_len = out_bytes - sizeof(hdr);
+	if (type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID) {
+		rq->first = rq->nr_out;
+		rq->first_off = 0;
+		rq->data_len = in_bytes - 1;
+	}
+	/* sectors are at most 2^55, whatever the guest says */
+	if (sector >> (64 - SECTOR_SHIFT))
+		sector = U64_MAX >> SECTOR_SHIFT;
+
+	switch (type) {
+	case VIRTIO_BLK_T_IN:
+		viovm_blk_parse_rw(rq, sector, false);
+		return 0;
+	case VIRTIO_BLK_T_OUT:
+		viovm_blk_parse_rw(rq, sector, true);
+		return 0;
+	case VIRTIO_BLK_T_FLUSH:
+		rq->op = IOVM_OP_FLUSH;
+		rq->data_len = 0;
+		rq->offset = 0;
+		return 0;
+	case VIRTIO_BLK_T_GET_ID:
+		return viovm_blk_parse_id(rq);
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		return viovm_blk_parse_dwz(rq, type == VIRTIO_BLK_T_DISCARD);
+	}
+	viovm_blk_answer(rq, VIRTIO_BLK_S_UNSUPP);
+	rq->data_len = 0;
+	return 0;
+}
+
+/**
+ * viovm_blk_rq_parse - take over a chain and understand it
+ * @rq: not active
+ * @chain: copied descriptors
+ *
+ * Worker, vq->mutex held.
+ * Return: 0; -ENOMEM try again later; -EINVAL no header or no status byte; -EFAULT outside of guest memory. All but
+ * -ENOMEM break the ring.
+ */
+int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain)
+{
+	struct viovm_vq *vq = rq->queue->vq;
+	u64 out_bytes = viovm_segs_bytes(chain->segs, chain->nr_out);
+	u64 in_bytes = viovm_segs_bytes(chain->segs + chain->nr_out, chain->nr - chain->nr_out);
+	int err;
+
+	if (out_bytes < sizeof(struct virtio_blk_outhdr) || !in_bytes)
+		return -EINVAL;
+	/* one request moves less than 4 GiB */
+	if (out_bytes > U32_MAX || in_bytes > U32_MAX)
+		return -E2BIG;
+	err = viovm_blk_check_segs(vq, chain);
+	if (err)
+		return err;
+
+	rq->segs = rq->inline_segs;
+	if (chain->nr > VIOVM_BLK_INLINE_SEGS) {
+		rq->segs = kmalloc_array(chain->nr, sizeof(*rq->segs), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		if (!rq->segs)
+			return -ENOMEM;
+	}
+	memcpy(rq->segs, chain->segs, chain->nr * sizeof(*rq->segs));
+	rq->nr_segs = chain->nr;
+	rq->nr_out = chain->nr_out;
+	rq->status = VIRTIO_BLK_S_OK;
+	rq->req_flags = 0;
+	rq->issued_off = 0;
+	rq->part_used = false;
+	rq->made_all = false;
+	rq->status_page = NULL;
+	atomic_set(&rq->parts, 1);
+	atomic_set(&rq->issued, 0);
+	err = viovm_blk_parse_header(rq, out_bytes, in_bytes);
+	if (err && rq->segs != rq->inline_segs)
+		kfree(rq->segs);
+	return err;
+}
+
+/* Bytes written for the guest, the status byte included */
+static u32 viovm_blk_written(const struct viovm_blk_rq *rq)
+{
+	bool reads = rq->op == IOVM_OP_READ || (rq->op == VIOVM_OP_NONE && rq->first == rq->nr_out);
+
+	return reads && rq->status == VIRTIO_BLK_S_OK ? rq->data_len + 1 : 1;
+}
+
+/* All parts have ended and the status byte can be written. Any context; the worker when nothing is pinned. */
+static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
+{
+	struct viovm_vq *vq = rq->queue->vq;
+	struct viovm_seg *big = rq->segs != rq->inline_segs ? rq->segs : NULL;
+	u32 written = viovm_blk_written(rq);
+	u16 nr = rq->nr_segs;
+
+	if (viovm_vq_dead(vq)) {
+		viovm_blk_unpin_status(rq);
+		kfree(big);
+		rq->active = false;
+		viovm_vq_drop_one(vq);
+		return;
+	}
+	if (rq->status_page) {
+		u8 *kaddr = kmap_local_page(rq->status_page);
+
+		kaddr[rq->status_off] = rq->status;
+		kunmap_local(kaddr);
+		viovm_blk_unpin_status(rq);
+	} else if (viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &rq->status, 1)) {
+		/* the guest took its memory away: it will not look there either */
+		written = 0;
+	}
+	/* the head may be used again as soon as it is in the used ring */
+	WRITE_ONCE(rq->active, false);
+	viovm_vq_complete(vq, rq->head, written, rq->segs, nr);
+	kfree(big);
+}
+
+static void viovm_blk_finish_work(struct work_struct *work)
+{
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+
+	viovm_blk_rq_finish(part->rq);
+}
+
+static void viovm_blk_rq_put(struct viovm_blk_rq *rq)
+{
+	if (!atomic_dec_and_test(&rq->parts))
+		return;
+	if (rq->status_page && !in_task() && !folio_test_dirty(page_folio(rq->status_page))) {
+		INIT_WORK(&rq->part.work, viovm_blk_finish_work);
+		queue_work(system_highpri_wq, &rq->part.work);
+		return;
+	}
+	viovm_blk_rq_finish(rq);
+}
+
+/**
+ * viovm_blk_part_end - a part has its result and is not mapped any more
+ * @part: not to be touched afterwards
+ * @error: 0 or a negative errno: -EOPNOTSUPP becomes UNSUPP, all else IOERR
+ *
+ * Any context when it was issued to a path before and the status page is pinned, else the worker.
+ */
+void viovm_blk_part_end(struct viovm_blk_part *part, int error)
+{
+	struct viovm_blk_rq *rq = part->rq;
+	struct viovm_blk_queue *q = rq->queue;
+
+	if (error)
+		WRITE_ONCE(rq->status, error == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+	if (part->big) {
+		kmem_cache_free(viovm_part_cache, part);
+		atomic_dec(&q->nr_big);
+		/* pairs with the barrier in viovm_blk_part_get() */
+		smp_mb__after_atomic();
+		if (READ_ONCE(q->want_big))
+			viovm_vq_kick(q->vq);
+	}
+	viovm_blk_rq_put(rq);
+}
+
+/* The inline part if the data fits, else an allocated one. NULL: later; the worker will be woken. */
+static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 len)
+{
+	struct viovm_blk_queue *q = rq->queue;
+	struct viovm_blk_part *part;
+	bool data = rq->op == IOVM_OP_READ || rq->op == IOVM_OP_WRITE;
+
+	if (!rq->part_used && (!data || len <= (VIOVM_BLK_INLINE_BVECS - 1) * PAGE_SIZE)) {
+		rq->part_used = true;
+		part = &rq->part;
+		part->bv = part->inline_bv;
+		part->max_bv = VIOVM_BLK_INLINE_BVECS;
+		part->big = false;
+	} else {
+		WRITE_ONCE(q->want_big, true);
+		/* pairs with viovm_blk_part_end() */
+		smp_mb();
+		if (atomic_read(&q->nr_big) >= VIOVM_BLK_MAX_BIG)
+			return NULL;
+		WRITE_ONCE(q->want_big, false);
+		part = kmem_cache_alloc(viovm_part_cache, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		if (!part) {
+			viovm_blk_wake_in(q, 10 * NSEC_PER_MSEC);
+			return NULL;
+		}
+		atomic_inc(&q->nr_big);
+		part->bv = (struct bio_vec *)(part + 1);
+		part->max_bv = VIOVM_BLK_PART_PAGES;
+		part->big = true;
+	}
+	part->rq = rq;
+	part->nr_bv = 0;
+	part->bounce = false;
+	part->error = 0;
+	return part;
+}
+
+/**
+ * viovm_blk_part_issue - route a part, map its data, give it to its path
+ * @part: not mapped; not to be touched afterwards
+ *
+ * Worker, vq->mutex held. What cannot go now waits on the queue's list.
+ * Return: 0; -EINTR the owner is dying: the part waits to be dropped.
+ */
+int viovm_blk_part_issue(struct viovm_blk_part *part)
+{
+	struct viovm_blk_rq *rq = part->rq;
+	int err;
+
+	err = iovm_req_route(&part->req);
+	if (err == -EAGAIN) {
+		/* what waits holds no page of the guest's */
+		if (!atomic_read(&rq->issued))
+			viovm_blk_unpin_status(rq);
+		viovm_blk_wait(part);
+		return 0;
+	}
+	if (err)
+		goto fail;
+	err = viovm_blk_pin_status(rq);
+	if (!err)
+		err = viovm_blk_map(part);
+	if (!err) {
+		atomic_inc(&rq->issued);
+		iovm_req_issue(&part->req);
+		return 0;
+	}
+	iovm_req_unroute(&part->req);
+	if (err == -ENOMEM || err == -EAGAIN) {
+		viovm_blk_wait(part);
+		viovm_blk_wake_in(rq->queue, 10 * NSEC_PER_MSEC);
+		return 0;
+	}
+	if (fatal_signal_pending(current)) {
+		viovm_blk_wait(part);
+		return -EINTR;
+	}
+fail:
+	iovm_req_drop(&part->req);
+	viovm_blk_part_end(part, -EIO);
+	return 0;
+}
+
+/**
+ * viovm_blk_rq_go - make a request's parts and issue them
+ * @rq: parsed; continues where it stopped
+ *
+ * Worker, vq->mutex held.
+ * Return: 0 all parts are made; -EAGAIN call again later (the worker will be woken); -EINTR the owner is dying.
+ */
+int viovm_blk_rq_go(struct viovm_blk_rq *rq)
+{
+	struct viovm_blk *blk = rq->queue->blk;
+	bool data = rq->op == IOVM_OP_READ || rq->op == IOVM_OP_WRITE;
+	int err = 0;
+
+	while (!err && !rq->made_all && rq->op != VIOVM_OP_NONE) {
+		u32 left = rq->data_len - rq->issued_off;
+		u32 len = data ? min_t(u32, left, VIOVM_BLK_PART_BYTES) : left;
+		struct viovm_blk_part *part = viovm_blk_part_get(rq, len);
+
+		if (!part)
+			return -EAGAIN;
+		iovm_req_init(&part->req, blk->dev, rq->op, rq->req_flags, rq->offset + rq->issued_off, len);
+		part->data_off = rq->issued_off;
+		rq->issued_off += len;
+		rq->made_all = rq->issued_off == rq->data_len;
+		atomic_inc(&rq->parts);
+		err = viovm_blk_part_issue(part);
+	}
+	/* dying in the middle: the bias is dropped with the queue */
+	if (err && !rq->made_all && rq->op != VIOVM_OP_NONE)
+		return err;
+	viovm_blk_rq_put(rq);
+	return err;
+}
+
+/**
+ * viovm_blk_rq_abandon - no more parts will be made for a request of a dead front end
+ * @rq: with parts left to make
+ *
+ * Process context.
+ */
+void viovm_blk_rq_abandon(struct viovm_blk_rq *rq)
+{
+	viovm_blk_rq_put(rq);
+}
+
+/**
+ * viovm_blk_requests_init - module load
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int viovm_blk_requests_init(void)
+{
+	viovm_part_cache = kmem_cache_create("viovm_blk_part", sizeof(struct viovm_blk_part) +
+					     VIOVM_BLK_PART_PAGES * sizeof(struct bio_vec), 0, 0, NULL);
+	return viovm_part_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * viovm_blk_requests_exit - module unload
+ */
+void viovm_blk_requests_exit(void)
+{
+	kmem_cache_destroy(viovm_part_cache);
+}
