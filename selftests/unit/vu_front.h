@@ -6,6 +6,7 @@
 #ifndef VU_FRONT_H
 #define VU_FRONT_H
 
+#include <dirent.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -52,6 +53,7 @@ static struct {
 	int hp;			/* memfd of hot-plugged memory */
 	int log;		/* memfd */
 	pthread_t thread;
+	int open_files;		/* before anything was opened */
 	int result;		/* of vu_session_run() */
 	int stop_pipe[2];	/* in place of the signalfd */
 	struct vu_shared shared;
@@ -73,10 +75,22 @@ static int fe_memfd(const char *name, uint64_t size)
 	return fd;
 }
 
+static int fe_open_files(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
 static FE_UNUSED void fe_connect(void)
 {
 	int sv[2];
 
+	fe.open_files = fe_open_files();
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) || pipe(fe.stop_pipe))
 		abort();
 	fe.fd = sv[0];
@@ -114,6 +128,7 @@ static FE_UNUSED void fe_end(void)
 	close(fe.stop_pipe[1]);
 	if (fe.channel >= 0)
 		close(fe.channel);
+	CHECK(fe_open_files() == fe.open_files);
 }
 
 static void fe_send_fds(uint32_t request, uint32_t flags, const void *payload, uint32_t size, const int *fds, int nr)
