@@ -13,7 +13,8 @@
 #   make bench           measurements beside other back ends
 #   make install         modules, user land, units, udev rule, man pages
 #   make uninstall       takes these away again
-#   make dkms-install    the modules by way of dkms
+#   make dkms-install    the modules by way of dkms, for this kernel or KVER=
+#   make dkms-uninstall
 #
 #   KDIR=DIR      the kernel to build for: a build directory (default: the running
 #                 kernel's, else the one that setup.sh unpacked), or 6.1, 6.12 or
@@ -45,7 +46,7 @@ mdir := $(top)/build/mod/$(kname)
 kbuild = $(MAKE) -C $(KDIR) M=$(mdir)/src
 
 .PHONY: all modules userland sparse lint check check-debug fuzz demo bench setup \
-	install modules-install uninstall modules-uninstall dkms-install dkms-uninstall \
+	install modules-install uninstall modules-uninstall dkms-source dkms-install dkms-uninstall \
 	clean distclean kdir
 
 all: modules userland
@@ -106,15 +107,23 @@ modules-uninstall: kdir
 	rm -rf "$(DESTDIR)/lib/modules/$$release/$(INSTALL_MOD_DIR)" && \
 	depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$release"
 
-dkms-install:
-	selftests/env/dkms-tree '$(DESTDIR)/usr/src/vhost-iovm-$(VERSION)'
-	dkms add -m vhost-iovm -v $(VERSION)
-	dkms build -m vhost-iovm -v $(VERSION)
-	dkms install -m vhost-iovm -v $(VERSION)
+dkms_src = $(DESTDIR)/usr/src/vhost-iovm-$(VERSION)
+dkms = dkms $(1) -m vhost-iovm -v $(VERSION)
+
+# The sources alone, where dkms looks for them.
+dkms-source:
+	rm -rf '$(dkms_src)'
+	mkdir -p '$(dkms_src)'
+	cp -r Kbuild dkms.conf compat uapi vhost_iovm iovm_mux vhost_iovm_blk '$(dkms_src)'
+
+dkms-install: dkms-source
+	$(call dkms,add)
+	$(call dkms,build) $(addprefix -k ,$(KVER))
+	$(call dkms,install) $(addprefix -k ,$(KVER))
 
 dkms-uninstall:
-	dkms remove -m vhost-iovm -v $(VERSION) --all
-	rm -rf '$(DESTDIR)/usr/src/vhost-iovm-$(VERSION)'
+	$(call dkms,remove) --all
+	rm -rf '$(dkms_src)'
 
 # Leaves the kernels and other trees that setup.sh made.
 clean:
