@@ -95,17 +95,20 @@ bench:
 install: modules-install
 	$(MAKE) -C userland install
 
+# The kernel's own depmod wants a System.map, and its signing a key, which the
+# headers do not bring.
 modules-install: modules
-	$(kbuild) modules_install INSTALL_MOD_DIR='$(INSTALL_MOD_DIR)' \
-		$(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)')
+	$(kbuild) modules_install INSTALL_MOD_DIR='$(INSTALL_MOD_DIR)' CONFIG_MODULE_SIG_ALL= \
+		DEPMOD=true $(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)')
+	$(if $(DESTDIR),,depmod "$$($(MAKE) -s -C $(KDIR) kernelrelease)")
 
 uninstall: modules-uninstall
 	$(MAKE) -C userland uninstall
 
 modules-uninstall: kdir
 	release=$$($(MAKE) -s -C $(KDIR) kernelrelease) && \
-	rm -rf "$(DESTDIR)/lib/modules/$$release/$(INSTALL_MOD_DIR)" && \
-	depmod $(if $(DESTDIR),-b '$(DESTDIR)') "$$release"
+	rm -rf "$(DESTDIR)/lib/modules/$$release/$(INSTALL_MOD_DIR)" \
+	$(if $(DESTDIR),,&& depmod "$$release")
 
 dkms_src = $(DESTDIR)/usr/src/vhost-iovm-$(VERSION)
 dkms = dkms $(1) -m vhost-iovm -v $(VERSION)
