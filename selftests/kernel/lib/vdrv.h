@@ -166,6 +166,8 @@ int vq_start_addr(struct vq *q, bool log);	/* only ADDR */
 int vq_stop(struct vq *q);			/* GET_VRING_BASE into q->base */
 void vq_rewind(struct vq *q, u16 idx);		/* an idle stopped queue: both indices become idx */
 
+void vq_reset(struct vq *q);			/* a stopped queue as if new: nothing outstanding, index 0 */
+
 /* Adds a chain; not visible to the device until vq_publish(). Returns its head, -ENOSPC when the ring is full. */
 int vq_add(struct vq *q, const struct vseg *s, unsigned int n, void *token, unsigned int flags);
 void vq_add_raw(struct vq *q, u16 head, void *token);	/* a head whose descriptors the caller wrote */

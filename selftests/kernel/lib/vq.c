@@ -153,6 +153,21 @@ void vq_rewind(struct vq *q, u16 idx)
 	}
 }
 
+void vq_reset(struct vq *q)
+{
+	unsigned int i;
+
+	memset(q->ring.desc, 0, 16 * q->num);
+	memset(q->ring.avail, 0, 6 + 2 * q->num);
+	memset(q->ring.used, 0, 6 + 8 * q->num);
+	memset(q->token, 0, q->num * sizeof(*q->token));
+	for (i = 0; i < q->num; i++)
+		q->ring.desc[i].next = i + 1;
+	q->free_head = 0;
+	q->nr_free = q->num;
+	vq_rewind(q, 0);
+}
+
 static void fill(struct vring_desc *t, const struct vseg *s, unsigned int n)
 {
 	unsigned int i;
