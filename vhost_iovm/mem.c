@@ -57,7 +57,8 @@ int viovm_mem_set(struct viovm_dev *dev, const struct vhost_memory __user *arg)
 		goto free_regions;
 
 	err = -ENOMEM;
-	mem = vhost_iotlb_alloc(0, 0);
+	/* twice: a region of all addresses takes two entries */
+	mem = vhost_iotlb_alloc(2 * VHOST_IOVM_MAX_REGIONS, 0);
 	if (!mem)
 		goto free_regions;
 	for (i = 0; i < head.nregions; i++) {

@@ -191,9 +191,13 @@ static char *viovm_devnode(VIOVM_DEVNODE_CONST struct device *device, umode_t *m
 {
 	const struct viovm_node *node = container_of(device, struct viovm_node, device);
 
-	*mode = node->mode;
-	*uid = node->uid;
-	*gid = node->gid;
+	/* asked for the name alone when the node goes */
+	if (mode)
+		*mode = node->mode;
+	if (uid)
+		*uid = node->uid;
+	if (gid)
+		*gid = node->gid;
 	return kasprintf(GFP_KERNEL, "vhost-iovm/%s", node->name);
 }
 
