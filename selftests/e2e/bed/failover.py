@@ -100,6 +100,7 @@ class Run:
         self.disk = self.a.disk()
         self.backend = backend.start_backend(self.o.backend, self.a, "vm1-disk0", self.disk,
                                              (self.b.address, backend.NBD_PORT, "lun0"), self.o.queues)
+        self.backends = [self.backend]
         self.guest = Guest("vm1", version=self.o.version, queues=self.o.queues)
         start = time.monotonic()
         self.guest.start(self.a, self.backend.socket)
@@ -107,28 +108,34 @@ class Run:
         kernel = self.guest.agent.out("uname -r")
         say(f"guest (Debian, {kernel}) has booted from the device by BIOS in {time.monotonic() - start:.1f} s")
 
-    def work(self):
-        """Load, the fault in the middle, the end of the load."""
-        load = Load(self.guest, seed=random.getrandbits(31))
-        load.start()
+    def load_up(self):
+        """Start the load, and wait until it has done something."""
+        self.load = Load(self.guest, seed=random.getrandbits(31))
+        self.load.start()
         say(f"verifying fio job with {sum(DEPTHS.values())} requests in flight, and the pause probe, are running")
         self.clock_a, self.clock_g = self.a.agent.clock(), self.guest.agent.clock()
-        load.go_on(self.o.before, self.o.requests)
+        self.load.go_on(self.o.before, self.o.requests)
+
+    def fault(self):
+        """Pull the disk, and wait until the load has got on after it."""
         reads_b = self.lun_requests(self.b)
         self.fault_ns = time.monotonic_ns()
         if self.o.fault == "pull":
             self.fault_ns = self.a.pull_disk()
             say("the disk is hot-unplugged from host A")
             self.note(self.fault_ns, "fault: host A's disk is hot-unplugged (QMP device_del)")
-        load.go_on(self.o.after, self.o.requests)
+        self.load.go_on(self.o.after, self.o.requests)
+        self.remote_requests = self.lun_requests(self.b) - reads_b
+        self.recorded = self.backend.events()
         if self.o.fault == "pull":
             self.a.agent.call(f"! test -e {self.disk}")
-        load.finish()
+            if not self.remote_requests:
+                raise BedError("nothing was served by host B after the fault")
+
+    def wind_down(self):
+        """End the load, write block 0, and keep what the guest knows."""
+        self.load.finish()
         say("the load has ended")
-        self.load = load
-        self.remote_requests = self.lun_requests(self.b) - reads_b
-        if self.o.fault == "pull" and not self.remote_requests:
-            raise BedError("nothing was served by host B after the fault")
         # Block 0, written through whatever path is left: a new disk signature in the boot block.
         self.nonce = random.getrandbits(32)
         octal = "".join("\\%03o" % b for b in storage.stamped(bytes(512), self.nonce)[storage.NONCE_AT:storage.NONCE_AT + 4])
@@ -136,7 +143,7 @@ class Run:
             dd if=/dev/vda of=/dev/shm/block0 bs=512 count=1 iflag=direct status=none &&
             printf '{octal}' | dd of=/dev/shm/block0 bs=1 seek={storage.NONCE_AT} conv=notrunc status=none &&
             dd if=/dev/shm/block0 of=/dev/vda bs=512 count=1 oflag=direct conv=notrunc,fsync status=none""")
-        self.manifest = load.manifest()
+        self.manifest = self.load.manifest()
         self.trouble = self.guest.trouble()
         with open(os.path.join(self.o.rundir, "guest.dmesg"), "w") as f:
             f.write(self.guest.agent.out("dmesg") + "\n")
@@ -149,7 +156,7 @@ class Run:
 
     def measure(self):
         """Put what was recorded on one time line, ours."""
-        for name, mono_ns, detail in self.backend.events():
+        for name, mono_ns, detail in self.recorded:
             ns = self.clock_a.to_ours(mono_ns)
             if ns > self.fault_ns - 1e9:
                 self.note(ns, f"{name}{': ' + detail if detail else ''}")
@@ -166,7 +173,8 @@ class Run:
 
     def shut_down(self):
         self.guest.power_off()
-        self.backend.stop()
+        for b in self.backends:
+            b.stop()
         for h in self.hosts:
             lines = h.trouble()
             if lines:
@@ -223,7 +231,9 @@ def run_all(options):
     with Run(options) as r:
         build(options)
         r.boot()
-        r.work()
+        r.load_up()
+        r.fault()
+        r.wind_down()
         r.measure()
         r.shut_down()
         r.check_storage()

@@ -3,10 +3,13 @@
 
 import os
 import re
+import time
 
 from .agent import Agent
 from .qmp import Qmp
 from .util import BUILD, BedError, quote, tool, wait_for
+
+MIGRATE_PORT = 7100
 
 #: Kernel messages of a guest that noticed something about its disk, or broke.
 TROUBLE = re.compile(
@@ -41,7 +44,7 @@ class Guest:
         words = [
             qemu_program(self.version), "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
             "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-nodefaults", "-no-user-config", "-display", "none",
             "-serial", f"file:/run/{self.name}-console.log",
             "-qmp", f"tcp:0.0.0.0:{self.qmp_port},server=on,wait=off",
             "-chardev", f"socket,id=disk,path={socket_path},reconnect=1",
@@ -70,6 +73,29 @@ class Guest:
             self.agent.wait(timeout, self.alive)
         except BedError as e:
             raise BedError(f"{e}; console: {self.console_tail()!r}") from None
+
+    def migrate(self, host, socket_path, timeout=180):
+        """Live-migrate to another host, to a disk behind a socket there; what QEMU tells about it. self is then the guest there."""
+        there = Guest(self.name, self.memory, self.cpus, self.queues, self.version, self.slot)
+        there.start(host, socket_path, incoming=f"tcp:0.0.0.0:{MIGRATE_PORT}")
+        self.qmp.cmd("migrate-set-parameters", max_bandwidth=0, downtime_limit=1000)
+        self.qmp.cmd("migrate", uri=f"tcp:{host.address}:{MIGRATE_PORT}")
+        end = time.monotonic() + timeout
+        while True:
+            info = self.qmp.cmd("query-migrate")
+            if info.get("status") == "completed":
+                break
+            if info.get("status") in ("failed", "cancelled") or time.monotonic() > end:
+                there.kill()
+                raise BedError(f"guest {self.name}: migration: {info.get('status')}: {info.get('error-desc', '')} "
+                               f"{info.get('ram', {})}; there: {host.spawned_log(self.name + '-qemu')}")
+            time.sleep(0.2)
+        wait_for(f"guest {self.name}: runs on host {host.name}", 30, lambda: there.qmp.cmd("query-status")["status"] == "running")
+        self.agent.close()
+        self.qmp.cmd("quit")
+        self.__dict__.update(there.__dict__)
+        self.agent.wait(60, self.alive)
+        return info
 
     def boot_seconds(self):
         return float(self.agent.out("cut -d' ' -f1 /proc/uptime"))

@@ -147,7 +147,7 @@ class Kernel:
 
 GRUB_CONFIG = """
 set root=(hd0,msdos1)
-linux /boot/vmlinuz e2e.root=/dev/vda1 e2e.init=/usr/local/sbin/guest-init console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 {extra}
+linux /boot/vmlinuz e2e.root=/dev/vda1 e2e.init=/usr/local/sbin/guest-init console=ttyS0 quiet loglevel=4 net.ifnames=0
 initrd /boot/initrd.img
 boot
 """
@@ -219,7 +219,7 @@ def guest_image():
             with open(disk, "wb") as f:
                 f.truncate(DISK_SIZE)
                 f.write(boot_block())
-                f.write(grub_core(os.path.join(tmp, "grub"), GRUB_CONFIG.format(extra="")))
+                f.write(grub_core(os.path.join(tmp, "grub"), GRUB_CONFIG))
             run("dd", f"if={part}", f"of={disk}", "bs=1M", f"seek={PART_START >> 20}", "conv=notrunc,sparse")
             os.rename(disk, out)
     return out
