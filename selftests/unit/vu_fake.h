@@ -208,6 +208,10 @@ static int fake_open(const char *path, int flags)
 
 static void fake_set_fd(int *slot, int fd)
 {
+	if (*slot >= 0 && fd >= 0) {	/* in one step: a queue may be signalling it */
+		dup3(fd, *slot, O_CLOEXEC);
+		return;
+	}
 	if (*slot >= 0)
 		close(*slot);
 	*slot = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);	/* the kernel has a reference of its own */

@@ -66,7 +66,7 @@ static void *fe_thread(void *arg)
 	return NULL;
 }
 
-static int fe_memfd(const char *name, uint64_t size)
+static FE_UNUSED int fe_memfd(const char *name, uint64_t size)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC);
 
@@ -106,7 +106,7 @@ static FE_UNUSED void fe_connect(void)
 		abort();
 }
 
-static void fe_hangup(void)
+static FE_UNUSED void fe_hangup(void)
 {
 	if (fe.fd >= 0)
 		close(fe.fd);
@@ -186,7 +186,7 @@ static int fe_answer(uint32_t request, void *buf, uint32_t max)
 	return fe_read(fe.fd, buf, header[2]) ? (int)header[2] : -1;
 }
 
-static bool fe_eof(void)
+static FE_UNUSED bool fe_eof(void)
 {
 	struct pollfd p = { .fd = fe.fd, .events = POLLIN };
 	char c;
@@ -222,7 +222,7 @@ static int64_t fe_get(uint32_t request)
 }
 
 /* All that was sent so far has been handled. */
-static bool fe_sync(void)
+static FE_UNUSED bool fe_sync(void)
 {
 	return fe_get(VU_GET_QUEUE_NUM) == FAKE_QUEUES;
 }
@@ -255,7 +255,7 @@ static FE_UNUSED int64_t fe_get_base(uint32_t i)
 }
 
 /* KICK, CALL or ERR with a new eventfd. */
-static void fe_eventfd(uint32_t request, uint32_t flags, uint32_t i)
+static FE_UNUSED void fe_eventfd(uint32_t request, uint32_t flags, uint32_t i)
 {
 	int fd = eventfd(0, EFD_CLOEXEC);
 	uint64_t v = i;
@@ -264,7 +264,7 @@ static void fe_eventfd(uint32_t request, uint32_t flags, uint32_t i)
 	close(fd);
 }
 
-static int64_t fe_ack_eventfd(uint32_t request, uint32_t i)
+static FE_UNUSED int64_t fe_ack_eventfd(uint32_t request, uint32_t i)
 {
 	uint64_t v;
 
@@ -272,7 +272,7 @@ static int64_t fe_ack_eventfd(uint32_t request, uint32_t i)
 	return fe_answer(request, &v, sizeof(v)) == sizeof(v) ? (int64_t)v : -1;
 }
 
-static struct vu_wire_addr fe_ring(uint32_t i, uint32_t flags)
+static FE_UNUSED struct vu_wire_addr fe_ring(uint32_t i, uint32_t flags)
 {
 	uint64_t at = RAM_UVA + 0x10000 * (i + 1);
 
@@ -285,7 +285,7 @@ static struct vu_wire_addr fe_ring(uint32_t i, uint32_t flags)
 static const struct vu_wire_region fe_ram_region = { RAM_GPA, RAM_SIZE, RAM_UVA, 0 };
 static const struct vu_wire_region fe_hp_region = { HP_GPA, HP_SIZE, HP_UVA, 0 };
 
-static int64_t fe_add_region(const struct vu_wire_region *r, int fd)
+static FE_UNUSED int64_t fe_add_region(const struct vu_wire_region *r, int fd)
 {
 	struct vu_wire_mem_reg m = { .r = *r };
 
@@ -300,7 +300,7 @@ static FE_UNUSED int64_t fe_rem_region(const struct vu_wire_region *r)
 }
 
 /* As QEMU 7.2 realizes the device. */
-static void fe_realize(uint32_t queues)
+static FE_UNUSED void fe_realize(uint32_t queues)
 {
 	uint64_t f = fe_get(VU_GET_FEATURES), p;
 	struct vu_wire_config c = { .size = sizeof(struct virtio_blk_config) };
@@ -328,7 +328,7 @@ static void fe_realize(uint32_t queues)
 	CHECK(((struct virtio_blk_config *)c.buf)->capacity == fake.capacity);
 }
 
-static void fe_setup(uint32_t queues, uint64_t features)
+static FE_UNUSED void fe_setup(uint32_t queues, uint64_t features)
 {
 	fe_u64(VU_SET_FEATURES, features);
 	fe_u64(VU_SET_STATUS, 0x0b);
@@ -338,7 +338,7 @@ static void fe_setup(uint32_t queues, uint64_t features)
 }
 
 /* As it starts the device; KICK and ENABLE are acknowledged in QEMU 10. */
-static void fe_rings(uint32_t queues, uint32_t base, bool ack)
+static FE_UNUSED void fe_rings(uint32_t queues, uint32_t base, bool ack)
 {
 	for (uint32_t i = 0; i < queues; i++) {
 		struct vu_wire_addr a = fe_ring(i, 0);
@@ -360,7 +360,7 @@ static void fe_rings(uint32_t queues, uint32_t base, bool ack)
 	fe_u64(VU_SET_STATUS, 0x0f);
 }
 
-static void fe_start(uint32_t queues)
+static FE_UNUSED void fe_start(uint32_t queues)
 {
 	fe_setup(queues, F_PROTO | F_GUEST);
 	CHECK(fe_add_region(&fe_ram_region, fe.ram) == 0);
@@ -382,7 +382,7 @@ struct fe_case {
 	void (*fn)(void);
 };
 
-static int fe_run(const struct fe_case *cases, int nr)
+static FE_UNUSED int fe_run(const struct fe_case *cases, int nr)
 {
 	int failed = 0;
 
