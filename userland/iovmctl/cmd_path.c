@@ -68,24 +68,32 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	return EX_DONE;
 }
 
+static int not_bdev(const char *file)
+{
+	return fail(EX_REFUSED, "for an image file, set up a loop device: losetup -f --show --direct-io=on FILE",
+		    "'%s' is not a block device", file);
+}
+
 /* Not O_EXCL: the kernel claims the device for itself and would find it taken. */
 static int open_bdev(const char *file, bool rdonly, int *fd)
 {
+	const char *hint = NULL;
 	struct stat st;
 	int err;
 
+	if (!stat(file, &st) && !S_ISBLK(st.st_mode))
+		return not_bdev(file);
 	*fd = open(file, (rdonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
 	if (*fd < 0) {
 		err = errno;
-		return mux_fail(err, NULL, err == EROFS || err == EACCES ?
-				"it can serve a device that was created with --readonly" : NULL, "cannot open '%s'%s", file,
-				rdonly ? "" : " for writing");
+		if (err == EROFS || err == EACCES)
+			hint = "it can serve a device that was created with --readonly";
+		return mux_fail(err, NULL, hint, "cannot open '%s'%s", file, rdonly ? "" : " for writing");
 	}
 	if (!fstat(*fd, &st) && S_ISBLK(st.st_mode))
 		return EX_DONE;
 	close(*fd);
-	return fail(EX_REFUSED, "for an image file, set up a loop device: losetup -f --show --direct-io=on FILE",
-		    "'%s' is not a block device", file);
+	return not_bdev(file);
 }
 
 static const char *add_hint(int err)

@@ -22,8 +22,8 @@
 #include <stdio.h>
 
 #include "iovm.h"		/* uapi/ */
-#include "json.h"
-#include "parse.h"
+#include "../common/json.h"
+#include "../common/parse.h"
 
 #ifndef IOVM_RELEASE
 #define IOVM_RELEASE "0.1.0"

@@ -77,13 +77,9 @@ static void *watcher(void *arg)
 		if (pthread_cond_timedwait(&w->cond, &w->lock, &until) != ETIMEDOUT)
 			continue;
 		pthread_mutex_unlock(&w->lock);
-		if (!w->shown)
-			show(w, -1, now_ms() - start);	/* the next call may itself have to wait */
 		n = in_flight(w);
 		pthread_mutex_lock(&w->lock);
-		if (n >= 0 && !w->done && w->tty)
-			show(w, n, now_ms() - start);
-		else if (n >= 0 && !w->done && now_ms() - start > 1500)
+		if (!w->done)
 			show(w, n, now_ms() - start);
 		if (!w->tty)
 			pause = pause < 10000 ? pause * 2 : pause;

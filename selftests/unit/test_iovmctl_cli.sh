@@ -1,0 +1,459 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# iovmctl as its user sees it, under ASan: usage errors, exit codes, help, errors and their remedies, text and JSON. The
+# kernel is played by a preloaded library (iovmctl_fake.c), the NBD server is nbdkit, so that what is handed to "the kernel" is
+# proven to be a connection in its transmission phase.
+#
+# Writes KTAP. OUT= is where the programs are built.
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$here/../..
+OUT=${OUT:-$top/build/unit}
+mkdir -p "$OUT"
+OUT=$(cd "$OUT" && pwd)
+tmp=$(mktemp -d)
+servers=()
+trap '[ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null; rm -rf "$tmp"' EXIT
+
+make -s -C "$top/userland/iovmctl" SAN=1 O="$OUT/iovmctl" >"$tmp/build" 2>&1 ||
+	{ sed 's/^/# /' "$tmp/build"; echo "Bail out! iovmctl does not build"; exit 1; }
+ctl=$OUT/iovmctl/iovmctl-san
+"${CC:-gcc}" -std=gnu11 -O1 -g -Wall -Wextra -Werror -fPIC -shared -I"$top/uapi" -o "$OUT/iovmctl_fake.so" \
+	"$here/iovmctl_fake.c" -ldl || { echo "Bail out! the stand-in does not build"; exit 1; }
+preload="$("${CC:-gcc}" -print-file-name=libasan.so) $OUT/iovmctl_fake.so"
+
+number=0
+fails=0
+
+ok() { # NAME: a test that went well unless $bad says why not
+	number=$((number + 1))
+	if [ -z "$bad" ]; then
+		echo "ok $number $1"
+	else
+		fails=$((fails + 1))
+		sed 's/^/# /' <<<"$bad"
+		echo "not ok $number $1"
+	fi
+	bad=
+}
+
+complain() { bad+="$*"$'\n'; }
+
+# run ARGS...: iovmctl on the stand-in; sets $out, $err and $rc
+run() {
+	LD_PRELOAD=$preload "$ctl" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+	rc=$?
+	out=$(cat "$tmp/out")
+	err=$(cat "$tmp/err")
+	! grep -q 'Sanitizer\|runtime error' "$tmp/err" || complain "sanitizer: $err"
+}
+
+# want RC [PATTERN in stdout [PATTERN in stderr]] -- ARGS...
+want() {
+	local code=$1 so=$2 se=$3
+	shift 3
+	run "$@"
+	[ "$rc" = "$code" ] || complain "iovmctl $*: exit $rc, not $code: $err"
+	[ -z "$so" ] || grep -Eq -- "$so" <<<"$out" || complain "iovmctl $*: no /$so/ in: $out"
+	[ -z "$se" ] || grep -Eq -- "$se" <<<"$err" || complain "iovmctl $*: no /$se/ in: $err"
+	[ "$code" = 0 ] || [ -z "$out" ] || complain "iovmctl $*: failed, but wrote to stdout: $out"
+}
+
+# json FILTER ARGS...: the output is JSON, and the Python expression on it (d) holds
+json() {
+	local expr=$1
+	shift
+	run "$@" --json
+	[ "$rc" = 0 ] || complain "iovmctl $* --json: exit $rc: $err"
+	python3 -c 'import json,sys
+try:
+    d = json.load(open(sys.argv[1]))
+except ValueError as e:
+    sys.exit(f"not JSON: {e}")
+sys.exit(0 if eval("(" + sys.argv[2] + ")") else "not so")' "$tmp/out" "$expr" 2>"$tmp/why" ||
+		complain "iovmctl $* --json: $(cat "$tmp/why"): $expr: $(tr -d ' \n' <"$tmp/out" | head -c 3000)"
+}
+
+# logged PATTERN: the stand-in was asked this
+logged() {
+	grep -Eq -- "$1" "$IOVM_FAKE_LOG" || complain "not asked /$1/: $(cat "$IOVM_FAKE_LOG")"
+}
+not_logged() {
+	! grep -Eq -- "$1" "$IOVM_FAKE_LOG" || complain "was asked /$1/: $(cat "$IOVM_FAKE_LOG")"
+}
+fresh_log() { : >"$IOVM_FAKE_LOG"; }
+export IOVM_FAKE_LOG=$tmp/log
+fresh_log
+
+commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
+	"path list" "path connect" "path fail" "path retry" "path fenced" "failover" "failback" "suspend" "resume"
+	"fail-parked")
+
+echo "KTAP version 1"
+echo "1..27"
+
+# --- help ---
+
+"$ctl" --help >"$tmp/help" || complain "--help fails"
+[ "$(grep -c '^  [a-z]' "$tmp/help")" = "${#commands[@]}" ] || complain "this test does not know all commands: $(cat "$tmp/help")"
+for c in "${commands[@]}"; do
+	grep -q "^  $c\b" "$tmp/help" || complain "--help does not name '$c'"
+	# shellcheck disable=SC2086 # two words
+	"$ctl" $c --help >"$tmp/out" 2>"$tmp/err" || complain "$c --help fails"
+	[ ! -s "$tmp/err" ] || complain "$c --help writes to stderr"
+	head -1 "$tmp/out" | grep -q "^Usage: iovmctl $c\b" || complain "$c --help has no usage line"
+	[ "$(grep -c . "$tmp/out")" -ge 5 ] || complain "$c --help is too short"
+	# shellcheck disable=SC2086
+	"$ctl" help $c | cmp -s - "$tmp/out" || complain "help $c differs from $c --help"
+done
+ok "every command has help, without a module"
+
+man=$top/docs/man/iovmctl.8
+sed 's/\\f[BIRP]//g; s/\\//g' "$man" >"$tmp/man"
+for c in "${commands[@]}"; do
+	grep -Eq "^\.(B|BI|TP) .?$c\b|^\.B $c$" "$tmp/man" || complain "the manual does not describe '$c'"
+	# shellcheck disable=SC2086
+	for o in $("$ctl" $c --help | sed -n 's/^  \(-., \|    \)\(--[a-z-]*\).*/\2/p'); do
+		grep -q -- "$o\b" "$tmp/man" || complain "the manual does not describe $o of '$c'"
+	done
+done
+ok "the manual names every command and option"
+
+want 2 "" "there is no command 'frobnicate'" frobnicate
+want 2 "" "needs one of: add" path
+want 2 "" "no command 'path frobnicate'" path frobnicate
+want 2 "" "unknown option" --frobnicate list
+want 2 "" "missing argument: show NAME" show
+want 2 "" "too many arguments: 'b'" show a b
+want 2 "" "unknown or ambiguous option '--frob'" list --frob
+want 2 "" "--size needs a value" create x --size
+want 2 "" "--queues: '0' is not from 1 to 64" create x --size 1G --queues 0
+want 2 "" "--queues: '65' is not from 1 to 64" create x --size 1G --queues 65
+want 2 "" "--size: '12q' is not a size" create x --size 12q
+want 2 "" "give one of --size and --size-from" create x
+want 2 "" "give one of --size and --size-from" create x --size 1G --size-from /dev/null
+want 2 "" "device: 'a/b' is not a name" create a/b --size 1G
+want 2 "" "not a multiple of the block size" create x --size 1000
+want 2 "" "block size of 1024 is not supported" create x --size 1M --block-size 1024
+want 2 "" "longer than 20 bytes" create x --size 1G --serial 123456789012345678901
+want 2 "" "not a power of two" create x --size 1G --queue-size 100
+want 2 "" "contradicts --readonly" create x --size 1G --readonly --discard
+want 2 "" "is not a mode" create x --size 1G --mode rwx
+want 2 "" "names a user that does not exist" create x --size 1G --owner nobody-has-this-name
+want 2 "" "is not an address" path add vm1 p dev/sdb
+want 2 "" "asks for TLS, which is not supported yet" path add vm1 p nbds://h/x
+want 2 "" "are for nbd paths" path add vm1 p /dev/null --heartbeat 5
+want 2 "" "neither survives nor dies" path add vm1 p /dev/null --cache maybe
+want 2 "" "neither local-error nor none" path add vm1 p /dev/null --fence maybe
+want 2 "" "nothing to set" set vm1
+want 2 "" "not a multiple of 512" resize vm1 1000
+want 2 "" "is not a type of event" events --wait frob
+want 2 "" "hint: see 'iovmctl create --help'" create x
+[ ! -s "$IOVM_FAKE_LOG" ] || complain "the kernel was asked something: $(cat "$IOVM_FAKE_LOG")"
+ok "usage errors: exit 2, nothing tried, a hint"
+
+# --- the kernel side is not there ---
+
+if [ -e /dev/iovm-mux ]; then
+	complain "/dev/iovm-mux exists here: cannot tell"
+else
+	out=$("$ctl" list 2>&1)
+	rc=$?
+	[ $rc = 5 ] || complain "list without a module: exit $rc"
+	grep -q 'the module iovm_mux is not loaded' <<<"$out" || complain "$out"
+	grep -q 'hint: .*modprobe vhost_iovm_blk' <<<"$out" || complain "no remedy: $out"
+	out=$("$ctl" --json list 2>&1)
+	python3 -c 'import json,sys; d = json.loads(sys.argv[1]); sys.exit(not (d["exit"] == 5 and "modprobe" in d["hint"]))' \
+		"$out" || complain "not a JSON error: $out"
+fi
+ok "no module: exit 5 and the remedy, in text and JSON"
+
+IOVM_FAKE_OPEN=13 want 5 "" "hint: run it as root" list
+IOVM_FAKE_FAIL=0:1 want 5 "" "hint: run it as root" list
+IOVM_FAKE_ABI=2 want 5 "" "the module speaks ABI 2, this iovmctl 1" list
+IOVM_FAKE_FAIL=3:25 want 5 "" "older than this iovmctl" list
+ok "no permission, other version: exit 5"
+
+want 3 "" "there is no device 'nope'" show nope
+want 3 "" "hint: 'iovmctl list'" show nope
+want 3 "" "there is no device 'nope'" path list nope
+want 3 "" "device 'vm1' has no path 'zz'" path connect vm1 zz
+want 3 "" "there is no device 'nope'" path connect nope zz
+want 3 "" "cannot destroy device 'nope'" destroy nope
+want 3 "" "cannot open '/dev/nope'" path add vm1 p /dev/nope
+want 3 "" "" create x --size-from /dev/nope
+ok "not found: exit 3"
+
+IOVM_FAKE_FAIL=2:16:"pid 4711 has the node open" want 4 "" "cannot destroy device 'vm1': pid 4711 has the node open \(Device or resource busy\)" destroy vm1
+IOVM_FAKE_FAIL=2:16 want 4 "" "hint: .*--force" destroy vm1
+want 4 "" "cannot create device 'vm1': the name 'vm1' is taken" create vm1 --size 1G
+IOVM_FAKE_FAIL=4:67:"no other path is live" want 4 "" "no other path is live" failover vm1
+IOVM_FAKE_FAIL=4:67 want 4 "" "hint: 'iovmctl path list" failover vm1
+want 4 "" "is not a block device" path add vm1 p "$ctl"
+want 4 "" "hint: .*losetup" path add vm1 p "$ctl"
+want 4 "" "is not an nbd path" path connect vm1 local
+want 4 "" "is live" path connect vm1 hostb
+IOVM_FAKE_FAIL=4:5 want 1 "" "cannot resume 'vm1': Input/output error" resume vm1
+ok "refused: exit 4 with the kernel's reason and a hint; other failures 1"
+
+IOVM_FAKE_FAIL=2:16:'say "no"' run --json destroy vm1
+[ "$rc" = 4 ] || complain "exit $rc"
+python3 -c 'import json,sys; d = json.loads(sys.argv[1])
+assert d["exit"] == 4 and d["errno"] == "EBUSY" and "say \"no\"" in d["error"] and "--force" in d["hint"], d' "$err" ||
+	complain "not the JSON error wanted: $err"
+ok "an error as JSON"
+
+# --- looking ---
+
+want 0 "^NAME +STATE +ROUTE +PATHS +QUEUES +SIZE +IN-USE$" "" list
+want 0 "^vm1 +routed +local +2/2 +4/4 +512M +pid 4711$" "" list
+want 0 "^vm-2.data +parked +none +0/1 +0/4 +512M +no$" "" ls
+json 'len(d) == 2 and d[0]["name"] == "vm1" and d[0]["route"] == "local" and d[0]["size_bytes"] == 1 << 29 and
+	d[0]["in_use"] is True and d[0]["serial"] == "12345678901234567890" and d[1]["route"] is None and d[1]["held"] == 3' list
+ok "list"
+
+want 0 "^serial: +12345678901234567890$" "" show vm1
+want 0 "^no-path timeout: +5min$" "" show vm1
+want 0 "^  NBD flags: +flush fua trim write-zeroes multi-conn$" "" show vm1
+want 0 "^  last error: +ECONNRESET \(Connection reset by peer\)$" "" show vm-2.data
+json 'd["state"] == "routed" and [p["name"] for p in d["paths"]] == ["local", "hostb"] and d["paths"][0]["routed"] and
+	not d["paths"][1]["routed"] and d["paths"][0]["last_error"] is None' show vm1
+json 'd["paths"][0]["addr"] == "nbd://h/quote\"back\\slash\u0001\ufffd" and d["paths"][0]["last_error"] == "ECONNRESET"' show vm-2.data
+want 0 "^local +0 +bdev +live +1min30s +yes +0 +0 +/dev/sdb$" "" path list vm1
+json '[p["order"] for p in d] == [0, 1] and d[1]["fence"] == "none" and d[1]["cache"] == "dies"' path list vm1
+ok "show and path list"
+
+want 0 "^ +p?longest pause: +7.9ms$" "" stats vm1
+want 0 "^  read latency: 1000  p50 <131us  p99 <131us  p99.9 <262us$" "" stats vm1 --path local
+want 0 "^ +65.5us\.\. +990 \|#{40}$" "" stats vm1 --path local
+run stats vm1 --no-hist
+! grep -q '###' <<<"$out" || complain "--no-hist has pictures"
+want 3 "" "has no path 'zz'" stats vm1 --path zz
+json 'd["pause"]["count"] == 32 and d["pause"]["p99_below_ns"] == 1 << 23 and len(d["paths"]) == 2 and
+	d["paths"][0]["latency"]["read"]["p50_below_ns"] == 1 << 17 and
+	d["paths"][0]["latency"]["read"]["buckets"][-1] == {"from_ns": 1 << 39, "below_ns": None, "count": 1} and
+	d["paths"][0]["latency"]["write"]["p50_below_ns"] is None and d["paths"][0]["ops"][0]["done"] == 1000' stats vm1
+ok "stats"
+
+want 0 "^vm1 +local +live +yes +[0-9]+ +[0-9.]+M? +0B +<131us +<131us +0 +0$" "" top vm1 --once --interval 200ms
+run top --json -n 2 -i 100ms
+[ "$rc" = 0 ] || complain "top: exit $rc"
+[ "$(wc -l <"$tmp/out")" = 2 ] || complain "top -n 2: not two lines: $out"
+python3 -c 'import json,sys
+for line in open(sys.argv[1]):
+    d = json.loads(line)
+    assert len(d) == 3 and d[0]["iops"] > 0 and d[0]["p99_below_ns"] == 1 << 17, d' "$tmp/out" || complain "$out"
+want 2 "" "--interval" top -i 1ms
+ok "top"
+
+want 0 "^2023-11-1[45] ..:.3:20.042 +42  vm1 +path local: live -> failed: EIO" "" events --no-follow
+want 0 "44  vm1 +requests go to path hostb, 1.5ms after the first error$" "" events --no-follow
+want 0 "43  vm1 +event 999: value 5$" "" events --no-follow
+[ "$(wc -l <"$tmp/out")" = 5 ] || complain "not five events: $out"
+want 0 "" "" events --no-follow --device other
+[ -z "$out" ] || complain "--device other: $out"
+run events --since 0 --count 2
+[ "$rc" = 0 ] && [ "$(wc -l <"$tmp/out")" = 2 ] || complain "--count 2: exit $rc: $out"
+run events --since 0 --wait rerouted
+[ "$rc" = 0 ] && [ "$(wc -l <"$tmp/out")" = 4 ] || complain "--wait rerouted: exit $rc: $out"
+LD_PRELOAD=$preload "$ctl" events --since 0 --wait parked --timeout 200ms >"$tmp/out" 2>"$tmp/err"
+[ $? = 1 ] || complain "--timeout: another exit status than 1"
+grep -q "no event 'parked' came in time" "$tmp/err" || complain "$(cat "$tmp/err")"
+run events --no-follow --json
+[ "$(wc -l <"$tmp/out")" = 5 ] || complain "not five objects: $out"
+python3 -c 'import json,sys
+d = [json.loads(line) for line in open(sys.argv[1])]
+assert [e["seq"] for e in d] == [41, 42, 43, 44, 45], d
+assert d[1]["old_state"] == "live" and d[1]["new_state"] == "failed" and d[1]["error"] == "EIO", d[1]
+assert d[2]["type"] is None and d[2]["type_id"] == 999 and "old_state" not in d[2], d[2]
+assert d[3]["type"] == "rerouted" and d[3]["path"] == "hostb" and d[3]["value"] == 1500000, d[3]' "$tmp/out" || complain "$out"
+ok "events"
+
+want 0 "^module: +9.9.9$" "" version
+want 0 "^path types: bdev nbd$" "" version
+json 'd["module"] == "9.9.9" and d["classes"] == ["blk"] and d["path_types"] == ["bdev", "nbd"]' version
+"$ctl" --version | grep -q '^iovmctl [0-9]' || complain "--version"
+ok "version"
+
+# --- changing ---
+
+fresh_log
+kvm=$(getent group kvm | cut -d: -f3)
+want 0 "^x: created /dev/vhost-iovm/x, 10G, 1 queue$" "" create x --size 10G
+logged "^create x flags=0 mode=660 uid=0 gid=${kvm:-0} no_path=300000 failback=0 iops=0 bps=0 capacity=20971520 bs=512 pbs=0 queues=1 qsize=128 seg=0 discard=2097152 zeroes=131072 serial=x$"
+fresh_log
+want 0 "" "" create x -s 1G -q 64 --block-size 4096 --readonly --iops 5k --bps 200M --no-path-timeout never \
+	--failback-after 30 --owner 1234:5678 --mode 0600 --serial 12345678901234567890 --seg-max 30 --queue-size 256
+logged "^create x flags=1 mode=600 uid=1234 gid=5678 no_path=0 failback=30000 iops=5000 bps=209715200 capacity=2097152 bs=4096 pbs=0 queues=64 qsize=256 seg=30 discard=0 zeroes=0 serial=12345678901234567890$"
+fresh_log
+want 0 "" "" create a-name-that-is-longer-than-20-bytes -s 1G --no-discard --max-write-zeroes 1M
+logged "discard=0 zeroes=2048 serial=a-name-that-is-longe$"
+json 'd["name"] == "x" and d["size_bytes"] == 1 << 30 and d["state"] == "parked"' create x -s 1G
+ok "create"
+
+fresh_log
+want 0 "destroyed vm1" "" destroy vm1 --force
+logged "^destroy vm1 flags=1$"
+want 0 "^vm1: requests go to path 'hostb'$" "" failover vm1
+want 0 "" "" failover vm1 hostb
+logged "^ctl vm1 op=1 path=hostb value=0$"
+json 'd["name"] == "vm1" and d["route"] == "hostb"' failover vm1
+want 0 "" "" failback vm1
+want 0 "suspended, nothing is in flight" "" suspend vm1
+want 0 "" "" resume vm1
+want 0 "" "" fail-parked vm1
+want 0 "the size is now 2G" "" resize vm1 2G
+for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 path= value=0" "op=6 path= value=4194304"; do
+	logged "^ctl vm1 $op$"
+done
+fresh_log
+want 0 "" "" set vm1 --iops 10k --bps 0 --no-path-timeout 1min --failback-after never
+for op in "op=9 path= value=10000" "op=10 path= value=0" "op=7 path= value=60000" "op=8 path= value=0"; do
+	logged "^ctl vm1 $op$"
+done
+ok "device operations"
+
+fresh_log
+want 0 "path 'local' removed" "" path remove vm1 local
+want 0 "" "" path del vm1 local -f
+logged "^path-remove local flags=0$"
+logged "^path-remove local flags=1$"
+for op in fail:1 retry:2 fenced:3; do
+	want 0 "path 'local'" "" path ${op%:*} vm1 local
+	logged "^path-ctl local op=${op#*:}$"
+done
+json 'd["removed"] == "local" and d["device"] == "vm1"' path remove vm1 local
+json 'd["name"] == "local" and d["state"] == "live"' path retry vm1 local
+ok "path operations"
+
+IOVM_FAKE_DELAY=1500 want 0 "suspended" "^iovmctl: suspending vm1: 12 requests in flight, [0-9.]+ s$" suspend vm1
+IOVM_FAKE_DELAY=0 run suspend vm1
+[ -z "$err" ] || complain "progress for a short wait: $err"
+ok "progress of a long wait"
+
+# --- NBD: a real server, the sockets tried by the stand-in ---
+
+command -v nbdkit >/dev/null || complain "nbdkit is not installed"
+
+# serve NAME OPTIONS...: nbdkit on $tmp/NAME.sock
+serve() {
+	local name=$1 i
+	shift
+	nbdkit -f -U "$tmp/$name.sock" -v "$@" >"$tmp/$name.log" 2>&1 &
+	servers+=($!)
+	for ((i = 0; i < 100; i++)); do
+		[ -S "$tmp/$name.sock" ] && return
+		sleep 0.1
+	done
+	complain "nbdkit $* does not start: $(cat "$tmp/$name.log")"
+}
+
+serve multi -e disk memory size=512M
+fresh_log
+want 0 "path 'n' \(nbd\+unix:///disk\?socket=.*\) is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
+logged "^path-add vm1 n type=2 addr=nbd\+unix:///disk\?socket=$tmp/multi.sock flags=0 fence=0 fd=none heartbeat=0 dead=0$"
+logged "^connect vm1 n fds=4 bytes=536870912 flags=0x[0-9a-f]+ structured min=[0-9]+ max=[0-9]+$"
+[ "$(grep -c '^socket [0-3]: read ok$' "$IOVM_FAKE_LOG")" = 4 ] || complain "not four good sockets: $(cat "$IOVM_FAKE_LOG")"
+! grep -qi 'NBD_CMD_DISC\|client sent disconnect' "$tmp/multi.log" || complain "a disconnect was sent"
+fresh_log
+want 0 "" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock" -c 2 --cache survives --fence none --heartbeat 250 --dead 2s
+logged "flags=1 fence=2 fd=none heartbeat=250 dead=2000$"
+[ "$(grep -c '^socket .: read ok$' "$IOVM_FAKE_LOG")" = 2 ] || complain "not two good sockets: $(cat "$IOVM_FAKE_LOG")"
+json 'd["state"] == "live" and d["sockets"] == 4 and "multi-conn" in d["nbd_flags"]' path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
+ok "path add nbd: several sockets in the transmission phase"
+
+# A server that allows one connection and speaks simple replies only
+serve single --no-sr memory size=512M --filter=multi-conn multi-conn-mode=disable
+fresh_log
+want 0 "is live" "" path add vm1 n "nbd+unix:///?socket=$tmp/single.sock"
+logged "^connect vm1 n fds=1 .* simple"
+logged "^socket 0: read ok$"
+want 0 "" "warning: .*does not allow several connections" path add vm1 n "nbd+unix:///?socket=$tmp/single.sock" -c 3
+ok "path add nbd: one connection, simple replies"
+
+fresh_log
+IOVM_FAKE_ADDR="nbd+unix:///disk?socket=$tmp/multi.sock" want 0 "path 'a' .* is live" "" path reconnect vm-2.data a -c 3
+[ "$(grep -c '^socket .: read ok$' "$IOVM_FAKE_LOG")" = 3 ] || complain "not three good sockets: $(cat "$IOVM_FAKE_LOG")"
+not_logged "^path-add"
+ok "path connect: at the address the kernel keeps"
+
+command -v qemu-nbd >/dev/null || complain "qemu-nbd is not installed"
+truncate -s 512M "$tmp/image"
+echo data | dd of="$tmp/image" conv=notrunc status=none	# a hole would be answered in another way
+qemu-nbd -t -f raw -x disk --shared=8 -k "$tmp/qemu.sock" "$tmp/image" >"$tmp/qemu.log" 2>&1 &
+servers+=($!)
+for ((i = 0; i < 100; i++)); do [ -S "$tmp/qemu.sock" ] && break; sleep 0.1; done
+fresh_log
+want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/qemu.sock"
+logged "^connect vm1 n fds=4 bytes=536870912 flags=0x[0-9a-f]+ structured min=1 max=33554432$"
+[ "$(grep -c '^socket [0-3]: read ok$' "$IOVM_FAKE_LOG")" = 4 ] || complain "not four good sockets: $(cat "$IOVM_FAKE_LOG")"
+ok "path add nbd: qemu-nbd"
+
+fresh_log
+want 3 "" "does not give out this export" path add vm1 n "nbd+unix:///other?socket=$tmp/qemu.sock"
+want 3 "" "hint: the server offers 'disk'" path add vm1 n "nbd+unix:///other?socket=$tmp/qemu.sock"
+want 1 "" "none.sock: cannot connect: " path add vm1 n "nbd+unix:///?socket=$tmp/none.sock"
+want 1 "" "hint: is the NBD server running" path add vm1 n "nbd+unix:///?socket=$tmp/none.sock"
+not_logged "^path-add"
+want 0 "" "warning: the path was added all the same" path add vm1 n "nbd+unix:///?socket=$tmp/none.sock" --offline
+logged "^path-add vm1 n"
+not_logged "^connect"
+ok "path add nbd: no such export, no server: nothing is added unless --offline"
+
+fresh_log
+IOVM_FAKE_FAIL=0x13:124:"the export has 1048576 sectors, the device 2097152" \
+	want 4 "" "the export has 1048576 sectors, the device 2097152 \(Wrong medium type\)" \
+	path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
+logged "^path-remove n flags=1$"
+ok "path add nbd: refused by the kernel, and taken back"
+
+python3 - "$tmp/mute.sock" <<-'END' &
+	import socket, sys, time
+	s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+	time.sleep(60)
+END
+servers+=($!)
+for ((i = 0; i < 100; i++)); do [ -S "$tmp/mute.sock" ] && break; sleep 0.1; done
+start=$(date +%s%N)
+want 1 "" "did not finish the handshake in 500ms" path add vm1 n "nbd+unix:///?socket=$tmp/mute.sock" --timeout 500ms
+[ $((($(date +%s%N) - start) / 1000000)) -lt 5000 ] || complain "it took too long"
+ok "path add nbd: a server that says nothing"
+
+# Two servers with different disks behind one address, in turn: the connections must not be mixed.
+serve big memory size=1G
+serve small memory size=512M
+python3 - "$tmp/turn.sock" "$tmp/small.sock" "$tmp/big.sock" <<-'END' &
+	import socket, sys, threading
+	def pump(a, b):
+	    while True:
+	        data = a.recv(65536)
+	        if not data:
+	            break
+	        b.sendall(data)
+	s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+	turn = 0
+	while True:
+	    c, _ = s.accept()
+	    o = socket.socket(socket.AF_UNIX); o.connect(sys.argv[2 + turn % 2]); turn += 1
+	    for a, b in ((c, o), (o, c)):
+	        threading.Thread(target=pump, args=(a, b), daemon=True).start()
+END
+servers+=($!)
+for ((i = 0; i < 100; i++)); do [ -S "$tmp/turn.sock" ] && break; sleep 0.1; done
+fresh_log
+want 4 "" "two connections were told different sizes or features" path add vm1 n "nbd+unix:///?socket=$tmp/turn.sock"
+not_logged "^path-add"
+ok "path add nbd: connections that differ are refused"
+
+fresh_log
+want 0 "512M" "" create x --size-from "nbd+unix:///disk?socket=$tmp/multi.sock"
+logged "capacity=1048576 bs=512"
+serve odd memory size=1000
+want 4 "" "not a multiple of the block size" create x --size-from "nbd+unix:///?socket=$tmp/odd.sock"
+serve blk4k memory size=1M --filter=blocksize-policy blocksize-minimum=4096 blocksize-preferred=4096 blocksize-maximum=1M
+want 0 "" "" create x --size-from "nbd+unix:///?socket=$tmp/blk4k.sock"
+logged "capacity=2048 bs=4096"
+ok "create --size-from an NBD server"
+
+exit $((fails > 0))
