@@ -12,12 +12,12 @@
  *					      iovm_req_done()
  *
  * A front-end worker only queues: it may be killed at any time, and a command cut in half would be the end of the
- * connection. Sender and receiver are kernel threads that nothing but their session's teardown stops. A slot is held by
- * both, because a reply may be there before the sender is back from the socket (and a peer that lies may reply to what was
- * never sent): the request's pages are let go when neither can touch them.
+ * connection. Sender and receiver are kernel threads that nothing but their session's teardown stops. A slot is held
+ * by both, because a reply may be there before the sender is back from the socket (and a peer that lies may reply to
+ * what was never sent): the request's pages are let go when neither can touch them.
  *
- * When something breaks a thread reports it to the session and waits to be stopped. The receiver goes on until the socket
- * has nothing more: replies that had arrived still count.
+ * When something breaks a thread reports it to the session and waits to be stopped. The receiver goes on until the
+ * socket has nothing more: replies that had arrived still count.
  */
 #include <linux/highmem.h>
 #include <linux/jiffies.h>

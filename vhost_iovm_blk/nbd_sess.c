@@ -42,9 +42,14 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 {
 	struct viovm_nbd_sess *sess = conn->sess;
 	unsigned long quiet_since = READ_ONCE(conn->last_rx), why;
+	unsigned long limit = sess->dead;
 	const struct viovm_nbd_slot *slot;
 	bool due, slow = false;
 	u32 i;
+
+	/* a slow server is no longer suspect when it has become clearly faster, not at once */
+	if (READ_ONCE(conn->suspect) & VNBD_SUSPECT_SLOW)
+		limit /= 2;
 
 	spin_lock(&conn->lock);
 	due = conn->nr_busy || conn->nr_queued;
@@ -53,7 +58,7 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 			quiet_since = conn->busy_since;
 		for (i = 0; i < VNBD_SLOTS && !slow; i++) {
 			slot = &conn->slots[i];
-			slow = slot->job != VNBD_JOB_FREE && time_after(now, slot->since + sess->dead);
+			slow = slot->job != VNBD_JOB_FREE && time_after(now, slot->since + limit);
 		}
 	}
 	spin_unlock(&conn->lock);
