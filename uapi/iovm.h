@@ -19,13 +19,13 @@
  *     read()/poll()                a stream of struct iovm_event
  *
  * Every argument is a pointer to a struct that begins with `__u32 size`, set by the caller to
- * the sizeof() it was built with. Structs only ever grow at their end. A kernel that knows a shorter
- * struct accepts a longer one if the rest is zero (else E2BIG); one that knows a longer struct takes what
- * is missing as zero. Fields named pad or rsvd must be zero (EINVAL). A result is written back up to the
- * caller's size, and `size` is set to what the kernel filled in.
+ * the sizeof() it was built with. Structs only ever grow at their end. A kernel that knows a
+ * shorter struct accepts a longer one if the rest is zero (else E2BIG); one that knows a longer
+ * struct takes what is missing as zero. Fields named pad or rsvd must be zero (EINVAL). A result
+ * is written back up to the caller's size, and `size` is set to what the kernel filled in.
  *
- * `msg` is output: on an error it holds a sentence in plain ASCII that names what is wrong; it is empty
- * on success.
+ * `msg` is output: on an error it holds a sentence in plain ASCII that names what is wrong; it is
+ * empty on success.
  *
  * All integers are in native byte order. Times are nanoseconds (_ns) or milliseconds (_ms).
  * The node is for CAP_NET_ADMIN in the initial user namespace (EPERM).
@@ -146,7 +146,10 @@ struct iovm_dev_create {
 	char  msg[IOVM_MSG_MAX];	/* out */
 };
 
-/* IOVM_DEV_DESTROY. ENOENT; EBUSY a front end is open (unless FORCE: its queues stop, its file answers ENODEV). */
+/*
+ * IOVM_DEV_DESTROY. ENOENT; EBUSY a front end is open (unless FORCE: its queues stop, its file
+ * answers ENODEV).
+ */
 #define IOVM_DESTROY_F_FORCE	(1u << 0)
 struct iovm_dev_destroy {
 	__u32 size;
@@ -212,8 +215,9 @@ struct iovm_dev_ctl {
 
 /*
  * IOVM_PATH_ADD. The new path is last in order. ENOENT no such device; EEXIST name taken; ENOSPC
- * IOVM_MAX_PATHS; EBUSY bdev in use; ENXIO/ENOTBLK bad device; EMEDIUMTYPE size or block size differ (msg says how).
- * A bdev path is live on return. An nbd path is `connecting` until IOVM_PATH_CONNECT.
+ * IOVM_MAX_PATHS; EBUSY bdev in use; ENXIO/ENOTBLK bad device; EMEDIUMTYPE size or block size
+ * differ (msg says how). A bdev path is live on return. An nbd path is `connecting` until
+ * IOVM_PATH_CONNECT.
  */
 struct iovm_path_add {
 	__u32 size;
@@ -230,7 +234,10 @@ struct iovm_path_add {
 	char  msg[IOVM_MSG_MAX];
 };
 
-/* IOVM_PATH_REMOVE. Waits for what the path has in flight (killable); with FORCE fails the path first. */
+/*
+ * IOVM_PATH_REMOVE. Waits for what the path has in flight (killable); with FORCE fails the path
+ * first.
+ */
 #define IOVM_PATH_REMOVE_F_FORCE	(1u << 0)
 struct iovm_path_remove {
 	__u32 size;
@@ -266,9 +273,10 @@ struct iovm_path_info {
 };
 
 /*
- * IOVM_PATH_CONNECT. Established stream sockets, handshake done, nothing unread in user space. Allowed in state
- * connecting or failed (EBUSY else). EMEDIUMTYPE the export differs from the device; ENOTSOCK, EPROTOTYPE bad socket;
- * EINVAL several sockets without CAN_MULTI_CONN. The kernel holds its own references: close yours.
+ * IOVM_PATH_CONNECT. Established stream sockets, handshake done, nothing unread in user space.
+ * Allowed in state connecting or failed (EBUSY else). EMEDIUMTYPE the export differs from the
+ * device; ENOTSOCK, EPROTOTYPE bad socket; EINVAL several sockets without CAN_MULTI_CONN. The
+ * kernel holds its own references: close yours.
  */
 #define IOVM_NBD_F_STRUCTURED	(1u << 0)	/* structured replies were negotiated on every socket */
 struct iovm_path_connect {
@@ -347,8 +355,10 @@ struct iovm_dev_stats {
  * @IOVM_EV_PATH_STATE: path: old_state to new_state, error = why (negative errno) or 0
  * @IOVM_EV_PATH_REMOVED: a path went
  * @IOVM_EV_FIRST_ERROR: the first path error since the path was live: error
- * @IOVM_EV_REROUTED: the device's requests now go to path; value = ns since the first error, 0 when there was none
- * @IOVM_EV_FIRST_COMPLETION: first success on the new path; value = ns since the first error (or the switch)
+ * @IOVM_EV_REROUTED: the device's requests now go to path; value = ns since the first
+ * 	error, 0 when there was none
+ * @IOVM_EV_FIRST_COMPLETION: first success on the new path; value = ns since the first
+ * 	error (or the switch)
  * @IOVM_EV_PARKED: no usable path: the guest waits
  * @IOVM_EV_TIMEOUT: no_path_timeout has passed: requests are failed
  * @IOVM_EV_SUSPENDED: by the operator, nothing is in flight
@@ -383,10 +393,11 @@ enum iovm_event_type {
 };
 
 /*
- * read() on /dev/iovm-mux: whole records only (EINVAL when the buffer holds none); blocks, or EAGAIN with
- * O_NONBLOCK; poll() says POLLIN. Each open file has its own position, which starts behind the newest event at the time
- * of open(). The kernel keeps the last 4096; a reader that falls further behind gets one IOVM_EV_LOST.
- * seq is 1, 2, 3, ... without a gap since the module was loaded.
+ * read() on /dev/iovm-mux: whole records only (EINVAL when the buffer holds none); blocks, or
+ * EAGAIN with O_NONBLOCK; poll() says POLLIN. Each open file has its own position, which starts
+ * behind the newest event at the time of open(). The kernel keeps the last 4096; a reader that
+ * falls further behind gets one IOVM_EV_LOST. seq is 1, 2, 3, ... without a gap since the module
+ * was loaded.
  */
 struct iovm_event {
 	__u32 size;			/* of this record: the next one starts there */
@@ -405,7 +416,10 @@ struct iovm_event {
 	char  path[IOVM_NAME_MAX];
 };
 
-/* IOVM_EVENTS_FROM: the next read() starts at seq (0 = the oldest kept); out: the oldest kept and the newest. */
+/*
+ * IOVM_EVENTS_FROM: the next read() starts at seq (0 = the oldest kept); out: the oldest kept and
+ * the newest.
+ */
 struct iovm_events_from {
 	__u32 size;
 	__u32 pad;

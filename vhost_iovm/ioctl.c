@@ -284,7 +284,7 @@ static long viovm_open_ioctl(struct viovm_dev *dev, unsigned int cmd, void __use
 	case VHOST_VDPA_GET_CONFIG:
 		return viovm_get_config(dev, argp);
 	case VHOST_VDPA_GET_VRING_NUM:
-		return put_user((u16)class->ring_max, (u16 __user *)argp);
+		return put_user((u16)class->ring_size, (u16 __user *)argp);
 	case VHOST_VDPA_GET_VQS_COUNT:
 		return put_user(class->num_vqs, (u32 __user *)argp);
 	case VHOST_SET_OWNER:

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The dirty log. Completions, in any context, set bits in a bitmap of the kernel's; process context moves them to the
- * VMM's log: soon after (viovm_log.work), and at the latest before GET_VRING_BASE, SET_LOG_BASE or turning LOG_ALL off returns.
+ * The dirty log. Completions, in any context, set bits in a bitmap of the kernel's; process
+ * context moves them to the VMM's log: soon after (viovm_log.work), and at the latest before
+ * GET_VRING_BASE, SET_LOG_BASE or turning LOG_ALL off returns.
  */
 #include <linux/highmem.h>
 #include <linux/kthread.h>
@@ -106,7 +107,10 @@ static int viovm_log_set_user(struct viovm_log_cursor *c, u64 base, u64 bit)
 	return 0;
 }
 
-/* flush_mutex held; in the owner's address space. A bit that cannot be written is lost with the VMM's log. */
+/*
+ * flush_mutex held; in the owner's address space. A bit that cannot be written is lost with the
+ * VMM's log.
+ */
 static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 {
 	const unsigned long words = (1UL << VIOVM_LOG_CHUNK_SHIFT) / BITS_PER_LONG;
@@ -119,7 +123,10 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 		return 0;
 	for_each_set_bit(chunk, map->sum, map->nbits >> VIOVM_LOG_CHUNK_SHIFT) {
 		clear_bit(chunk, map->sum);
-		/* the chunk's words are read after its summary was cleared: a later mark sets it again */
+		/*
+		 * the chunk's words are read after its summary was cleared: a later mark sets it
+		 * again
+		 */
 		smp_mb__after_atomic();
 		for (w = chunk * words; w < (chunk + 1) * words; w++) {
 			if (!READ_ONCE(map->bits[w]))
@@ -231,7 +238,8 @@ int viovm_log_enable(struct viovm_dev *dev, bool on)
  * @dev: front end; dev->mutex held, in the owner's address space
  * @mem: the table that comes
  *
- * The VMM's log is as large as the smaller table needs until SET_MEM_TABLE has returned, so the flush comes first.
+ * The VMM's log is as large as the smaller table needs until SET_MEM_TABLE has returned, so the
+ * flush comes first.
  * Return: 0, -ENOMEM or -E2BIG.
  */
 int viovm_log_grow(struct viovm_dev *dev, struct vhost_iotlb *mem)

@@ -31,7 +31,8 @@ u64 viovm_mem_last(struct vhost_iotlb *mem)
  * @dev: front end; dev->mutex held, queues may run
  * @arg: the caller's table
  *
- * Return: 0; -EFAULT bad pointer or region; -E2BIG too many regions; -EOPNOTSUPP padding set; -ENOMEM.
+ * Return: 0; -EFAULT bad pointer or region; -E2BIG too many regions; -EOPNOTSUPP padding set;
+ * -ENOMEM.
  */
 int viovm_mem_set(struct viovm_dev *dev, const struct vhost_memory __user *arg)
 {
@@ -105,7 +106,8 @@ free_regions:
  * @write: the device will write there (all guest memory is read-write today)
  * @uaddr: out
  *
- * Return: how many of the bytes lie together from @uaddr on, at least 1; -EFAULT when @gpa is not guest memory.
+ * Return: how many of the bytes lie together from @uaddr on, at least 1; -EFAULT when @gpa is not
+ * guest memory.
  */
 long viovm_translate(struct viovm_vq *vq, u64 gpa, u64 len, bool write, u64 *uaddr)
 {
@@ -197,7 +199,8 @@ static bool viovm_page_pinnable(struct page *page)
  * @len: bytes, not 0
  * @m: out
  *
- * Return: 0; -EFAULT not mapped or not writable; -EOPNOTSUPP memory of a file system; -ENOMEM, also over RLIMIT_MEMLOCK.
+ * Return: 0; -EFAULT not mapped or not writable; -EOPNOTSUPP memory of a file system; -ENOMEM,
+ * also over RLIMIT_MEMLOCK.
  */
 int viovm_map(struct viovm_dev *dev, u64 uaddr, size_t len, struct viovm_mapping *m)
 {

@@ -59,7 +59,10 @@ void viovm_dev_config_call(struct viovm_dev *dev, struct eventfd_ctx *ctx)
 		eventfd_ctx_put(ctx);
 }
 
-/* The file is closed and dev is shut down: wait for what is in flight, free, make room for the next front end */
+/*
+ * The file is closed and dev is shut down: wait for what is in flight, free, make room for the
+ * next front end
+ */
 static void viovm_dev_finish(struct viovm_dev *dev)
 {
 	struct viovm_node *node = dev->node;
@@ -352,11 +355,12 @@ EXPORT_SYMBOL_GPL(viovm_node_kick_all);
  * viovm_node_owner - who uses the node, for display
  * @node: node
  * @in_use: out: 1 when a front end is there
- * @pid: out: its process in the caller's pid namespace, 0 when there is none or it has not set an owner
+ * @pid: out: its process in the caller's pid namespace, 0 when there is none or it has not
+ * 	set an owner
  * @running: out: running queues
  *
- * Process context. A front end that is busy with an ioctl (a stopping queue, say) is shown by what can be read
- * without waiting for it.
+ * Process context. A front end that is busy with an ioctl (a stopping queue, say) is shown by
+ * what can be read without waiting for it.
  */
 void viovm_node_owner(struct viovm_node *node, u32 *in_use, u32 *pid, u32 *running)
 {

@@ -64,8 +64,8 @@ int viovm_ring_init(struct viovm_ring *r, u16 num, u16 base, bool event_idx)
  * @head: out
  *
  * Worker only.
- * Return: 1 with @head set; 0 when the ring is empty; -EOVERFLOW when the guest's index ran away by more than the ring's
- * size; -ERANGE when the head is no descriptor of this ring.
+ * Return: 1 with @head set; 0 when the ring is empty; -EOVERFLOW when the guest's index ran away
+ * by more than the ring's size; -ERANGE when the head is no descriptor of this ring.
  */
 int viovm_ring_peek(struct viovm_ring *r, u16 *head)
 {
@@ -150,9 +150,10 @@ static int viovm_walk_table(const struct vring_desc *table, u32 num, u32 i, stru
  * @c: where to
  *
  * Worker only; @c->fetch may sleep.
- * Return: 0; -ELOOP the chain loops; -ERANGE next is out of range; -EBADMSG an indirect table in an indirect table or
- * followed by a descriptor, or a readable segment behind a writable one; -ENODATA a segment of no bytes; -EFAULT an address wraps;
- * -E2BIG too many segments; -EINVAL an indirect table of no or of half a descriptor; or what @c->fetch returned.
+ * Return: 0; -ELOOP the chain loops; -ERANGE next is out of range; -EBADMSG an indirect table in
+ * an indirect table or followed by a descriptor, or a readable segment behind a writable one;
+ * -ENODATA a segment of no bytes; -EFAULT an address wraps; -E2BIG too many segments; -EINVAL an
+ * indirect table of no or of half a descriptor; or what @c->fetch returned.
  */
 int viovm_ring_walk(const struct viovm_ring *r, u16 head, struct viovm_chain *c)
 {

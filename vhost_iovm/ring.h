@@ -2,8 +2,9 @@
 /*
  * The split virtqueue, device side, on plain pointers.
  *
- * The three parts of the ring are guest memory that the guest may change at any moment: every field is read
- * once, copied and then checked. No function here sleeps, allocates or takes a lock. Source: virtio 1.2, section 2.7.
+ * The three parts of the ring are guest memory that the guest may change at any moment: every
+ * field is read once, copied and then checked. No function here sleeps, allocates or takes a
+ * lock. Source: virtio 1.2, section 2.7.
  *
  * Rings are little endian (VIRTIO_F_VERSION_1, or a legacy guest on a little-endian host).
  */

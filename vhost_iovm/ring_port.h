@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the ring code needs of its surroundings, for the kernel and for user space (unit tests, fuzzers).
+ * What the ring code needs of its surroundings, for the kernel and for user space (unit tests,
+ * fuzzers).
  */
 #ifndef _VHOST_IOVM_RING_PORT_H
 #define _VHOST_IOVM_RING_PORT_H

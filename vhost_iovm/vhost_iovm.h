@@ -11,10 +11,10 @@
  *	log.c      the dirty log
  *	ring.c     the split ring on plain pointers (also built in user space)
  *
- * Objects. A node (struct viovm_node) lives as long as its device. Each open() makes one struct viovm_dev, the
- * front-end instance; there is one at a time. Its queues (struct viovm_vq) start with their kick fd and stop with
- * GET_VRING_BASE or with the last close, which lets what is in flight finish in the background before the node can be
- * opened again.
+ * Objects. A node (struct viovm_node) lives as long as its device. Each open() makes one struct
+ * viovm_dev, the front-end instance; there is one at a time. Its queues (struct viovm_vq) start
+ * with their kick fd and stop with GET_VRING_BASE or with the last close, which lets what is in
+ * flight finish in the background before the node can be opened again.
  *
  * Locks, outermost first:
  *	viovm_node.mutex	open, the end of a front end, the end of the device. Sleeping
@@ -62,6 +62,7 @@ struct viovm_worker;
  * @device_id: virtio device id
  * @num_vqs: queues of this node
  * @ring_max: largest ring, descriptors
+ * @ring_size: ring that the device suggests
  * @features: virtio feature bits of the class, ring bits not included
  * @config_size: bytes of configuration space
  * @get_config: copy @len bytes of it from @off, both checked; may not sleep long
@@ -70,7 +71,8 @@ struct viovm_worker;
  * @vq_start: owner's process, vq->mutex held: allocate what the queue needs, set vq->priv
  * @vq_stop: nothing is in flight, the worker will not come again: free it. Process context
  * @vq_run: worker, vq->mutex held: serve. True when there is more to do at once
- * @vq_drop: the owner is dead, vq->dead is set, the worker is gone: end what waits on a list with viovm_vq_drop_one().
+ * @vq_drop: the owner is dead, vq->dead is set, the worker is gone: end what waits on a
+ * 	list with viovm_vq_drop_one().
  *	Process context, vq->mutex held
  * @vq_broken: the guest broke the ring. Worker
  */
@@ -79,6 +81,7 @@ struct viovm_class {
 	u32 device_id;
 	u32 num_vqs;
 	u32 ring_max;
+	u32 ring_size;
 	u64 features;
 	u32 config_size;
 	void (*get_config)(struct viovm_node *node, u32 off, void *buf, u32 len);
@@ -101,7 +104,8 @@ struct viovm_class {
  * @minor: constant
  * @mode, @uid, @gid: of the node, constant
  * @mutex: protects @cur and @gone; taken outside of viovm_dev.mutex
- * @cur: the front end, NULL when none (and the last one's requests are finished); RCU, written under @mutex
+ * @cur: the front end, NULL when none (and the last one's requests are finished); RCU,
+ * 	written under @mutex
  * @gone: the device is being destroyed: no new front end
  * @lock: protects @config_call
  * @config_call: signalled when the configuration changes; belongs to @cur

@@ -27,7 +27,8 @@ void viovm_vq_init(struct viovm_dev *dev, struct viovm_vq *vq, u32 index)
  * viovm_vq_kick - have the worker look at a queue
  * @vq: queue
  *
- * Any context, also a wake-up callback; takes no lock. Nothing happens when the queue has no worker (any more).
+ * Any context, also a wake-up callback; takes no lock. Nothing happens when the queue has no
+ * worker (any more).
  */
 void viovm_vq_kick(struct viovm_vq *vq)
 {
@@ -92,7 +93,8 @@ static void viovm_vq_unmap(struct viovm_vq *vq)
  * @kick: eventfd's file; taken over on success
  *
  * A running queue only changes its kick.
- * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker or of the class.
+ * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker or of
+ * the class.
  */
 int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 {
@@ -277,8 +279,8 @@ static void viovm_vq_count(struct viovm_vq *vq)
  * @segs: the request's segments, for the dirty log; those with @write are recorded
  * @nr_segs: how many
  *
- * Any context, hard irq too. The data and the status were written before. Every request counted in vq->fetched ends here or in
- * viovm_vq_drop_one(), once.
+ * Any context, hard irq too. The data and the status were written before. Every request counted
+ * in vq->fetched ends here or in viovm_vq_drop_one(), once.
  */
 void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs, u32 nr_segs)
 {
@@ -369,7 +371,8 @@ int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx)
  * @vq: queue; vq->mutex held, from the worker
  * @error: what was wrong, negative errno
  *
- * The queue takes nothing more; what is in flight completes; the err eventfd is signalled. A stop and a start repair it.
+ * The queue takes nothing more; what is in flight completes; the err eventfd is signalled. A stop
+ * and a start repair it.
  */
 void viovm_vq_break(struct viovm_vq *vq, int error)
 {

@@ -2,7 +2,8 @@
 /*
  * Threads that serve queues, in the owner's address space and cgroups.
  *
- * A queue that has work is put on its worker's lock-free list; the bit viovm_vq.queued keeps it from being there twice.
+ * A queue that has work is put on its worker's lock-free list; the bit viovm_vq.queued keeps it
+ * from being there twice.
  */
 #include <linux/delay.h>
 #include <linux/sched/vhost_task.h>
@@ -107,7 +108,8 @@ static void viovm_worker_destroy(struct viovm_worker *w)
  * @w: its worker
  * @vq: queue
  *
- * Any context, also a wake-up callback; takes no lock of ours. The caller knows that @w cannot go away meanwhile.
+ * Any context, also a wake-up callback; takes no lock of ours. The caller knows that @w cannot go
+ * away meanwhile.
  */
 void viovm_worker_queue(struct viovm_worker *w, struct viovm_vq *vq)
 {
@@ -197,12 +199,14 @@ void viovm_workers_stop(struct viovm_dev *dev)
 }
 
 /**
- * viovm_worker_ioctl - VHOST_NEW_WORKER, VHOST_FREE_WORKER, VHOST_ATTACH_VRING_WORKER, VHOST_GET_VRING_WORKER
+ * viovm_worker_ioctl - VHOST_NEW_WORKER, VHOST_FREE_WORKER, VHOST_ATTACH_VRING_WORKER,
+ * VHOST_GET_VRING_WORKER
  * @dev: front end; dev->mutex held, in the owner's process
  * @cmd: which
  * @argp: the caller's argument
  *
- * Return: 0; -EFAULT; -ENODEV no such worker; -EBUSY in use, or the queue runs; -ENOBUFS no such queue.
+ * Return: 0; -EFAULT; -ENODEV no such worker; -EBUSY in use, or the queue runs; -ENOBUFS no such
+ * queue.
  */
 int viovm_worker_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp)
 {

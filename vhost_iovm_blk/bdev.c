@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Path type bdev: any block device of this host. A part is one bio on the guest's pages; the block layer splits it to what
- * the device takes. Completion runs where the bio completes, hard irq included.
+ * Path type bdev: any block device of this host. A part is one bio on the guest's pages; the
+ * block layer splits it to what the device takes. Completion runs where the bio completes, hard
+ * irq included.
  */
 #include <linux/blkdev.h>
 #include <linux/file.h>
 #include <linux/module.h>
 
 #include "blk.h"
+#include "direct.h"
 
 /**
  * struct viovm_bdev - a bdev path's private part
@@ -61,8 +63,11 @@ static void viovm_bdev_end_io(struct bio *bio)
 	blk_status_t status = bio->bi_status;
 
 	bio_uninit(bio);
-	/* bio->bi_bdev of a partition's bio may have become the whole disk: the disk is all that is asked */
-	iovm_req_done(&part->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
+	/*
+	 * bio->bi_bdev of a partition's bio may have become the whole disk: the disk is all that
+	 * is asked
+	 */
+	viovm_done(&part->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
 }
 
 static void viovm_bdev_dwz_work(struct work_struct *work)
@@ -85,7 +90,7 @@ static void viovm_bdev_dwz_work(struct work_struct *work)
 	}
 	if (!err && viovm_blk_req_fua(req))
 		err = blkdev_issue_flush(bdev);
-	iovm_req_done(req, viovm_bdev_result(bdev, errno_to_blk_status(err)), err);
+	viovm_done(req, viovm_bdev_result(bdev, errno_to_blk_status(err)), err);
 }
 
 static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)

@@ -15,12 +15,14 @@
  *	back end -> iovm_req_done() -> viovm_blk_complete() -> last part: status byte, used ring, call eventfd
  *	                            -> viovm_blk_requeue() -> worker: unmap, route again
  *
- * One virtio-blk request (struct viovm_blk_rq, one per head, preallocated) becomes one or more parts of at most
- * VIOVM_BLK_PART_BYTES; a part is what the mux routes (struct iovm_req is embedded). A small request's only part lies inline
- * in the request; further parts are allocated, a bounded number per queue.
+ * One virtio-blk request (struct viovm_blk_rq, one per head, preallocated) becomes one or more
+ * parts of at most VIOVM_BLK_PART_BYTES; a part is what the mux routes (struct iovm_req is
+ * embedded). A small request's only part lies inline in the request; further parts are allocated,
+ * a bounded number per queue.
  *
- * Who may touch a request: the worker until its parts are issued; then whoever ends a part, and the last one ends the
- * request. Requests that come back wait on lists under viovm_blk_queue.lock (irqsave, innermost; completions and worker).
+ * Who may touch a request: the worker until its parts are issued; then whoever ends a part, and
+ * the last one ends the request. Requests that come back wait on lists under viovm_blk_queue.lock
+ * (irqsave, innermost; completions and worker).
  */
 #ifndef _VHOST_IOVM_BLK_H
 #define _VHOST_IOVM_BLK_H
@@ -62,7 +64,8 @@ struct viovm_nbd_cmd {
  * struct viovm_blk_part - what is issued to a path at once
  * @req: as the mux sees it; op, offset, len, flags
  * @rq: the virtio request it belongs to
- * @bv: data, one entry a page fragment, req.len bytes in all (READ, WRITE); valid from issue to iovm_req_done()
+ * @bv: data, one entry a page fragment, req.len bytes in all (READ, WRITE); valid from
+ * 	issue to iovm_req_done()
  * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
  * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
@@ -112,7 +115,8 @@ struct viovm_blk_part {
  * @offset: bytes on the device
  * @parts: parts not ended, plus one while the worker makes more
  * @issued: parts at a back end
- * @status_page: page of the status byte, pinned while a part is issued; worker until then, who ends the last part then
+ * @status_page: page of the status byte, pinned while a part is issued; worker until then,
+ * 	who ends the last part then
  * @status_off: of the status byte in it
  * @part: the inline part
  * @inline_segs: storage of @segs for a small request

@@ -205,8 +205,10 @@ static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool w
  * viovm_blk_map - make a part's data reachable for its path
  * @part: routed, not mapped
  *
- * Worker, vq->mutex held, in the owner's address space. Pages that the device writes are marked dirty now, where one may sleep.
- * Return: 0; -ENOMEM try again later; -EINTR the owner is dying; -EFAULT the guest's memory is not there.
+ * Worker, vq->mutex held, in the owner's address space. Pages that the device writes are marked
+ * dirty now, where one may sleep.
+ * Return: 0; -ENOMEM try again later; -EINTR the owner is dying; -EFAULT the guest's memory is
+ * not there.
  */
 int viovm_blk_map(struct viovm_blk_part *part)
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A block device: configuration space and features, fixed at creation, and the callbacks for the mux and the vhost core.
+ * A block device: configuration space and features, fixed at creation, and the callbacks for the
+ * mux and the vhost core.
  */
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -163,6 +164,7 @@ static int viovm_blk_create(struct iovm_dev *dev, const struct iovm_dev_create *
 		goto free;
 	viovm_blk_fill_config(blk);
 	class.num_vqs = blk->cfg.num_queues;
+	class.ring_size = blk->cfg.queue_size;
 	class.features = viovm_blk_features(blk);
 	dev->fe = blk;
 	blk->node = viovm_node_create(dev->name, arg->mode, make_kuid(&init_user_ns, arg->uid),

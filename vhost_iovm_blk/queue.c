@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtqueue's worker: what came back is routed again first, then new requests are fetched as long as there is a route.
+ * A virtqueue's worker: what came back is routed again first, then new requests are fetched as
+ * long as there is a route.
  */
 #include <linux/blkdev.h>
 #include <linux/sched/signal.h>
@@ -158,12 +159,18 @@ static bool viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *l
 	unsigned long flags;
 	bool dead;
 
-	/* viovm_blk_vq_drop() empties the lists after dead was set: what is not dead here is found there */
+	/*
+	 * viovm_blk_vq_drop() empties the lists after dead was set: what is not dead here is
+	 * found there
+	 */
 	spin_lock_irqsave(&q->lock, flags);
 	dead = viovm_vq_dead(q->vq);
 	if (!dead) {
 		list_add_tail(&part->req.node, list);
-		/* inside the lock: the queue cannot be stopped while a request is in flight, but it may end right after */
+		/*
+		 * inside the lock: the queue cannot be stopped while a request is in flight, but
+		 * it may end right after
+		 */
 		viovm_vq_kick(q->vq);
 	}
 	spin_unlock_irqrestore(&q->lock, flags);
@@ -299,7 +306,8 @@ static int viovm_blk_fetch_table(void *ctx, void *to, u64 gpa, u32 len)
 
 /*
  * One request from the ring.
- * Return: 1 taken; 0 the ring is empty; -EAGAIN later, the worker will be woken; -EINTR; anything else breaks the ring.
+ * Return: 1 taken; 0 the ring is empty; -EAGAIN later, the worker will be woken; -EINTR; anything
+ * else breaks the ring.
  */
 static int viovm_blk_fetch(struct viovm_blk_queue *q)
 {
@@ -351,7 +359,10 @@ later:
 	return -EAGAIN;
 }
 
-/* Fetch until the ring is empty, the quota is used up or something is short. True: come again at once. */
+/*
+ * Fetch until the ring is empty, the quota is used up or something is short. True: come again at
+ * once.
+ */
 static bool viovm_blk_fetch_all(struct viovm_blk_queue *q)
 {
 	struct viovm_vq *vq = q->vq;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A virtio-blk request: header and layout checks, splitting into parts, and its end. Source: virtio 1.2, section 5.2.6.
+ * A virtio-blk request: header and layout checks, splitting into parts, and its end. Source:
+ * virtio 1.2, section 5.2.6.
  */
 #include <linux/highmem.h>
 #include <linux/mm.h>
@@ -8,6 +9,7 @@
 #include <linux/slab.h>
 
 #include "blk.h"
+#include "direct.h"
 
 static struct kmem_cache *viovm_part_cache;
 
@@ -186,8 +188,8 @@ static int viovm_blk_parse_header(struct viovm_blk_rq *rq, u64 out_bytes, u64 in
  * @chain: copied descriptors
  *
  * Worker, vq->mutex held.
- * Return: 0; -ENOMEM try again later; -EINVAL no header or no status byte; -EFAULT outside of guest memory. All but
- * -ENOMEM break the ring.
+ * Return: 0; -ENOMEM try again later; -EINVAL no header or no status byte; -EFAULT outside of
+ * guest memory. All but -ENOMEM break the ring.
  */
 int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain)
 {
@@ -236,7 +238,10 @@ static u32 viovm_blk_written(const struct viovm_blk_rq *rq)
 	return reads && rq->status == VIRTIO_BLK_S_OK ? rq->data_len + 1 : 1;
 }
 
-/* All parts have ended and the status byte can be written. Any context; the worker when nothing is pinned. */
+/*
+ * All parts have ended and the status byte can be written. Any context; the worker when nothing
+ * is pinned.
+ */
 static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
 {
 	struct viovm_vq *vq = rq->queue->vq;
@@ -311,7 +316,9 @@ void viovm_blk_part_end(struct viovm_blk_part *part, int error)
 	viovm_blk_rq_put(rq);
 }
 
-/* The inline part if the data fits, else an allocated one. NULL: later; the worker will be woken. */
+/*
+ * The inline part if the data fits, else an allocated one. NULL: later; the worker will be woken.
+ */
 static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 len)
 {
 	struct viovm_blk_queue *q = rq->queue;
@@ -360,7 +367,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 	struct viovm_blk_rq *rq = part->rq;
 	int err;
 
-	err = iovm_req_route(&part->req);
+	err = viovm_route(&part->req);
 	if (err == -EAGAIN) {
 		/* what waits holds no page of the guest's */
 		if (!atomic_read(&rq->issued))
@@ -375,10 +382,10 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 		err = viovm_blk_map(part);
 	if (!err) {
 		atomic_inc(&rq->issued);
-		iovm_req_issue(&part->req);
+		viovm_issue(&part->req);
 		return 0;
 	}
-	iovm_req_unroute(&part->req);
+	viovm_unroute(&part->req);
 	if (err == -ENOMEM || err == -EAGAIN) {
 		viovm_blk_wait(part);
 		viovm_blk_wake_in(rq->queue, 10 * NSEC_PER_MSEC);
@@ -399,7 +406,8 @@ fail:
  * @rq: parsed; continues where it stopped
  *
  * Worker, vq->mutex held.
- * Return: 0 all parts are made; -EAGAIN call again later (the worker will be woken); -EINTR the owner is dying.
+ * Return: 0 all parts are made; -EAGAIN call again later (the worker will be woken); -EINTR the
+ * owner is dying.
  */
 int viovm_blk_rq_go(struct viovm_blk_rq *rq)
 {

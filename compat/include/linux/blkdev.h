@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Opening a block device from the kernel: a block_device with a mode before 6.5, a file from 6.9 on (f3a608827d1f,
- * "bdev: open block device as files"). Being told of its end: blk_holder_ops from 6.5 on (0718afd47f70, "block: introduce
- * holder ops"); before, only I/O errors tell.
+ * Opening a block device from the kernel: a block_device with a mode before 6.5, a file from 6.9
+ * on (f3a608827d1f, "bdev: open block device as files"). Being told of its end: blk_holder_ops
+ * from 6.5 on (0718afd47f70, "block: introduce holder ops"); before, only I/O errors tell.
  */
 #ifndef _COMPAT_LINUX_BLKDEV_H
 #define _COMPAT_LINUX_BLKDEV_H

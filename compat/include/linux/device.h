@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* device_type.devnode takes a const device from 6.3 on (a9b12f8b4bd8, "driver core: make struct device_type.devnode() take a const *") */
+/*
+ * device_type.devnode takes a const device from 6.3 on (a9b12f8b4bd8, "driver core: make struct
+ * device_type.devnode() take a const *")
+ */
 #ifndef _COMPAT_LINUX_DEVICE_H
 #define _COMPAT_LINUX_DEVICE_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* hrtimer_setup() came with 6.13 (908a1d775422, "hrtimers: Introduce hrtimer_setup() to replace hrtimer_init()") */
+/*
+ * hrtimer_setup() came with 6.13 (908a1d775422, "hrtimers: Introduce hrtimer_setup() to replace
+ * hrtimer_init()")
+ */
 #ifndef _COMPAT_LINUX_HRTIMER_H
 #define _COMPAT_LINUX_HRTIMER_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * vhost_task came with 6.4 (e297cd54b3f8, "vhost_task: Allow vhost layer to use copy_process") and got its present form in
- * 6.10. Before it: a kernel thread that borrows the owner's address space and joins its cgroups.
+ * vhost_task came with 6.4 (e297cd54b3f8, "vhost_task: Allow vhost layer to use copy_process")
+ * and got its present form in 6.10. Before it: a kernel thread that borrows the owner's address
+ * space and joins its cgroups.
  */
 #ifndef _COMPAT_LINUX_SCHED_VHOST_TASK_H
 #define _COMPAT_LINUX_SCHED_VHOST_TASK_H
