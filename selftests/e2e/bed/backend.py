@@ -93,7 +93,9 @@ def stage(rundir, kernel):
     programs = os.path.join(rundir, "bin")
     os.makedirs(programs)
     for name in ("iovmctl", "iovm-vhost-user"):
-        path = os.path.join(BUILD, "userland", name, name)
+        path = os.path.join(BUILD, "userland", name)
+        if os.path.isdir(path):
+            path = os.path.join(path, name)
         if not os.path.exists(path):
             raise BedError(f"{path} is missing: make userland")
         shutil.copy2(path, programs)

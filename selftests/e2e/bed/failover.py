@@ -14,7 +14,7 @@ import time
 from . import backend, host, image, storage
 from .guest import HARMLESS, TROUBLE, Guest
 from .load import DATA, DEPTHS, OUT, Load
-from .util import BUILD, BedError, run, say
+from .util import BUILD, TOP, BedError, run, say
 
 
 class Options:
@@ -31,15 +31,16 @@ class Options:
         self.queues = 1
         self.max_pause_ms = 30000
         self.keep = False
+        self.build = True
         self.rundir = os.path.join(BUILD, "demo")
         self.__dict__.update(kw)
 
 
 def build(options):
     """Bring what is under test up to date."""
-    if options.backend == "iovm":
+    if options.backend == "iovm" and options.build:
         say("building modules and user land")
-        run("make", "-C", image.SELF + "/../..", f"KDIR={options.kernel}", "modules", "userland", timeout=1200)
+        run("make", "-C", TOP, f"KDIR={options.kernel}", "modules", "userland", timeout=1200)
 
 
 class Run:

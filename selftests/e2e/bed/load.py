@@ -75,7 +75,7 @@ class Load:
     def start(self):
         job = JOB.format(data=DATA, size=self.size, seed=self.seed, out=OUT, **DEPTHS)
         self.guest.agent.call(f"""
-            mkdir -p {OUT} && cd {OUT} && cat >job.fio <<'END' || exit 1\n{job}END
+            rm -rf {OUT} && mkdir -p {OUT} && cd {OUT} && cat >job.fio <<'END' || exit 1\n{job}END
             (fio --output-format=json --output=fio.json --section=layout-small --section=layout-large job.fio >fio.txt 2>&1 && : >laid-out &&
              {{ fio --output-format=json --output=fio.json --section=small --section=large job.fio >>fio.txt 2>&1 & echo $! >fio.pid
               wait $!; echo $? >fio.status; }}) &
