@@ -2,9 +2,9 @@
 /*
  * Paths as the operator sees them: add, connect, remove; fail, probe, fence.
  *
- * A path goes in these steps: marked as leaving (nothing new is routed there) - what is in flight ends - what was
- * acknowledged is made stable - taken out of the list, under dev->lock and only if still nothing is in flight - a grace
- * period - the path type's part - memory.
+ * A path goes in these steps: marked as leaving (nothing new is routed there) - what is in flight
+ * ends - what was acknowledged is made stable - taken out of the list, under dev->lock and only if
+ * still nothing is in flight - a grace period - the path type's part - memory.
  */
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -39,13 +39,14 @@ static struct iovm_path *iovm_path_get(const char *devname, const char *name, ch
 	struct iovm_dev *dev;
 
 	if (!devname[0] || !iovm_name_valid(name))
-		return ERR_PTR(iovm_msg(msg, devname[0] ? "not a path name" : "no device is named") ?: -EINVAL);
+		return ERR_PTR(iovm_refuse(-EINVAL, msg,
+					   devname[0] ? "not a path name" : "no device is named"));
 	dev = iovm_dev_find(devname, 0, msg);
 	if (IS_ERR(dev))
 		return ERR_CAST(dev);
 	path = iovm_path_find(dev, name, 0);
 	if (!path) {
-		iovm_msg(msg, "device %s has no path %s", dev->name, name);
+		iovm_refuse(-ENOENT, msg, "device %s has no path %s", dev->name, name);
 		iovm_dev_release(dev);
 		return ERR_PTR(-ENOENT);
 	}
@@ -57,21 +58,20 @@ static int iovm_path_check(struct iovm_path_add *arg)
 	bool nbd = arg->type == IOVM_PATH_NBD;
 
 	if (!iovm_name_valid(arg->name))
-		return iovm_msg(arg->msg, "a name has 1 to %u of A-Z a-z 0-9 . _ - and starts with neither . nor -",
-				IOVM_NAME_MAX - 1) ?: -EINVAL;
+		return iovm_refuse_name(arg->msg);
 	if (!memchr(arg->addr, 0, sizeof(arg->addr)))
-		return iovm_msg(arg->msg, "the address is too long") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "the address is too long");
 	if (arg->flags & ~IOVM_PATH_F_ALL)
-		return iovm_msg(arg->msg, "unknown flag") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if (arg->flags == IOVM_PATH_F_ALL)
-		return iovm_msg(arg->msg, "a cache cannot both survive and die") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
 	if (arg->fence > IOVM_FENCE_NONE)
-		return iovm_msg(arg->msg, "unknown fence") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (nbd && arg->fence == IOVM_FENCE_LOCAL_ERROR)
-		return iovm_msg(arg->msg, "a lost connection does not end what was sent: an nbd path has no local-error fence")
-			?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "a lost connection does not end what was sent: no local-error");
 	if (arg->heartbeat_ms > IOVM_MS_MAX || arg->dead_ms > IOVM_MS_MAX)
-		return iovm_msg(arg->msg, "heartbeat and time-out are at most an hour") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "heartbeat and time-out are at most an hour");
 
 	if (!arg->flags)
 		arg->flags = nbd ? IOVM_PATH_F_CACHE_DIES : IOVM_PATH_F_CACHE_SURVIVES;
@@ -124,18 +124,23 @@ static void iovm_path_free(struct iovm_path *path)
 	kfree(path);
 }
 
-static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *ops, struct iovm_path_add *arg)
+static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *ops,
+			    struct iovm_path_add *arg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path;
 	int ret;
 
+	iovm_todo_init(&todo);
 	if (ops->class != dev->class->id)
-		return iovm_msg(arg->msg, "a %s path does not fit a device of class %s", ops->name, dev->class->name) ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "a %s path does not fit a device of class %s",
+				   ops->name, dev->class->name);
 	if (iovm_path_find(dev, arg->name, 0))
-		return iovm_msg(arg->msg, "device %s has a path %s already", dev->name, arg->name) ?: -EEXIST;
+		return iovm_refuse(-EEXIST, arg->msg, "device %s has a path %s already", dev->name,
+				   arg->name);
 	if (dev->nr_paths >= IOVM_MAX_PATHS)
-		return iovm_msg(arg->msg, "device %s has %u paths already", dev->name, IOVM_MAX_PATHS) ?: -ENOSPC;
+		return iovm_refuse(-ENOSPC, arg->msg, "device %s has %u paths already", dev->name,
+				   IOVM_MAX_PATHS);
 	path = iovm_path_alloc(dev, ops, arg);
 	if (!path)
 		return -ENOMEM;
@@ -170,10 +175,11 @@ int iovm_path_add(struct iovm_path_add *arg)
 	if (err)
 		return err;
 	if (!arg->dev[0])
-		return iovm_msg(arg->msg, "no device is named") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "no device is named");
 	ops = iovm_path_type_get(arg->type);
 	if (!ops)
-		return iovm_msg(arg->msg, "no module for path type %u is loaded", arg->type) ?: -ENODEV;
+		return iovm_refuse(-ENODEV, arg->msg, "no module for path type %u is loaded",
+				   arg->type);
 	dev = iovm_dev_find(arg->dev, 0, arg->msg);
 	if (IS_ERR(dev)) {
 		err = PTR_ERR(dev);
@@ -188,20 +194,22 @@ int iovm_path_add(struct iovm_path_add *arg)
 
 int iovm_path_connect(struct iovm_path_connect *arg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path;
 	struct iovm_dev *dev;
 	int err;
 
+	iovm_todo_init(&todo);
 	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS)
-		return iovm_msg(arg->msg, "between 1 and %u sockets", IOVM_MAX_SOCKETS) ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "between 1 and %u sockets", IOVM_MAX_SOCKETS);
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
 	dev = path->dev;
 
 	if (!path->ops->connect) {
-		err = iovm_msg(arg->msg, "a %s path is not connected to", path->ops->name) ?: -EOPNOTSUPP;
+		err = iovm_refuse(-EOPNOTSUPP, arg->msg, "a %s path is not connected to",
+				  path->ops->name);
 		goto out;
 	}
 	spin_lock_irq(&dev->lock);
@@ -215,7 +223,8 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 	spin_unlock_irq(&dev->lock);
 	if (err) {
-		iovm_msg(arg->msg, "path %s is neither connecting nor failed, or leaves", path->name);
+		iovm_refuse(err, arg->msg, "path %s is neither connecting nor failed, or leaves",
+			    path->name);
 		goto out;
 	}
 
@@ -231,7 +240,7 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 			queue_work(iovm_wq, &path->fail_work);
 		else
 			iovm_path_error(path, err, &todo);
-		iovm_msg(arg->msg, "the connection broke at once");
+		iovm_refuse(err, arg->msg, "the connection broke at once");
 	} else if (!err) {
 		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
 	}
@@ -243,9 +252,9 @@ out:
 }
 
 /*
- * The end of a path that is in state removed, out of the list, and has nothing in flight. dev->mutex is held, dev->lock
- * is not. Nobody can find it any more: the RCU readers that still might are waited for; the path type's own contexts end in
- * ops->remove().
+ * The end of a path that is in state removed, out of the list, and has nothing in flight.
+ * dev->mutex is held, dev->lock is not. Nobody can find it any more: the RCU readers that still
+ * might are waited for; the path type's own contexts end in ops->remove().
  */
 void iovm_path_destroy(struct iovm_path *path)
 {
@@ -259,18 +268,27 @@ void iovm_path_destroy(struct iovm_path *path)
 	module_put(ops->owner);
 }
 
+static int iovm_refuse_waiting(struct iovm_path *path, u32 n, char *msg)
+{
+	return iovm_refuse(-EBUSY, msg,
+			   "%u writes wait for the fence of path %s: confirm it, or use force",
+			   n, path->name);
+}
+
 /*
  * The drained path's last steps, up to state removed. dev->mutex is held.
  * Return: 0, or -EAGAIN when something came in between and has to be waited for, or why it stays.
  */
 static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
 	int err = 0;
 
+	iovm_todo_init(&todo);
 	flush_work(&path->fail_work);
-	if (!force && path->state == IOVM_PATH_DRAINING && READ_ONCE(path->unflushed) && path->ops->flush) {
+	if (!force && path->state == IOVM_PATH_DRAINING && READ_ONCE(path->unflushed) &&
+	    path->ops->flush) {
 		WRITE_ONCE(path->unflushed, false);
 		err = path->ops->flush(path);
 		if (err) {
@@ -279,8 +297,9 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 			iovm_path_error(path, err, &todo);
 			spin_unlock_irq(&dev->lock);
 			iovm_todo_run(dev, &todo);
-			return iovm_msg(msg, "what path %s has acknowledged could not be made stable (error %d); it is failed now",
-					path->name, err) ?: -EIO;
+			return iovm_refuse(-EIO, msg,
+					   "the flush of path %s failed (error %d), and so it has",
+					   path->name, err);
 		}
 	}
 
@@ -289,10 +308,12 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 		/* what is bound to it is routed under dev->lock */
 		err = -EAGAIN;
 	} else if (!force && path->nr_held + path->nr_bound) {
-		err = iovm_msg(msg, "%u writes wait for the fence of path %s; confirm it, or remove by force to fail them",
-			       path->nr_held + path->nr_bound, path->name) ?: -EBUSY;
+		err = iovm_refuse_waiting(path, path->nr_held + path->nr_bound, msg);
 	} else {
-		/* by force: to the guest as errors, never issued elsewhere; those the class has, in iovm_req_route() */
+		/*
+		 * by force: to the guest as errors, never issued elsewhere; those the class has,
+		 * in iovm_req_route()
+		 */
 		iovm_held_fail(dev, path, &todo);
 		iovm_path_set_state(path, IOVM_PATH_REMOVED, 0, &todo);
 		todo.wake = true;
@@ -305,20 +326,21 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 int iovm_path_remove(struct iovm_path_remove *arg)
 {
 	bool force = arg->flags & IOVM_PATH_REMOVE_F_FORCE;
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path;
 	struct iovm_dev *dev;
 	u32 waiting = 0;
 	int err;
 
+	iovm_todo_init(&todo);
 	if (arg->flags & ~IOVM_PATH_REMOVE_F_FORCE)
-		return iovm_msg(arg->msg, "unknown flag") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
 	dev = path->dev;
 	if (path->removing) {
-		err = iovm_msg(arg->msg, "path %s is just being removed", path->name) ?: -EBUSY;
+		err = iovm_refuse(-EBUSY, arg->msg, "path %s is just being removed", path->name);
 		goto out;
 	}
 
@@ -334,19 +356,22 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
 	if (waiting) {
-		err = iovm_msg(arg->msg, "%u writes wait for the fence of path %s; confirm it, or remove by force to fail them",
-			       waiting, path->name) ?: -EBUSY;
+		err = iovm_refuse_waiting(path, waiting, arg->msg);
 		goto out;
 	}
 
 	path->removing = true;
 	do {
-		/* not under the mutex: what it waits for must be visible; ->removing keeps the path */
+		/*
+		 * not under the mutex: what it waits for must be visible; ->removing keeps the
+		 * path
+		 */
 		mutex_unlock(&dev->mutex);
 		err = iovm_dev_drain(dev, path);
 		mutex_lock(&dev->mutex);
 		if (err) {
-			iovm_msg(arg->msg, "interrupted; path %s stays as it is and takes nothing new", path->name);
+			iovm_refuse(err, arg->msg, "interrupted; path %s takes nothing new",
+				    path->name);
 			break;
 		}
 		err = iovm_path_take_out(path, force, arg->msg);
@@ -362,15 +387,16 @@ out:
 }
 
 /*
- * Does a failed path serve again? dev->mutex is held and dropped for the probe itself, which may take as long as the device
- * likes; a removal of the path waits for it.
+ * Does a failed path serve again? dev->mutex is held and dropped for the probe itself, which may
+ * take as long as the device likes; a removal of the path waits for it.
  */
 static int iovm_path_probe(struct iovm_path *path, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
 	int err = 0;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
 	if (dev->probing || path->removing || path->in_connect || path->state != IOVM_PATH_FAILED)
 		err = -EBUSY;
@@ -378,7 +404,8 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 		WRITE_ONCE(dev->probing, path);
 	spin_unlock_irq(&dev->lock);
 	if (err)
-		return iovm_msg(msg, "path %s is not failed, or is just being probed", path->name) ?: err;
+		return iovm_refuse(err, msg, "path %s is not failed, or is just being probed",
+				   path->name);
 
 	mutex_unlock(&dev->mutex);
 	flush_work(&path->fail_work);
@@ -394,13 +421,14 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	wake_up(&dev->wait);
 	mutex_lock(&dev->mutex);
 	if (err)
-		iovm_msg(msg, "it does not answer as it should (error %d)", err);
+		iovm_refuse(err, msg, "it does not answer as it should (error %d)", err);
 	return err;
 }
 
 static bool iovm_path_wants_probe(struct iovm_path *path)
 {
-	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand && !path->removing;
+	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand &&
+	       !path->removing;
 }
 
 void iovm_probe_work(struct work_struct *work)
@@ -427,14 +455,18 @@ void iovm_probe_work(struct work_struct *work)
 /* The operator states that nothing issued on this path before can land any more. */
 static int iovm_path_fenced(struct iovm_path *path, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
 	int err = 0;
 	u32 n;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
-	if (path->in_connect || (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING)) {
-		err = iovm_msg(msg, "path %s is in use: a fence is confirmed for a failed path", path->name) ?: -EBUSY;
+	if (path->in_connect ||
+	    (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING)) {
+		err = iovm_refuse(-EBUSY, msg,
+				  "path %s is in use: a fence is confirmed for a failed one",
+				  path->name);
 	} else {
 		path->fenced = true;
 		n = path->nr_bound;
@@ -449,11 +481,12 @@ static int iovm_path_fenced(struct iovm_path *path, char *msg)
 
 static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
 
+	iovm_todo_init(&todo);
 	if (path->removing)
-		return iovm_msg(msg, "path %s is just being removed", path->name) ?: -EBUSY;
+		return iovm_refuse(-EBUSY, msg, "path %s is just being removed", path->name);
 	spin_lock_irq(&dev->lock);
 	path->by_hand = true;
 	iovm_path_error(path, 0, &todo);
@@ -469,7 +502,7 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 	int err;
 
 	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCED)
-		return iovm_msg(arg->msg, "unknown operation %u", arg->op) ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
@@ -482,7 +515,9 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 		if (path->ops->probe)
 			err = iovm_path_probe(path, arg->msg);
 		else
-			err = iovm_msg(arg->msg, "a %s path comes back when it is connected", path->ops->name) ?: -EOPNOTSUPP;
+			err = iovm_refuse(-EOPNOTSUPP, arg->msg,
+					  "a %s path comes back when it is connected",
+					  path->ops->name);
 		break;
 	default:
 		err = iovm_path_fenced(path, arg->msg);

@@ -14,22 +14,31 @@
 #include "internal.h"
 
 /**
- * iovm_msg - say why
+ * iovm_refuse - say why not
+ * @err: negative errno
  * @msg: IOVM_MSG_MAX bytes, or NULL when nobody asks
  * @fmt: a sentence in plain ASCII
  *
- * Return: 0 always, so that "return iovm_msg(...) ?: -EINVAL;" says and returns why.
+ * Return: @err.
  */
-int iovm_msg(char *msg, const char *fmt, ...)
+int iovm_refuse(int err, char *msg, const char *fmt, ...)
 {
 	va_list args;
 
-	if (!msg)
-		return 0;
-	va_start(args, fmt);
-	vscnprintf(msg, IOVM_MSG_MAX, fmt, args);
-	va_end(args);
-	return 0;
+	if (msg) {
+		va_start(args, fmt);
+		vscnprintf(msg, IOVM_MSG_MAX, fmt, args);
+		va_end(args);
+	}
+	return err;
+}
+
+/* What a name of something new has to look like. */
+int iovm_refuse_name(char *msg)
+{
+	return iovm_refuse(-EINVAL, msg,
+			   "a name has 1 to %u of A-Z a-z 0-9 . _ - and starts with neither . nor -",
+			   IOVM_NAME_MAX - 1);
 }
 
 static int iovm_get_version(struct file *file, void *buf)
@@ -149,39 +158,59 @@ static int iovm_ioc_events_from(struct file *file, void *buf)
 /**
  * struct iovm_ioc - an ioctl
  * @cmd: IOVM_*
+ * @size: of its struct
  * @min: size of the struct in the first version of this ABI
- * @size: its size now
  * @msg: offset of its msg, 0 when it has none
  * @fn: does it; on return the struct is written back, whatever it returned
  */
 struct iovm_ioc {
 	unsigned int cmd;
-	u32 min;
 	u32 size;
+	u32 min;
 	u32 msg;
 	int (*fn)(struct file *file, void *buf);
 };
 
-#define IOC(_cmd, _type, _last, _fn) \
-	{ .cmd = _cmd, .min = offsetofend(struct _type, _last), .size = sizeof(struct _type), .fn = _fn }
-#define IOC_MSG(_cmd, _type, _fn) \
-	{ .cmd = _cmd, .min = offsetofend(struct _type, msg), .size = sizeof(struct _type), \
-	  .msg = offsetof(struct _type, msg), .fn = _fn }
-
 static const struct iovm_ioc iovm_iocs[] = {
-	IOC(IOVM_GET_VERSION, iovm_version, release, iovm_get_version),
-	IOC_MSG(IOVM_DEV_CREATE, iovm_dev_create, iovm_ioc_dev_create),
-	IOC_MSG(IOVM_DEV_DESTROY, iovm_dev_destroy, iovm_ioc_dev_destroy),
-	IOC(IOVM_DEV_GET, iovm_dev_info, mem_bytes, iovm_ioc_dev_get),
-	IOC_MSG(IOVM_DEV_CTL, iovm_dev_ctl, iovm_ioc_dev_ctl),
-	IOC(IOVM_DEV_STATS, iovm_dev_stats, pause_max_ns, iovm_ioc_dev_stats),
-	IOC_MSG(IOVM_PATH_ADD, iovm_path_add, iovm_ioc_path_add),
-	IOC_MSG(IOVM_PATH_REMOVE, iovm_path_remove, iovm_ioc_path_remove),
-	IOC(IOVM_PATH_GET, iovm_path_info, nbd_flags, iovm_ioc_path_get),
-	IOC_MSG(IOVM_PATH_CONNECT, iovm_path_connect, iovm_ioc_path_connect),
-	IOC_MSG(IOVM_PATH_CTL, iovm_path_ctl, iovm_ioc_path_ctl),
-	IOC(IOVM_PATH_STATS, iovm_path_stats, lat_ns, iovm_ioc_path_stats),
-	IOC(IOVM_EVENTS_FROM, iovm_events_from, newest, iovm_ioc_events_from),
+	{ IOVM_GET_VERSION, sizeof(struct iovm_version),
+	  offsetofend(struct iovm_version, release), 0,
+	  iovm_get_version },
+	{ IOVM_DEV_CREATE, sizeof(struct iovm_dev_create),
+	  offsetofend(struct iovm_dev_create, msg), offsetof(struct iovm_dev_create, msg),
+	  iovm_ioc_dev_create },
+	{ IOVM_DEV_DESTROY, sizeof(struct iovm_dev_destroy),
+	  offsetofend(struct iovm_dev_destroy, msg), offsetof(struct iovm_dev_destroy, msg),
+	  iovm_ioc_dev_destroy },
+	{ IOVM_DEV_GET, sizeof(struct iovm_dev_info),
+	  offsetofend(struct iovm_dev_info, mem_bytes), 0,
+	  iovm_ioc_dev_get },
+	{ IOVM_DEV_CTL, sizeof(struct iovm_dev_ctl),
+	  offsetofend(struct iovm_dev_ctl, msg), offsetof(struct iovm_dev_ctl, msg),
+	  iovm_ioc_dev_ctl },
+	{ IOVM_DEV_STATS, sizeof(struct iovm_dev_stats),
+	  offsetofend(struct iovm_dev_stats, pause_max_ns), 0,
+	  iovm_ioc_dev_stats },
+	{ IOVM_PATH_ADD, sizeof(struct iovm_path_add),
+	  offsetofend(struct iovm_path_add, msg), offsetof(struct iovm_path_add, msg),
+	  iovm_ioc_path_add },
+	{ IOVM_PATH_REMOVE, sizeof(struct iovm_path_remove),
+	  offsetofend(struct iovm_path_remove, msg), offsetof(struct iovm_path_remove, msg),
+	  iovm_ioc_path_remove },
+	{ IOVM_PATH_GET, sizeof(struct iovm_path_info),
+	  offsetofend(struct iovm_path_info, nbd_flags), 0,
+	  iovm_ioc_path_get },
+	{ IOVM_PATH_CONNECT, sizeof(struct iovm_path_connect),
+	  offsetofend(struct iovm_path_connect, msg), offsetof(struct iovm_path_connect, msg),
+	  iovm_ioc_path_connect },
+	{ IOVM_PATH_CTL, sizeof(struct iovm_path_ctl),
+	  offsetofend(struct iovm_path_ctl, msg), offsetof(struct iovm_path_ctl, msg),
+	  iovm_ioc_path_ctl },
+	{ IOVM_PATH_STATS, sizeof(struct iovm_path_stats),
+	  offsetofend(struct iovm_path_stats, lat_ns), 0,
+	  iovm_ioc_path_stats },
+	{ IOVM_EVENTS_FROM, sizeof(struct iovm_events_from),
+	  offsetofend(struct iovm_events_from, newest), 0,
+	  iovm_ioc_events_from },
 };
 
 static int iovm_ioctl_run(struct file *file, const struct iovm_ioc *ioc, void __user *uarg)

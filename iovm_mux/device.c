@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Devices: the table of all, creation and the end, and what the operator does to a device as a whole.
+ * Devices: the table of all, creation and the end, and what the operator does to a device as a
+ * whole.
  *
- * Lifetime. The table holds one reference, every control operation another while it runs; some of these wait without
- * dev->mutex, so that a device that waits can be looked at. iovm_dev_destroy() sets ->dead under both locks: from then on
- * iovm_dev_find() does not find it, timers are not armed, waiters give up. Then timers are stopped, the paths go (which
- * waits until nothing on the data path touches them or the device), then the class's part, then the table's reference.
+ * Lifetime. The table holds one reference, every control operation another while it runs; some of
+ * these wait without dev->mutex, so that a device that waits can be looked at. iovm_dev_destroy()
+ * sets ->dead under both locks: from then on iovm_dev_find() does not find it, timers are not
+ * armed, waiters give up. Then timers are stopped, the paths go (which waits until nothing on the
+ * data path touches them or the device), then the class's part, then the table's reference.
  */
 #include <linux/module.h>
 #include <linux/slab.h>
@@ -38,7 +40,10 @@ void iovm_dev_release(struct iovm_dev *dev)
 	iovm_dev_put(dev);
 }
 
-/* The device called @name, or when that is empty the one with the lowest id from @id on; NULL when there is none. */
+/*
+ * The device called @name, or when that is empty the one with the lowest id from @id on; NULL when
+ * there is none.
+ */
 static struct iovm_dev *iovm_dev_lookup(const char *name, u32 id)
 {
 	struct iovm_dev *dev;
@@ -70,14 +75,15 @@ struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg)
 
 	if (name[0]) {
 		if (!iovm_name_valid(name))
-			return ERR_PTR(iovm_msg(msg, "not a device name") ?: -EINVAL);
+			return ERR_PTR(iovm_refuse(-EINVAL, msg, "not a device name"));
 		id = 0;
 	}
 	for (;;) {
 		dev = iovm_dev_lookup(name, id);
 		if (!dev)
-			return ERR_PTR((name[0] ? iovm_msg(msg, "there is no device %s", name) :
-						  iovm_msg(msg, "there is no further device")) ?: -ENOENT);
+			return ERR_PTR(iovm_refuse(-ENOENT, msg, "there is no %s%s",
+						   name[0] ? "device " : "further device",
+						   name));
 		if (mutex_lock_killable(&dev->mutex)) {
 			iovm_dev_put(dev);
 			return ERR_PTR(-EINTR);
@@ -89,7 +95,8 @@ struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg)
 	}
 }
 
-static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class, const struct iovm_dev_create *arg)
+static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
+				       const struct iovm_dev_create *arg)
 {
 	struct iovm_dev *dev = kzalloc(sizeof(*dev), GFP_KERNEL_ACCOUNT);
 
@@ -135,14 +142,15 @@ static int iovm_dev_insert(struct iovm_dev *dev, char *msg)
 	xa_for_each(&iovm_devs, i, other) {
 		if (!strcmp(other->name, dev->name)) {
 			mutex_unlock(&iovm_mux_mutex);
-			return iovm_msg(msg, "there is a device %s already", dev->name) ?: -EEXIST;
+			return iovm_refuse(-EEXIST, msg, "there is a device %s already", dev->name);
 		}
 	}
 	if (iovm_nr_devs >= IOVM_MAX_DEVS) {
 		mutex_unlock(&iovm_mux_mutex);
-		return iovm_msg(msg, "there are %u devices already", IOVM_MAX_DEVS) ?: -ENOSPC;
+		return iovm_refuse(-ENOSPC, msg, "there are %u devices already", IOVM_MAX_DEVS);
 	}
-	err = xa_alloc_cyclic(&iovm_devs, &dev->id, dev, XA_LIMIT(1, INT_MAX), &iovm_devs_next, GFP_KERNEL);
+	err = xa_alloc_cyclic(&iovm_devs, &dev->id, dev, XA_LIMIT(1, INT_MAX), &iovm_devs_next,
+			      GFP_KERNEL);
 	if (err >= 0) {
 		iovm_nr_devs++;
 		mutex_lock(&dev->mutex);
@@ -168,14 +176,14 @@ int iovm_dev_create(struct iovm_dev_create *arg)
 	int err;
 
 	if (!iovm_name_valid(arg->name))
-		return iovm_msg(arg->msg, "a name has 1 to %u of A-Z a-z 0-9 . _ - and starts with neither . nor -",
-				IOVM_NAME_MAX - 1) ?: -EINVAL;
+		return iovm_refuse_name(arg->msg);
 	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u || arg->pad)
-		return iovm_msg(arg->msg, "unknown flag or mode bit") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown flag or mode bit");
 
 	class = iovm_class_get(arg->class);
 	if (!class)
-		return iovm_msg(arg->msg, "no module for device class %u is loaded", arg->class) ?: -ENODEV;
+		return iovm_refuse(-ENODEV, arg->msg, "no module for device class %u is loaded",
+				   arg->class);
 	dev = iovm_dev_alloc(class, arg);
 	if (!dev) {
 		err = -ENOMEM;
@@ -209,9 +217,10 @@ out_class:
 /* Takes the paths of a dead device. The class has ended every request. */
 static void iovm_dev_remove_paths(struct iovm_dev *dev)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path, *next;
 
+	iovm_todo_init(&todo);
 	list_for_each_entry_safe(path, next, &dev->paths, node) {
 		/* the last requests were completed, perhaps not yet counted */
 		atomic_inc(&dev->drainers);
@@ -233,16 +242,17 @@ static void iovm_dev_remove_paths(struct iovm_dev *dev)
 
 int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	const struct iovm_class *class;
 	struct iovm_path *path;
 	struct iovm_dev *dev;
 	int err;
 
+	iovm_todo_init(&todo);
 	if (arg->flags & ~IOVM_DESTROY_F_FORCE)
-		return iovm_msg(arg->msg, "unknown flag") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if (!arg->name[0])
-		return iovm_msg(arg->msg, "no device is named") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "no device is named");
 	dev = iovm_dev_find(arg->name, 0, arg->msg);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
@@ -250,7 +260,8 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 
 	list_for_each_entry(path, &dev->paths, node) {
 		if (path->removing) {
-			err = iovm_msg(arg->msg, "its path %s is just being removed", path->name) ?: -EBUSY;
+			err = iovm_refuse(-EBUSY, arg->msg, "its path %s is just being removed",
+					  path->name);
 			goto out;
 		}
 	}
@@ -318,18 +329,23 @@ int iovm_dev_drain(struct iovm_dev *dev, struct iovm_path *path)
 	int err;
 
 	atomic_inc(&dev->drainers);
-	/* whoever still found the old route has counted his request, and whoever ends one sees drainers */
+	/*
+	 * whoever still found the old route has counted his request, and whoever ends one sees
+	 * drainers
+	 */
 	synchronize_rcu();
-	err = wait_event_killable(dev->wait, iovm_dev_idle(dev, path) || (!path && !READ_ONCE(dev->suspended)));
+	err = wait_event_killable(dev->wait, iovm_dev_idle(dev, path) ||
+				  (!path && !READ_ONCE(dev->suspended)));
 	atomic_dec(&dev->drainers);
 	return err ? -EINTR : 0;
 }
 
 static int iovm_dev_suspend(struct iovm_dev *dev, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	int err;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
 	WRITE_ONCE(dev->suspended, true);
 	WRITE_ONCE(dev->failing, false);
@@ -342,19 +358,20 @@ static int iovm_dev_suspend(struct iovm_dev *dev, char *msg)
 	err = iovm_dev_drain(dev, NULL);
 	mutex_lock(&dev->mutex);
 	if (err)
-		return iovm_msg(msg, "interrupted; the device stays suspended") ?: err;
+		return iovm_refuse(err, msg, "interrupted; the device stays suspended");
 	if (dev->dead)
-		return iovm_msg(msg, "the device was destroyed meanwhile") ?: -ENODEV;
+		return iovm_refuse(-ENODEV, msg, "the device was destroyed meanwhile");
 	if (!dev->suspended)
-		return iovm_msg(msg, "the device was resumed meanwhile") ?: -ECANCELED;
+		return iovm_refuse(-ECANCELED, msg, "the device was resumed meanwhile");
 	iovm_event_emit(dev, NULL, IOVM_EV_SUSPENDED, 0, 0, 0, 0);
 	return 0;
 }
 
 static void iovm_dev_resume(struct iovm_dev *dev)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
 	if (dev->suspended) {
 		WRITE_ONCE(dev->suspended, false);
@@ -371,16 +388,18 @@ static void iovm_dev_resume(struct iovm_dev *dev)
 /* To the path called @name, or when that is empty to the next one (@back: to the first). */
 static int iovm_dev_failover(struct iovm_dev *dev, const char *name, bool back, char *msg)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	enum iovm_path_state state[IOVM_MAX_PATHS];
 	struct iovm_path *paths[IOVM_MAX_PATHS];
 	struct iovm_path *path = NULL;
 	int n, cur, to;
 
+	iovm_todo_init(&todo);
 	if (name[0]) {
 		path = iovm_path_find(dev, name, 0);
 		if (!path)
-			return iovm_msg(msg, "device %s has no path %.*s", dev->name, IOVM_NAME_MAX, name) ?: -ENOENT;
+			return iovm_refuse(-ENOENT, msg, "device %s has no path %.*s", dev->name,
+					   IOVM_NAME_MAX, name);
 	}
 
 	spin_lock_irq(&dev->lock);
@@ -399,15 +418,17 @@ static int iovm_dev_failover(struct iovm_dev *dev, const char *name, bool back, 
 
 	if (path)
 		return 0;
-	return (name[0] ? iovm_msg(msg, "path %s is not live", name) :
-			  iovm_msg(msg, "no %slive path", back ? "" : "other ")) ?: -ENOLINK;
+	if (name[0])
+		return iovm_refuse(-ENOLINK, msg, "path %s is not live", name);
+	return iovm_refuse(-ENOLINK, msg, "there is no %slive path", back ? "" : "other ");
 }
 
 static void iovm_dev_fail_parked(struct iovm_dev *dev)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	u32 n;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
 	dev->fail_parked++;
 	n = iovm_held_fail(dev, NULL, &todo);
@@ -424,9 +445,10 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 	int err = 0;
 
 	if (!sectors)
-		return iovm_msg(msg, "the size cannot be 0") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, msg, "the size cannot be 0");
 	if (!dev->class->resize)
-		return iovm_msg(msg, "devices of class %s have no size", dev->class->name) ?: -EOPNOTSUPP;
+		return iovm_refuse(-EOPNOTSUPP, msg, "devices of class %s have no size",
+				   dev->class->name);
 	info = kzalloc(sizeof(*info), GFP_KERNEL);
 	if (!info)
 		return -ENOMEM;
@@ -436,7 +458,8 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 		if (info->state == IOVM_PATH_CONNECTING)
 			continue;
 		if (info->capacity < sectors) {
-			err = iovm_msg(msg, "path %s has %llu sectors only", path->name, info->capacity) ?: -EMEDIUMTYPE;
+			err = iovm_refuse(-EMEDIUMTYPE, msg, "path %s has %llu sectors only",
+					  path->name, info->capacity);
 			break;
 		}
 	}
@@ -450,8 +473,9 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 
 static void iovm_dev_set_no_path_timeout(struct iovm_dev *dev, u64 ms)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 
+	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
 	dev->no_path_timeout_ms = ms;
 	if (dev->failing) {
@@ -480,14 +504,15 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 	int err = 0;
 
 	if (!arg->op || arg->op > IOVM_DEV_SET_BPS)
-		return iovm_msg(arg->msg, "unknown operation %u", arg->op) ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
 	if (arg->op < IOVM_DEV_RESIZE && arg->value)
-		return iovm_msg(arg->msg, "this operation has no value") ?: -EINVAL;
-	if (arg->path[0] && (arg->op != IOVM_DEV_FAILOVER || !iovm_name_valid(arg->path)))
-		return iovm_msg(arg->msg, arg->op == IOVM_DEV_FAILOVER ? "not a path name" :
-				"this operation has no path") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "this operation has no value");
+	if (arg->path[0] && arg->op != IOVM_DEV_FAILOVER)
+		return iovm_refuse(-EINVAL, arg->msg, "this operation has no path");
+	if (arg->path[0] && !iovm_name_valid(arg->path))
+		return iovm_refuse(-EINVAL, arg->msg, "not a path name");
 	if (!arg->name[0])
-		return iovm_msg(arg->msg, "no device is named") ?: -EINVAL;
+		return iovm_refuse(-EINVAL, arg->msg, "no device is named");
 	dev = iovm_dev_find(arg->name, 0, arg->msg);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);

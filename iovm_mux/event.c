@@ -2,9 +2,9 @@
 /*
  * The event stream: one ring for all devices, and a position in it per open file.
  *
- * Events are made in any context, under device locks; readers copy one record at a time out of the ring under the
- * ring's lock, so that a reader never sees half a record and never holds up who makes events. Sequence numbers have
- * no gap; who falls behind is told how many records are gone.
+ * Events are made in any context, under device locks; readers copy one record at a time out of the
+ * ring under the ring's lock, so that a reader never sees half a record and never holds up who
+ * makes events. Sequence numbers have no gap; who falls behind is told how many records are gone.
  */
 #include <linux/fs.h>
 #include <linux/mm.h>
@@ -18,12 +18,11 @@
 #define IOVM_EVENTS	4096	/* a power of two */
 
 /*
- * @lock: innermost of all of the mux's locks; irqsave
  * @next: seq of the next event; READ_ONCE without the lock
  * @ring: event seq is at index seq % IOVM_EVENTS
  */
 static struct {
-	spinlock_t lock;
+	spinlock_t lock;		/* innermost of all of the mux's locks; irqsave */
 	u64 next;
 	struct iovm_event *ring;
 	wait_queue_head_t wait;
@@ -31,15 +30,16 @@ static struct {
 
 /**
  * struct iovm_reader - the position of one open file
- * @mutex: serialises read() and IOVM_EVENTS_FROM
+ * @mutex: serialises
  * @next: seq of the next event to read; @mutex, read without it by poll()
  */
 struct iovm_reader {
-	struct mutex mutex;
+	struct mutex mutex;	/* read() and IOVM_EVENTS_FROM */
 	u64 next;
 };
 
-void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state, u32 new_state,
+void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state,
+		     u32 new_state,
 		     int error, u64 value)
 {
 	struct iovm_event *ev;
@@ -110,7 +110,8 @@ static bool iovm_reader_ready(struct iovm_reader *reader)
 	return READ_ONCE(reader->next) < READ_ONCE(events.next);
 }
 
-ssize_t iovm_reader_read(struct iovm_reader *reader, struct file *file, char __user *buf, size_t len)
+ssize_t iovm_reader_read(struct iovm_reader *reader, struct file *file, char __user *buf,
+			 size_t len)
 {
 	struct iovm_event ev;
 	size_t done = 0;
@@ -144,7 +145,8 @@ again:
 	goto again;
 }
 
-__poll_t iovm_reader_poll(struct iovm_reader *reader, struct file *file, struct poll_table_struct *wait)
+__poll_t iovm_reader_poll(struct iovm_reader *reader, struct file *file,
+			  struct poll_table_struct *wait)
 {
 	poll_wait(file, &events.wait, wait);
 	return iovm_reader_ready(reader) ? EPOLLIN | EPOLLRDNORM : 0;

@@ -41,7 +41,13 @@ struct iovm_todo {
 	bool wake;
 };
 
-#define IOVM_TODO_INIT(name)	{ LIST_HEAD_INIT((name).requeue), LIST_HEAD_INIT((name).complete), -EIO, false }
+static inline void iovm_todo_init(struct iovm_todo *todo)
+{
+	INIT_LIST_HEAD(&todo->requeue);
+	INIT_LIST_HEAD(&todo->complete);
+	todo->error = -EIO;
+	todo->wake = false;
+}
 
 extern struct workqueue_struct *iovm_wq;
 
@@ -53,7 +59,8 @@ void iovm_types_mask(u64 *classes, u64 *path_types);
 /* control.c */
 int iovm_control_init(void);
 void iovm_control_exit(void);
-__printf(2, 3) int iovm_msg(char *msg, const char *fmt, ...);
+__printf(3, 4) int iovm_refuse(int err, char *msg, const char *fmt, ...);
+int iovm_refuse_name(char *msg);
 
 /* device.c */
 struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg);
@@ -74,10 +81,12 @@ void iovm_path_destroy(struct iovm_path *path);
 void iovm_probe_work(struct work_struct *work);
 
 /* path.c; all but the works under dev->lock */
-bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error, struct iovm_todo *todo);
+bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error,
+			 struct iovm_todo *todo);
 void iovm_path_error(struct iovm_path *path, int error, struct iovm_todo *todo);
 void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo);
-void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin, struct iovm_todo *todo);
+void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin,
+		       struct iovm_todo *todo);
 int iovm_path_states(struct iovm_dev *dev, enum iovm_path_state *state, struct iovm_path **paths,
 		     const struct iovm_path *cur, int *cur_index);
 void iovm_no_path_arm(struct iovm_dev *dev);
@@ -108,8 +117,10 @@ int iovm_events_init(void);
 void iovm_events_exit(void);
 struct iovm_reader *iovm_reader_new(void);
 void iovm_reader_free(struct iovm_reader *reader);
-ssize_t iovm_reader_read(struct iovm_reader *reader, struct file *file, char __user *buf, size_t len);
-__poll_t iovm_reader_poll(struct iovm_reader *reader, struct file *file, struct poll_table_struct *wait);
+ssize_t iovm_reader_read(struct iovm_reader *reader, struct file *file, char __user *buf,
+			 size_t len);
+__poll_t iovm_reader_poll(struct iovm_reader *reader, struct file *file,
+			  struct poll_table_struct *wait);
 int iovm_reader_from(struct iovm_reader *reader, struct iovm_events_from *arg);
 
 /* stats.c; dev->mutex or dev->lock, which keep the paths */

@@ -81,7 +81,8 @@ const struct iovm_path_ops *iovm_path_type_get(u32 type)
 	const struct iovm_path_ops *ops = NULL;
 
 	mutex_lock(&iovm_types_mutex);
-	if (type < IOVM_TYPES && iovm_path_types[type] && try_module_get(iovm_path_types[type]->owner))
+	if (type < IOVM_TYPES && iovm_path_types[type] &&
+	    try_module_get(iovm_path_types[type]->owner))
 		ops = iovm_path_types[type];
 	mutex_unlock(&iovm_types_mutex);
 	return ops;
@@ -107,7 +108,10 @@ static int __init iovm_mux_init(void)
 {
 	int err;
 
-	/* fail_work must get a worker while memory is short: what it ends may be what memory waits for */
+	/*
+	 * fail_work must get a worker while memory is short: what it ends may be what memory waits
+	 * for
+	 */
 	iovm_wq = alloc_workqueue("iovm", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI, 0);
 	if (!iovm_wq)
 		return -ENOMEM;
@@ -129,7 +133,9 @@ out_wq:
 static void __exit iovm_mux_exit(void)
 {
 	iovm_control_exit();
-	/* every device held a reference of its class's module, and that one uses us: there is none */
+	/*
+	 * every device held a reference of its class's module, and that one uses us: there is none
+	 */
 	iovm_devices_exit();
 	destroy_workqueue(iovm_wq);
 	iovm_events_exit();

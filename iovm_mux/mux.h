@@ -2,9 +2,10 @@
 /*
  * The inside of the multiplexer, as device classes and path types see it.
  *
- * A class (block, net) owns front ends: it makes the node when a device is created, turns what a guest asks
- * into requests and gives each to a path. A path type (bdev, nbd) owns back ends: it serves requests. The mux is
- * between: which path takes a request, what an error means, when a request comes back.
+ * A class (block, net) owns front ends: it makes the node when a device is created, turns what a
+ * guest asks into requests and gives each to a path. A path type (bdev, nbd) owns back ends: it
+ * serves requests. The mux is between: which path takes a request, what an error means, when a
+ * request comes back.
  *
  *	front end (worker)                mux                          back end
  *	iovm_req_init(req, ...)
@@ -13,20 +14,23 @@
  *	iovm_req_issue(req)  ----------> counts, stamps -------------> ops->submit(path, req)
  *	                                 iovm_req_done(req, res, err) <-- any context
  *	class->complete(req, 0/err) <--- success or request error
- *	class->requeue(req)  <---------- path error: drop the mapping, call iovm_req_route() again from the worker
+ *	class->requeue(req)  <---------- path error: drop the mapping, iovm_req_route() again
  *	class->route_changed(dev) <----- wake every queue: routes again what waits
  *
- * A request whose route says "wait" (-EAGAIN) stays with the front end, unfetched in the ring or on the queue's
- * requeue list, until route_changed(). One that the front end throws away although requeue() gave it back goes through
- * iovm_req_drop(); those that the mux itself keeps are called back by iovm_dev_cancel().
+ * A request whose route says "wait" (-EAGAIN) stays with the front end, unfetched in the ring or
+ * on the queue's requeue list, until route_changed(). One that the front end throws away although
+ * requeue() gave it back goes through iovm_req_drop(); those that the mux itself keeps are called
+ * back by iovm_dev_cancel().
  *
- * A path lives at least until everything routed to it has ended: routing counts in path->pcpu->issued, ending in ->ended,
- * and who takes a path out waits for the sums to be equal. There is no other reference count on the data path. The end is
- * counted last of all, after the class's callback, so that a path with something in flight also keeps device and class.
+ * A path lives at least until everything routed to it has ended: routing counts in
+ * path->pcpu->issued, ending in ->ended, and who takes a path out waits for the sums to be equal.
+ * There is no other reference count on the data path. The end is counted last of all, after the
+ * class's callback, so that a path with something in flight also keeps device and class.
  *
- * Locks, outermost first: iovm_mux_mutex (the table of devices; sleeping), iovm_dev.mutex (control operations on
- * one device; sleeping), iovm_dev.lock (spinlock, irqsave: path states, the route, held requests). Class callbacks
- * complete(), requeue() and route_changed() are called with none of them held.
+ * Locks, outermost first: iovm_mux_mutex (the table of devices; sleeping), iovm_dev.mutex (control
+ * operations on one device; sleeping), iovm_dev.lock (spinlock, irqsave: path states, the route,
+ * held requests). Class callbacks complete(), requeue() and route_changed() are called with none
+ * of them held.
  */
 #ifndef _IOVM_MUX_H
 #define _IOVM_MUX_H
@@ -55,7 +59,7 @@ struct iovm_req;
 #define IOVM_REQ_NOUNMAP	BIT(1)	/* WRITE_ZEROES: keep the space allocated */
 /* set by the mux */
 #define IOVM_REQ_REQUEUED	BIT(4)	/* came back from a path at least once */
-#define IOVM_REQ_BOUND		BIT(5)	/* may only be issued to bound_id: a write without fence, or the rest of a flush */
+#define IOVM_REQ_BOUND		BIT(5)	/* for bound_id only: write without fence, rest of flush */
 #define IOVM_REQ_COUNTED	BIT(6)	/* waits, and is in dev->nr_requeued */
 #define IOVM_REQ_STAMPED	BIT(7)	/* waits since dev->fail_parked was req->fail_parked */
 
@@ -96,7 +100,8 @@ struct iovm_req {
 };
 
 /* Makes a request of what was fetched from a ring. Any context. */
-static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 op, u8 flags, u64 offset, u32 len)
+static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 op, u8 flags,
+				 u64 offset, u32 len)
 {
 	*req = (struct iovm_req) {
 		.node = LIST_HEAD_INIT(req->node),
@@ -114,22 +119,28 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  * @type: IOVM_PATH_*
  * @class: IOVM_CLASS_* it serves
  * @owner: module
- * @add: process context, dev->mutex held. Checks that the path fits the device (fills msg and returns a
- *	negative errno if not), sets path->priv and the limits. Leaves the path connecting; the mux makes it live when it
- *	returns IOVM_ADD_LIVE (1), keeps it connecting on 0
- * @connect: process context, dev->mutex held, state connecting or failed; the mux makes the path live when it returns 0,
- *	unless iovm_path_fail() was called meanwhile. May be NULL
- * @probe: process context, no lock held (it may hang with the device), state failed: does one small I/O, 0 when the path
- *	serves again. Never concurrently with itself, fail, connect or remove. May be NULL
- * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what was acknowledged, before the
- *	path goes. Only called for paths that hold unflushed writes. May be NULL
- * @submit: front-end worker (may sleep; no spinlock held). Must end every request with iovm_req_done(), perhaps before returning
- * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make what is in
- *	flight end soon (shut sockets down). Called once per transition to failed (and once more when a connect succeeded that
- *	iovm_path_fail() overtook), never concurrently with itself or with connect/remove. May be NULL
- * @remove: process context, dev->mutex held: no request is in flight and none will come; free priv, and on return nothing
- *	of the type's may call iovm_path_fail() or iovm_path_suspect() for this path. fail() has run if the path had failed. Not called
- *	when add() returned an error
+ * @add: process context, dev->mutex held. Checks that the path fits the device (fills msg and
+ *	returns a negative errno if not), sets path->priv and the limits. Leaves the path
+ *	connecting; the mux makes it live when it returns IOVM_ADD_LIVE (1), keeps it connecting on
+ *	0
+ * @connect: process context, dev->mutex held, state connecting or failed; the mux makes the path
+ *	live when it returns 0, unless iovm_path_fail() was called meanwhile. May be NULL
+ * @probe: process context, no lock held (it may hang with the device), state failed: does one
+ *	small I/O, 0 when the path serves again. Never concurrently with itself, fail, connect or
+ *	remove. May be NULL
+ * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what
+ *	was acknowledged, before the path goes. Only called for paths that hold unflushed writes.
+ *	May be NULL
+ * @submit: front-end worker (may sleep; no spinlock held). Must end every request with
+ *	iovm_req_done(), perhaps before returning
+ * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make
+ *	what is in flight end soon (shut sockets down). Called once per transition to failed (and
+ *	once more when a connect succeeded that iovm_path_fail() overtook), never concurrently with
+ *	itself or with connect/remove. May be NULL
+ * @remove: process context, dev->mutex held: no request is in flight and none will come; free
+ *	priv, and on return nothing of the type's may call iovm_path_fail() or iovm_path_suspect()
+ *	for this path. fail() has run if the path had failed. Not called when add() returned an
+ *	error
  * @info: fill the type's part of @info. Process context, dev->mutex held
  * @stats: likewise. May be NULL
  */
@@ -151,7 +162,10 @@ struct iovm_path_ops {
 
 #define IOVM_ADD_LIVE	1
 
-/* Per-cpu part of a path's statistics; summed in IOVM_PATH_STATS. inflight = sum(issued) - sum(ended). */
+/*
+ * Per-cpu part of a path's statistics; summed in IOVM_PATH_STATS. inflight = sum(issued) -
+ * sum(ended).
+ */
 struct iovm_path_pcpu {
 	u64 issued[IOVM_OP_MAX];	/* counted when routed */
 	u64 done[IOVM_OP_MAX];
@@ -172,7 +186,8 @@ struct iovm_path_pcpu {
  * @state_ns: ktime_get_ns() when it was entered; dev->lock
  * @live_ns: ktime_get_ns() when it became live from a state that was not usable; dev->lock
  * @last_error: negative errno; dev->lock
- * @generation: dev->lock; incremented each time the path becomes live from a state that was not usable
+ * @generation: dev->lock; incremented each time the path becomes live from a state that was not
+ *	usable
  * @held: writes that wait for a fence; dev->lock
  * @nr_held: dev->lock
  * @nr_bound: writes that the class has back and that may only go here again; dev->lock
@@ -180,16 +195,19 @@ struct iovm_path_pcpu {
  * @fenced: the operator confirmed the fence since it was last live; dev->lock
  * @by_hand: failed by the operator: not probed until told so; dev->lock
  * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex
- * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error; dev->lock
+ * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
+ *	dev->lock
  * @connect_error: dev->lock
- * @unflushed: holds writes acknowledged since its last successful FLUSH; set without a lock, see iovm_req_done()
+ * @unflushed: holds writes acknowledged since its last successful FLUSH; set without a lock, see
+ *	iovm_req_done()
  * @fail_work: calls ops->fail
  * @priv: ops's
  * @capacity: sectors, set by ops; dev->mutex
  * @block_size: bytes, set by ops; dev->mutex
- * @align_mask: memory address and length of every data segment must be clear of these bits, else the
- *	front end bounces; set by ops before the path is live
- * @virt_boundary: segments may not leave a gap across these address bits, else the front end bounces; likewise
+ * @align_mask: memory address and length of every data segment must be clear of these bits, else
+ *	the front end bounces; set by ops before the path is live
+ * @virt_boundary: segments may not leave a gap across these address bits, else the front end
+ *	bounces; likewise
  * @pcpu: statistics, and what is in flight
  */
 struct iovm_path {
@@ -233,18 +251,21 @@ struct iovm_path {
  * @id: IOVM_CLASS_*
  * @name: for people
  * @owner: module
- * @create: process context, dev->mutex held: check arg's class part, make the node, set dev->fe. Fills msg on error
- * @destroy_prepare: process context, dev->mutex held: -EBUSY when a front end is open and !force; else no new
- *	front end can open, the open one (force) is stopped and its file answers ENODEV. After success no request of this device
- *	is in flight or will be made
- * @destroy: process context: remove the node, free dev->fe (the last close may free it later, it holds a reference)
+ * @create: process context, dev->mutex held: check arg's class part, make the node, set dev->fe.
+ *	Fills msg on error
+ * @destroy_prepare: process context, dev->mutex held: -EBUSY when a front end is open and !force;
+ *	else no new front end can open, the open one (force) is stopped and its file answers
+ *	ENODEV. After success no request of this device is in flight or will be made
+ * @destroy: process context: remove the node, free dev->fe (the last close may free it later, it
+ *	holds a reference)
  * @resize: process context, dev->mutex held: sectors. May be NULL
  * @info: fill the class's part of struct iovm_dev_info. dev->mutex held
- * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for the guest; -ECANCELED
- *	only for what iovm_dev_cancel() gives back
- * @requeue: any context, no lock held: the request came back from a path; release its mapping in a context that may and
- *	route it again
- * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or can be failed)
+ * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for
+ *	the guest; -ECANCELED only for what iovm_dev_cancel() gives back
+ * @requeue: any context, no lock held: the request came back from a path; release its mapping in a
+ *	context that may and route it again
+ * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or
+ *	can be failed)
  */
 struct iovm_class {
 	u32 id;
@@ -260,7 +281,9 @@ struct iovm_class {
 	void (*route_changed)(struct iovm_dev *dev);
 };
 
-/* Per-cpu part of a device's statistics. The mux counts requests and errors, the class throttled. */
+/*
+ * Per-cpu part of a device's statistics. The mux counts requests and errors, the class throttled.
+ */
 struct iovm_dev_pcpu {
 	u64 requests;
 	u64 errors;
@@ -284,14 +307,16 @@ struct iovm_dev_pcpu {
  * @last_route_id: path id of the newest route, IOVM_NO_ID before the first; @lock
  * @route_ns: ktime_get_ns() when it became the route; @lock
  * @parked_ns: since when there is no route; @lock
- * @error_ns: ktime_get_ns() of the first error since requests last completed on the route, 0 when none; @lock
- * @switch_ns: ktime_get_ns() of the first error or the switch that the next completion ends, 0 when none; @lock, read
- *	without it as a hint
+ * @error_ns: ktime_get_ns() of the first error since requests last completed on the route, 0 when
+ *	none; @lock
+ * @switch_ns: ktime_get_ns() of the first error or the switch that the next completion ends, 0
+ *	when none; @lock, read without it as a hint
  * @drainers: who waits in @wait for paths to become idle
  * @wait: woken when a path's state changes, and while there are @drainers whenever a request ends
  * @no_path_timeout_ms, @failback_after_ms: @lock
  * @iops, @bps: limits, read by the front end without a lock (READ_ONCE)
- * @fail_parked: counts IOVM_DEV_FAIL_PARKED: a request that waits since an older count is failed; @lock
+ * @fail_parked: counts IOVM_DEV_FAIL_PARKED: a request that waits since an older count is failed;
+ *	@lock
  * @nr_requeued: requests with IOVM_REQ_COUNTED
  * @requeues, @reroutes, @parks, @fails, @pause_ns, @pause_max_ns: statistics; @lock
  * @retry: requests that ended with IOVM_RES_RETRY; @lock
@@ -308,8 +333,8 @@ struct iovm_dev {
 	u32 id;
 	u32 flags;
 	void *fe;
-	struct mutex mutex;
-	spinlock_t lock;
+	struct mutex mutex;			/* control operations on this device */
+	spinlock_t lock;			/* path states, the route, what waits */
 	struct iovm_path __rcu *route;
 	enum iovm_dev_state state;
 	bool suspended;
@@ -353,8 +378,8 @@ struct iovm_dev {
  * iovm_class_register - make a device class known
  * @class: constant until unregistered
  *
- * Process context, may sleep. A device holds a reference of class->owner, so that a class with devices cannot be
- * unloaded.
+ * Process context, may sleep. A device holds a reference of class->owner, so that a class with
+ * devices cannot be unloaded.
  *
  * Return: 0, -EEXIST, or -EINVAL for an unknown id.
  */
@@ -394,7 +419,8 @@ void iovm_path_type_unregister(const struct iovm_path_ops *ops);
  *
  * Any context. On success req->path is set and stays until iovm_req_done() or iovm_req_unroute().
  *
- * Return: 0; -EAGAIN wait for route_changed(); -EIO fail it: no path came in time, or the operator said so.
+ * Return: 0; -EAGAIN wait for route_changed(); -EIO fail it: no path came in time, or the operator
+ * said so.
  */
 int iovm_req_route(struct iovm_req *req);
 
@@ -410,8 +436,8 @@ void iovm_req_unroute(struct iovm_req *req);
  * iovm_req_drop - the front end throws away a request that it has back
  * @req: neither routed nor issued
  *
- * Any context. Needed for requests that requeue() gave back and that will not be routed again (the front end stops);
- * harmless for others.
+ * Any context. Needed for requests that requeue() gave back and that will not be routed again (the
+ * front end stops); harmless for others.
  */
 void iovm_req_drop(struct iovm_req *req);
 
@@ -419,7 +445,8 @@ void iovm_req_drop(struct iovm_req *req);
  * iovm_req_issue - give a routed request to its path
  * @req: routed
  *
- * Front-end worker. The caller may not touch @req afterwards: it may have been completed or requeued.
+ * Front-end worker. The caller may not touch @req afterwards: it may have been completed or
+ * requeued.
  */
 void iovm_req_issue(struct iovm_req *req);
 
@@ -429,7 +456,8 @@ void iovm_req_issue(struct iovm_req *req);
  * @res: how
  * @error: negative errno when @res is not IOVM_RES_OK
  *
- * Any context, hard irq too; no lock that a class callback could take may be held. The path stays until this returns.
+ * Any context, hard irq too; no lock that a class callback could take may be held. The path stays
+ * until this returns.
  */
 void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
 
@@ -437,9 +465,9 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
  * iovm_dev_cancel - give back what the mux keeps
  * @dev: whose front end stops
  *
- * Any context, no lock held. Every request of this device that is held for a fence or waits for a retry goes to
- * class->complete(-ECANCELED). Requests in flight are not touched: they may still be held afterwards, so call this again
- * until the front end has everything back.
+ * Any context, no lock held. Every request of this device that is held for a fence or waits for a
+ * retry goes to class->complete(-ECANCELED). Requests in flight are not touched: they may still be
+ * held afterwards, so call this again until the front end has everything back.
  */
 void iovm_dev_cancel(struct iovm_dev *dev);
 
@@ -488,7 +516,8 @@ static inline bool iovm_dev_may_fetch(struct iovm_dev *dev)
  *
  * Any context, under any lock but event.c's own.
  */
-void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state, u32 new_state,
+void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state,
+		     u32 new_state,
 		     int error, u64 value);
 
 #endif /* _IOVM_MUX_H */

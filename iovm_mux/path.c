@@ -2,9 +2,10 @@
 /*
  * The states of paths, and what follows from them: the device's state, its route, its timers.
  *
- * iovm_path_set_state() is the only place that changes a path's state, iovm_route_update() the only one that changes the
- * route and the device's state. Both run under dev->lock, in any context, and leave what needs the class's callbacks in
- * a struct iovm_todo, for iovm_todo_run() after the lock.
+ * iovm_path_set_state() is the only place that changes a path's state, iovm_route_update() the
+ * only one that changes the route and the device's state. Both run under dev->lock, in any
+ * context, and leave what needs the class's callbacks in a struct iovm_todo, for iovm_todo_run()
+ * after the lock.
  */
 #include <linux/jiffies.h>
 #include <linux/module.h>
@@ -15,7 +16,9 @@
 
 #define IOVM_ARM_MAX_MS	(3600 * 1000ull)	/* timers look again at least this often */
 
-/* (Re)arms a timer that is @ms away. The work itself decides whether its time has come. dev->lock. */
+/*
+ * (Re)arms a timer that is @ms away. The work itself decides whether its time has come. dev->lock.
+ */
 static void iovm_arm(struct iovm_dev *dev, struct delayed_work *work, u64 ms)
 {
 	if (!dev->dead)
@@ -33,7 +36,8 @@ void iovm_no_path_arm(struct iovm_dev *dev)
 {
 	lockdep_assert_held(&dev->lock);
 	if (dev->state == IOVM_DEV_PARKED && dev->no_path_timeout_ms)
-		iovm_arm(dev, &dev->no_path_work, iovm_left_ms(dev->parked_ns, dev->no_path_timeout_ms));
+		iovm_arm(dev, &dev->no_path_work, iovm_left_ms(dev->parked_ns,
+							       dev->no_path_timeout_ms));
 }
 
 void iovm_probe_arm(struct iovm_dev *dev)
@@ -45,8 +49,8 @@ void iovm_probe_arm(struct iovm_dev *dev)
 }
 
 /*
- * The states in order, for policy.c; and the paths themselves when @paths is not NULL. *@cur_index is that of @cur, -1
- * when it is none of them. dev->lock.
+ * The states in order, for policy.c; and the paths themselves when @paths is not NULL. *@cur_index
+ * is that of @cur, -1 when it is none of them. dev->lock.
  */
 int iovm_path_states(struct iovm_dev *dev, enum iovm_path_state *state, struct iovm_path **paths,
 		     const struct iovm_path *cur, int *cur_index)
@@ -66,10 +70,14 @@ int iovm_path_states(struct iovm_dev *dev, enum iovm_path_state *state, struct i
 	return n;
 }
 
-/* The earliest path before the route that has been live long enough, or when to look again (*@left_ms, 0 = never). */
+/*
+ * The earliest path before the route that has been live long enough, or when to look again
+ * (*@left_ms, 0 = never).
+ */
 static struct iovm_path *iovm_failback_due(struct iovm_dev *dev, u64 *left_ms)
 {
-	struct iovm_path *route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
+	struct iovm_path *route = rcu_dereference_protected(dev->route,
+							    lockdep_is_held(&dev->lock));
 	struct iovm_path *path;
 	u64 left;
 
@@ -116,7 +124,8 @@ static void iovm_route_taken(struct iovm_dev *dev, struct iovm_path *route, enum
 	if (!dev->switch_ns)
 		WRITE_ONCE(dev->switch_ns, now);
 	dev->reroutes++;
-	iovm_event_emit(dev, route, IOVM_EV_REROUTED, 0, 0, 0, dev->error_ns ? now - dev->error_ns : 0);
+	iovm_event_emit(dev, route, IOVM_EV_REROUTED, 0, 0, 0,
+			dev->error_ns ? now - dev->error_ns : 0);
 }
 
 /**
@@ -183,7 +192,8 @@ void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo)
  *
  * What is in flight on the old path finishes there.
  */
-void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin, struct iovm_todo *todo)
+void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin,
+		       struct iovm_todo *todo)
 {
 	lockdep_assert_held(&dev->lock);
 	dev->preferred = path;
@@ -198,11 +208,13 @@ void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin, s
  * @error: why, negative errno, or 0
  * @todo: what to do after the lock
  *
- * Emits the event, starts what the new state needs, derives the route anew and wakes who waits for states.
+ * Emits the event, starts what the new state needs, derives the route anew and wakes who waits for
+ * states.
  *
  * Return: false when there is no such transition; nothing has happened then.
  */
-bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error, struct iovm_todo *todo)
+bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error,
+			 struct iovm_todo *todo)
 {
 	struct iovm_dev *dev = path->dev;
 	enum iovm_path_state old = path->state;
@@ -268,7 +280,10 @@ void iovm_path_error(struct iovm_path *path, int error, struct iovm_todo *todo)
 	if (rcu_access_pointer(dev->route) == path) {
 		u64 now = ktime_get_ns();
 
-		/* the pause began with the first error, even if the next path fails too before anything completes */
+		/*
+		 * the pause began with the first error, even if the next path fails too before
+		 * anything completes
+		 */
 		if (!dev->switch_ns)
 			WRITE_ONCE(dev->switch_ns, now);
 		if (error && !dev->error_ns)
@@ -284,9 +299,10 @@ void iovm_path_error(struct iovm_path *path, int error, struct iovm_todo *todo)
 void iovm_path_fail(struct iovm_path *path, int error)
 {
 	struct iovm_dev *dev = path->dev;
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	unsigned long flags;
 
+	iovm_todo_init(&todo);
 	spin_lock_irqsave(&dev->lock, flags);
 	if (path->in_connect)
 		path->connect_error = error ?: -ECONNABORTED;
@@ -300,9 +316,10 @@ EXPORT_SYMBOL_GPL(iovm_path_fail);
 void iovm_path_suspect(struct iovm_path *path, bool suspect)
 {
 	struct iovm_dev *dev = path->dev;
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	unsigned long flags;
 
+	iovm_todo_init(&todo);
 	spin_lock_irqsave(&dev->lock, flags);
 	if (suspect && path->state == IOVM_PATH_LIVE)
 		iovm_path_set_state(path, IOVM_PATH_SUSPECT, 0, &todo);
@@ -313,7 +330,10 @@ void iovm_path_suspect(struct iovm_path *path, bool suspect)
 }
 EXPORT_SYMBOL_GPL(iovm_path_suspect);
 
-/* Tells the path type, in a context in which it may sleep. Flushed before connect, probe and remove. */
+/*
+ * Tells the path type, in a context in which it may sleep. Flushed before connect, probe and
+ * remove.
+ */
 void iovm_fail_work(struct work_struct *work)
 {
 	struct iovm_path *path = container_of(work, struct iovm_path, fail_work);
@@ -326,9 +346,10 @@ void iovm_fail_work(struct work_struct *work)
 void iovm_no_path_work(struct work_struct *work)
 {
 	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, no_path_work);
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	unsigned long flags;
 
+	iovm_todo_init(&todo);
 	spin_lock_irqsave(&dev->lock, flags);
 	if (dev->state == IOVM_DEV_PARKED && dev->no_path_timeout_ms) {
 		if (iovm_left_ms(dev->parked_ns, dev->no_path_timeout_ms)) {
@@ -343,15 +364,19 @@ void iovm_no_path_work(struct work_struct *work)
 	iovm_todo_run(dev, &todo);
 }
 
-/* Back to an earlier path, if one has been live for long enough; iovm_route_update() arms it again if one will have been. */
+/*
+ * Back to an earlier path, if one has been live for long enough; iovm_route_update() arms it again
+ * if one will have been.
+ */
 void iovm_failback_work(struct work_struct *work)
 {
 	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, failback_work);
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path;
 	unsigned long flags;
 	u64 left;
 
+	iovm_todo_init(&todo);
 	spin_lock_irqsave(&dev->lock, flags);
 	path = iovm_failback_due(dev, &left);
 	if (path)

@@ -9,7 +9,8 @@
  * @from: the state it is in
  * @to: another one
  *
- * Nothing leads out of removed, nothing back to connecting, and a path that leaves does not become live again.
+ * Nothing leads out of removed, nothing back to connecting, and a path that leaves does not become
+ * live again.
  *
  * Return: whether it is. Staying in a state is not a transition.
  */
@@ -69,8 +70,8 @@ static int choose_in_state(const enum iovm_path_state *state, int n, enum iovm_p
  * @n: how many
  * @cur: index of the current (or chosen) one, -1 when there is none
  *
- * The current path stays while it is live: one that comes back does not take over by itself. A suspect path is
- * only used when none is live.
+ * The current path stays while it is live: one that comes back does not take over by itself. A
+ * suspect path is only used when none is live.
  *
  * Return: index, -1 when no path is usable.
  */
@@ -142,8 +143,9 @@ enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing)
  * @end: how it ended
  * @fail: set to whether the path is to be failed for it
  *
- * A write that may have left on a path without a fence is not issued elsewhere (design, invariant 2), whatever error
- * it came back with: neither an error from network-backed storage nor a dead connection proves that it will not land later.
+ * A write that may have left on a path without a fence is not issued elsewhere (design, invariant
+ * 2), whatever error it came back with: neither an error from network-backed storage nor a dead
+ * connection proves that it will not land later.
  */
 enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 {
@@ -178,7 +180,8 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
  * iovm_name_valid - may a device or path be called that?
  * @name: IOVM_NAME_MAX bytes
  *
- * Return: true for a NUL-terminated, not empty string of [A-Za-z0-9._-] that starts with neither '.' nor '-'.
+ * Return: true for a NUL-terminated, not empty string of [A-Za-z0-9._-] that starts with neither
+ * '.' nor '-'.
  */
 bool iovm_name_valid(const char *name)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the mux decides, without anything it decides about: which state follows which, which path is the route, what
- * becomes of a request that a back end has ended. No kernel dependency, so that it is unit-tested on the build host
- * (selftests/unit/test_policy.c). Every function here is pure and may be called in any context.
+ * What the mux decides, without anything it decides about: which state follows which, which path
+ * is the route, what becomes of a request that a back end has ended. No kernel dependency, so that
+ * it is unit-tested on the build host (selftests/unit/test_policy.c). Every function here is pure
+ * and may be called in any context.
  */
 #ifndef _IOVM_POLICY_H
 #define _IOVM_POLICY_H
@@ -17,13 +18,15 @@
 /**
  * enum iovm_result - how a back end ended a request
  * @IOVM_RES_OK: served
- * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (medium error, no space,
- *	not supported): reported to the guest, the path stays
- * @IOVM_RES_IO: an error that may be the path's or the request's (a bare I/O error): the path fails, unless this request has
- *	already failed so on another path, or IOVM_IO_TRIES times in all; then it is reported to the guest and the path stays
+ * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (medium error, no
+ *	space, not supported): reported to the guest, the path stays
+ * @IOVM_RES_IO: an error that may be the path's or the request's (a bare I/O error): the path
+ *	fails, unless this request has already failed so on another path, or IOVM_IO_TRIES times in
+ *	all; then it is reported to the guest and the path stays
  * @IOVM_RES_PATH: device or peer is gone: the path fails, the request goes elsewhere
  * @IOVM_RES_RETRY: a resource was short, nothing was issued: again, on the same path, soon
- * @IOVM_RES_UNSENT: the path failed before any byte of the request left: like @IOVM_RES_PATH, and no fence is needed
+ * @IOVM_RES_UNSENT: the path failed before any byte of the request left: like @IOVM_RES_PATH, and
+ *	no fence is needed
  */
 enum iovm_result {
 	IOVM_RES_OK,
@@ -35,8 +38,8 @@ enum iovm_result {
 };
 
 /*
- * How often one request may end with IOVM_RES_IO on the only path before the guest is told. Between two of these the
- * path was probed and answered, so that it is the request which fails.
+ * How often one request may end with IOVM_RES_IO on the only path before the guest is told.
+ * Between two of these the path was probed and answered, so that it is the request which fails.
  */
 #define IOVM_IO_TRIES	3
 

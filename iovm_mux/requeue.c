@@ -2,12 +2,15 @@
 /*
  * The data path when a request came back: what becomes of it, where it waits, who lets it go on.
  *
- *	with the class	 requeued, or told -EAGAIN: until route_changed() (IOVM_REQ_COUNTED, IOVM_REQ_STAMPED)
- *	path->held	 a write that may still land on a failed path: until that path is live again, or its fence is confirmed
- *	dev->retry	 ended for want of a resource: some milliseconds
+ *	with the class	requeued, or told -EAGAIN: until route_changed() (IOVM_REQ_COUNTED,
+ *			IOVM_REQ_STAMPED)
+ *	path->held	a write that may still land on a failed path: until that path is live
+ *			again, or its fence is confirmed
+ *	dev->retry	ended for want of a resource: some milliseconds
  *
- * A write that was held and goes back to its path stays bound to it (IOVM_REQ_BOUND) to its end, since its first issue may
- * still land whatever becomes of the second. path->nr_bound counts those that wait with the class.
+ * A write that was held and goes back to its path stays bound to it (IOVM_REQ_BOUND) to its end,
+ * since its first issue may still land whatever becomes of the second. path->nr_bound counts those
+ * that wait with the class.
  */
 #include <linux/jiffies.h>
 #include <linux/log2.h>
@@ -87,7 +90,8 @@ void iovm_req_settle(struct iovm_req *req)
  * @dev: whose; no lock is held
  * @todo: what
  *
- * The requests come last: while the mux has one of them, the front end, and so the device, cannot go.
+ * The requests come last: while the mux has one of them, the front end, and so the device, cannot
+ * go.
  */
 void iovm_todo_run(struct iovm_dev *dev, struct iovm_todo *todo)
 {
@@ -109,10 +113,14 @@ void iovm_todo_run(struct iovm_dev *dev, struct iovm_todo *todo)
 	}
 }
 
-/* A path for @req that is reachable and takes it, or NULL; settles what it is bound to. dev->lock. */
-static struct iovm_path *iovm_req_pick(struct iovm_dev *dev, struct iovm_req *req, struct iovm_path *bound)
+/*
+ * A path for @req that is reachable and takes it, or NULL; settles what it is bound to. dev->lock.
+ */
+static struct iovm_path *iovm_req_pick(struct iovm_dev *dev, struct iovm_req *req,
+				       struct iovm_path *bound)
 {
-	struct iovm_path *route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
+	struct iovm_path *route = rcu_dereference_protected(dev->route,
+							    lockdep_is_held(&dev->lock));
 
 	if (dev->suspended)
 		return NULL;
@@ -215,9 +223,10 @@ static void iovm_req_retry(struct iovm_dev *dev, struct iovm_path *path, struct 
 void iovm_retry_work(struct work_struct *work)
 {
 	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, retry_work);
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	unsigned long flags;
 
+	iovm_todo_init(&todo);
 	spin_lock_irqsave(&dev->lock, flags);
 	list_splice_init(&dev->retry, &todo.requeue);
 	spin_unlock_irqrestore(&dev->lock, flags);
@@ -247,12 +256,13 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 {
 	struct iovm_path *path = req->path;
 	struct iovm_dev *dev = path->dev;
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_end end;
 	enum iovm_fate fate;
 	unsigned long flags;
 	bool fail;
 
+	iovm_todo_init(&todo);
 	if (error >= 0)
 		error = -EIO;
 
@@ -313,17 +323,18 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 }
 
 /*
- * A FLUSH has succeeded: is there another path with acknowledged writes that it has to cover? Then it goes there next.
- * Each path once: writes that complete meanwhile are a later flush's.
+ * A FLUSH has succeeded: is there another path with acknowledged writes that it has to cover? Then
+ * it goes there next. Each path once: writes that complete meanwhile are a later flush's.
  */
 bool iovm_req_flush_rest(struct iovm_req *req)
 {
 	struct iovm_path *done = req->path, *path;
 	struct iovm_dev *dev = done->dev;
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	unsigned long flags;
 	bool more = false;
 
+	iovm_todo_init(&todo);
 	if (likely(READ_ONCE(dev->nr_paths) < 2))
 		return false;
 	spin_lock_irqsave(&dev->lock, flags);
@@ -356,7 +367,8 @@ void iovm_first_completion(struct iovm_path *path, u64 issue_ns)
 		return;
 	spin_lock_irqsave(&dev->lock, flags);
 	if (dev->switch_ns && rcu_access_pointer(dev->route) == path && issue_ns >= dev->route_ns) {
-		iovm_event_emit(dev, path, IOVM_EV_FIRST_COMPLETION, 0, 0, 0, ktime_get_ns() - dev->switch_ns);
+		iovm_event_emit(dev, path, IOVM_EV_FIRST_COMPLETION, 0, 0, 0,
+				ktime_get_ns() - dev->switch_ns);
 		WRITE_ONCE(dev->switch_ns, 0);
 		dev->error_ns = 0;
 	}
@@ -417,11 +429,12 @@ u32 iovm_held_fail(struct iovm_dev *dev, struct iovm_path *only, struct iovm_tod
 
 void iovm_dev_cancel(struct iovm_dev *dev)
 {
-	struct iovm_todo todo = IOVM_TODO_INIT(todo);
+	struct iovm_todo todo;
 	struct iovm_path *path;
 	struct iovm_req *req;
 	unsigned long flags;
 
+	iovm_todo_init(&todo);
 	todo.error = -ECANCELED;
 	spin_lock_irqsave(&dev->lock, flags);
 	list_for_each_entry(req, &dev->retry, node) {

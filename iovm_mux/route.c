@@ -2,10 +2,12 @@
 /*
  * The data path as long as all is well: an RCU read, a few per-cpu counters, two time stamps.
  *
- * A request is counted in path->pcpu->issued when it is routed, inside the RCU read section that found the route, and in
- * ->ended as the very last thing done for it on this path, inside another. So once a path is not the route any more and a
- * grace period is over, nothing new is counted (what is bound to it is routed under dev->lock), and once the sums are
- * equal and another grace period is over, nobody touches it any more. iovm_dev_drain() and iovm_path_destroy() rely on this.
+ * A request is counted in path->pcpu->issued when it is routed, inside the RCU read section that
+ * found the route, and in ->ended as the very last thing done for it on this path, inside another.
+ * So once a path is not the route any more and a grace period is over, nothing new is counted
+ * (what is bound to it is routed under dev->lock), and once the sums are equal and another grace
+ * period is over, nobody touches it any more. iovm_dev_drain() and iovm_path_destroy() rely on
+ * this.
  */
 #include <linux/ktime.h>
 #include <linux/module.h>
@@ -48,7 +50,10 @@ void iovm_req_issue(struct iovm_req *req)
 		iovm_req_done(req, IOVM_RES_UNSENT, -ENOLINK);
 		return;
 	}
-	/* Writes that completed before this point are covered; those that complete later set it again. */
+	/*
+	 * Writes that completed before this point are covered; those that complete later set it
+	 * again.
+	 */
 	if (req->op == IOVM_OP_FLUSH)
 		WRITE_ONCE(path->unflushed, false);
 	path->ops->submit(path, req);
@@ -82,12 +87,12 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error)
 
 	trace_iovm_complete(req, res, error);
 	if (likely(res == IOVM_RES_OK)) {
-		unsigned int op = req->op;
+		unsigned int op = req->op, lat = min(op, 2u);
 		u64 issue_ns = req->issue_ns;
 
 		this_cpu_inc(path->pcpu->done[op]);
 		this_cpu_add(path->pcpu->bytes[op], req->len);
-		this_cpu_inc(path->pcpu->lat_ns[min_t(unsigned int, op, 2)][iovm_hist_bucket(ktime_get_ns() - issue_ns)]);
+		this_cpu_inc(path->pcpu->lat_ns[lat][iovm_hist_bucket(ktime_get_ns() - issue_ns)]);
 		if (iovm_req_unflushed(req, path) && !READ_ONCE(path->unflushed))
 			WRITE_ONCE(path->unflushed, true);
 		if (unlikely(READ_ONCE(dev->switch_ns)))
@@ -127,7 +132,10 @@ void iovm_req_unroute(struct iovm_req *req)
 }
 EXPORT_SYMBOL_GPL(iovm_req_unroute);
 
-/* Counts @req as issued to @path, which is reachable and under dev->lock; false when it takes nothing any more. */
+/*
+ * Counts @req as issued to @path, which is reachable and under dev->lock; false when it takes
+ * nothing any more.
+ */
 bool iovm_path_take(struct iovm_path *path, struct iovm_req *req)
 {
 	lockdep_assert_held(&path->dev->lock);

@@ -35,8 +35,10 @@ static u64 iovm_ago_ms(u64 ns)
 
 static size_t iovm_dev_size(struct iovm_dev *dev)
 {
-	return sizeof(*dev) + sizeof(*dev->pcpu) * num_possible_cpus() +
-	       dev->nr_paths * (sizeof(struct iovm_path) + sizeof(struct iovm_path_pcpu) * num_possible_cpus());
+	size_t cpus = num_possible_cpus();
+	size_t path = sizeof(struct iovm_path) + sizeof(struct iovm_path_pcpu) * cpus;
+
+	return sizeof(*dev) + sizeof(*dev->pcpu) * cpus + dev->nr_paths * path;
 }
 
 void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)

@@ -47,117 +47,109 @@
 			 { IOVM_FATE_RETRY, "retry" })
 
 TRACE_EVENT(iovm_submit,
-	TP_PROTO(const struct iovm_req *req),
-	TP_ARGS(req),
-	TP_STRUCT__entry(
-		__field(const void *, req)
-		__field(u32, dev_id)
-		__field(u32, path_id)
-		__field(u64, offset)
-		__field(u32, len)
-		__field(u8, op)
-		__field(u8, flags)
-	),
-	TP_fast_assign(
-		__entry->req = req;
-		__entry->dev_id = req->dev->id;
-		__entry->path_id = req->path->id;
-		__entry->offset = req->offset;
-		__entry->len = req->len;
-		__entry->op = req->op;
-		__entry->flags = req->flags;
-	),
-	TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u flags=%#x",
-		  __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
-		  __entry->offset, __entry->len, __entry->flags)
+	    TP_PROTO(const struct iovm_req *req),
+	    TP_ARGS(req),
+	    TP_STRUCT__entry(__field(const void *, req)
+			     __field(u32, dev_id)
+			     __field(u32, path_id)
+			     __field(u64, offset)
+			     __field(u32, len)
+			     __field(u8, op)
+			     __field(u8, flags)
+	    ),
+	    TP_fast_assign(__entry->req = req;
+			   __entry->dev_id = req->dev->id;
+			   __entry->path_id = req->path->id;
+			   __entry->offset = req->offset;
+			   __entry->len = req->len;
+			   __entry->op = req->op;
+			   __entry->flags = req->flags;
+	    ),
+	    TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u flags=%#x",
+		      __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
+		      __entry->offset, __entry->len, __entry->flags)
 );
 
 TRACE_EVENT(iovm_complete,
-	TP_PROTO(const struct iovm_req *req, int res, int error),
-	TP_ARGS(req, res, error),
-	TP_STRUCT__entry(
-		__field(const void *, req)
-		__field(u32, dev_id)
-		__field(u32, path_id)
-		__field(u64, offset)
-		__field(u64, issue_ns)
-		__field(u32, len)
-		__field(int, res)
-		__field(int, error)
-		__field(u8, op)
-	),
-	TP_fast_assign(
-		__entry->req = req;
-		__entry->dev_id = req->dev->id;
-		__entry->path_id = req->path->id;
-		__entry->offset = req->offset;
-		__entry->issue_ns = req->issue_ns;
-		__entry->len = req->len;
-		__entry->res = res;
-		__entry->error = error;
-		__entry->op = req->op;
-	),
-	TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u res=%s error=%d issued=%llu",
-		  __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
-		  __entry->offset, __entry->len, iovm_show_result(__entry->res), __entry->error,
-		  __entry->issue_ns)
+	    TP_PROTO(const struct iovm_req *req, int res, int error),
+	    TP_ARGS(req, res, error),
+	    TP_STRUCT__entry(__field(const void *, req)
+			     __field(u32, dev_id)
+			     __field(u32, path_id)
+			     __field(u64, offset)
+			     __field(u64, issue_ns)
+			     __field(u32, len)
+			     __field(int, res)
+			     __field(int, error)
+			     __field(u8, op)
+	    ),
+	    TP_fast_assign(__entry->req = req;
+			   __entry->dev_id = req->dev->id;
+			   __entry->path_id = req->path->id;
+			   __entry->offset = req->offset;
+			   __entry->issue_ns = req->issue_ns;
+			   __entry->len = req->len;
+			   __entry->res = res;
+			   __entry->error = error;
+			   __entry->op = req->op;
+	    ),
+	    TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u res=%s error=%d issued=%llu",
+		      __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
+		      __entry->offset, __entry->len, iovm_show_result(__entry->res), __entry->error,
+		      __entry->issue_ns)
 );
 
 TRACE_EVENT(iovm_path_state,
-	TP_PROTO(const struct iovm_path *path, int old, int new, int error),
-	TP_ARGS(path, old, new, error),
-	TP_STRUCT__entry(
-		__field(u32, dev_id)
-		__field(u32, path_id)
-		__array(char, dev, IOVM_NAME_MAX)
-		__array(char, path, IOVM_NAME_MAX)
-		__field(int, old)
-		__field(int, new)
-		__field(int, error)
-	),
-	TP_fast_assign(
-		__entry->dev_id = path->dev->id;
-		__entry->path_id = path->id;
-		memcpy(__entry->dev, path->dev->name, IOVM_NAME_MAX);
-		memcpy(__entry->path, path->name, IOVM_NAME_MAX);
-		__entry->old = old;
-		__entry->new = new;
-		__entry->error = error;
-	),
-	TP_printk("dev=%u/%s path=%u/%s %s->%s error=%d",
-		  __entry->dev_id, __entry->dev, __entry->path_id, __entry->path,
-		  iovm_show_state(__entry->old), iovm_show_state(__entry->new), __entry->error)
+	    TP_PROTO(const struct iovm_path *path, int old, int new, int error),
+	    TP_ARGS(path, old, new, error),
+	    TP_STRUCT__entry(__field(u32, dev_id)
+			     __field(u32, path_id)
+			     __array(char, dev, IOVM_NAME_MAX)
+			     __array(char, path, IOVM_NAME_MAX)
+			     __field(int, old)
+			     __field(int, new)
+			     __field(int, error)
+	    ),
+	    TP_fast_assign(__entry->dev_id = path->dev->id;
+			   __entry->path_id = path->id;
+			   memcpy(__entry->dev, path->dev->name, IOVM_NAME_MAX);
+			   memcpy(__entry->path, path->name, IOVM_NAME_MAX);
+			   __entry->old = old;
+			   __entry->new = new;
+			   __entry->error = error;
+	    ),
+	    TP_printk("dev=%u/%s path=%u/%s %s->%s error=%d",
+		      __entry->dev_id, __entry->dev, __entry->path_id, __entry->path,
+		      iovm_show_state(__entry->old), iovm_show_state(__entry->new), __entry->error)
 );
 
 TRACE_EVENT(iovm_requeue,
-	TP_PROTO(const struct iovm_req *req, int res, int error, int fate),
-	TP_ARGS(req, res, error, fate),
-	TP_STRUCT__entry(
-		__field(const void *, req)
-		__field(u32, dev_id)
-		__field(u32, path_id)
-		__field(u64, offset)
-		__field(u32, len)
-		__field(int, res)
-		__field(int, error)
-		__field(int, fate)
-		__field(u8, op)
-	),
-	TP_fast_assign(
-		__entry->req = req;
-		__entry->dev_id = req->dev->id;
-		__entry->path_id = req->path->id;
-		__entry->offset = req->offset;
-		__entry->len = req->len;
-		__entry->res = res;
-		__entry->error = error;
-		__entry->fate = fate;
-		__entry->op = req->op;
-	),
-	TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u res=%s error=%d fate=%s",
-		  __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
-		  __entry->offset, __entry->len, iovm_show_result(__entry->res), __entry->error,
-		  iovm_show_fate(__entry->fate))
+	    TP_PROTO(const struct iovm_req *req, int res, int error, int fate),
+	    TP_ARGS(req, res, error, fate),
+	    TP_STRUCT__entry(__field(const void *, req)
+			     __field(u32, dev_id)
+			     __field(u32, path_id)
+			     __field(u64, offset)
+			     __field(u32, len)
+			     __field(int, res)
+			     __field(int, error)
+			     __field(int, fate)
+			     __field(u8, op)
+	    ),
+	    TP_fast_assign(__entry->req = req;
+			   __entry->dev_id = req->dev->id;
+			   __entry->path_id = req->path->id;
+			   __entry->offset = req->offset;
+			   __entry->len = req->len;
+			   __entry->res = res;
+			   __entry->error = error;
+			   __entry->fate = fate;
+			   __entry->op = req->op;
+	    ),
+	    TP_printk("dev=%u path=%u req=%p op=%s offset=%llu len=%u res=%s error=%d fate=%s",
+		      __entry->dev_id, __entry->path_id, __entry->req, iovm_show_op(__entry->op),
+		      __entry->offset, __entry->len, iovm_show_result(__entry->res), __entry->error,
+		      iovm_show_fate(__entry->fate))
 );
 
 #endif /* _IOVM_TRACE_H */
