@@ -29,7 +29,7 @@ PACKAGES=(
 	build-essential gcc-12 bc bison flex cpio kmod libdw-dev libelf-dev
 	libssl-dev pahole pkg-config python3 rsync xz-utils zstd
 	# checking
-	clang shellcheck sparse
+	clang libclang-rt-dev shellcheck sparse
 	# user land
 	libcap-dev liburing-dev libnbd-dev libnbd-bin
 	# kernels in virtual machines
