@@ -38,15 +38,18 @@
 
 #define IOVM_ABI_VERSION	1
 
-#define IOVM_NAME_MAX		64	/* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
+/* with the closing NUL; [A-Za-z0-9._-], not starting with '.' or '-' */
+#define IOVM_NAME_MAX		64
 #define IOVM_MSG_MAX		192
-#define IOVM_ADDR_MAX		256	/* what a path leads to, for people: "/dev/sdb", "nbd://b:10809/x" */
+/* what a path leads to, for people: "/dev/sdb", "nbd://b:10809/x" */
+#define IOVM_ADDR_MAX		256
 #define IOVM_SERIAL_MAX		20	/* VIRTIO_BLK_ID_BYTES: NUL padded, may fill all 20 */
 #define IOVM_MAX_PATHS		8	/* of one device */
 #define IOVM_MAX_DEVS		1024
 #define IOVM_MAX_QUEUES		64
 #define IOVM_MAX_SOCKETS	16	/* of one nbd path */
-#define IOVM_HIST_BUCKETS	40	/* bucket i counts durations in [2^i, 2^(i+1)) ns; the last is open */
+/* bucket i counts durations in [2^i, 2^(i+1)) ns; the last is open */
+#define IOVM_HIST_BUCKETS	40
 
 #define IOVM_NO_ID		0xffffffffu
 
@@ -92,8 +95,10 @@ enum iovm_dev_state {
 
 /* What ends an earlier issue of a request on a failed path: iovm_path_add.fence */
 #define IOVM_FENCE_DEFAULT	0	/* bdev: LOCAL_ERROR, nbd: NONE */
-#define IOVM_FENCE_LOCAL_ERROR	1	/* directly attached: an errored request will not land later */
-#define IOVM_FENCE_NONE		2	/* nothing: writes wait for the same path or for IOVM_PATH_CTL_FENCED */
+/* directly attached: an errored request will not land later */
+#define IOVM_FENCE_LOCAL_ERROR	1
+/* nothing: writes wait for the same path or for IOVM_PATH_CTL_FENCED */
+#define IOVM_FENCE_NONE		2
 
 struct iovm_version {
 	__u32 size;
@@ -137,7 +142,8 @@ struct iovm_dev_create {
 	__u32 uid;			/* of the node */
 	__u32 gid;
 	__u64 no_path_timeout_ms;	/* 0 = wait for ever */
-	__u64 failback_after_ms;	/* automatic failback once an earlier path has been live this long; 0 = by hand */
+	/* automatic failback once an earlier path has been live this long; 0 = by hand */
+	__u64 failback_after_ms;
 	__u64 iops;			/* limits; 0 = none */
 	__u64 bps;			/* bytes per second */
 	struct iovm_blk_config blk;	/* IOVM_CLASS_BLK */
@@ -172,7 +178,8 @@ struct iovm_dev_info {
 	__u32 route_id;			/* path id, IOVM_NO_ID when none */
 	__u32 nr_paths;
 	__u32 in_use;			/* a front end has the node open */
-	__u32 owner_pid;		/* of that front end, in the caller's pid namespace, 0 when none */
+	/* of that front end, in the caller's pid namespace, 0 when none */
+	__u32 owner_pid;
 	__u32 queues_running;
 	__u64 inflight;			/* requests issued to a path and not finished */
 	__u64 requeued;			/* requests that came back from a path and wait */
@@ -188,12 +195,14 @@ struct iovm_dev_info {
 };
 
 /* IOVM_DEV_CTL ops */
-#define IOVM_DEV_FAILOVER	1	/* to the live path after the current one, or to `path` if named; ENOLINK none */
+/* to the live path after the current one, or to `path` if named; ENOLINK none */
+#define IOVM_DEV_FAILOVER	1
 #define IOVM_DEV_FAILBACK	2	/* to the first live path */
 #define IOVM_DEV_SUSPEND	3	/* park; returns when nothing is in flight (killable) */
 #define IOVM_DEV_RESUME		4
 #define IOVM_DEV_FAIL_PARKED	5	/* fail what waits, once, with an error to the guest */
-#define IOVM_DEV_RESIZE		6	/* capacity becomes value (sectors): every path must have it */
+/* capacity becomes value (sectors): every path must have it */
+#define IOVM_DEV_RESIZE		6
 #define IOVM_DEV_SET_NO_PATH_TIMEOUT 7	/* value: ms */
 #define IOVM_DEV_SET_FAILBACK_AFTER 8	/* value: ms */
 #define IOVM_DEV_SET_IOPS	9	/* value */
@@ -208,7 +217,8 @@ struct iovm_dev_ctl {
 };
 
 /* iovm_path_add.flags */
-#define IOVM_PATH_F_CACHE_SURVIVES	(1u << 0)	/* acknowledged writes survive the loss of this path */
+/* acknowledged writes survive the loss of this path */
+#define IOVM_PATH_F_CACHE_SURVIVES	(1u << 0)
 #define IOVM_PATH_F_CACHE_DIES		(1u << 1)	/* they may not: every write is FUA */
 #define IOVM_PATH_F_ALL			(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
 					/* neither: bdev survives, nbd dies */
@@ -227,9 +237,11 @@ struct iovm_path_add {
 	char  addr[IOVM_ADDR_MAX];	/* for people; for nbd also what user space reconnects to */
 	__u32 flags;			/* IOVM_PATH_F_* */
 	__u32 fence;			/* IOVM_FENCE_* */
-	__s32 fd;			/* bdev: an open fd of the block device; its device number is taken. Else -1 */
+	/* bdev: an open fd of the block device; its device number is taken. Else -1 */
+	__s32 fd;
 	__u32 heartbeat_ms;		/* nbd: an idle connection is probed this often; 0 = 1000 */
-	__u32 dead_ms;			/* nbd: no answer for this long fails the path, also TCP_USER_TIMEOUT; 0 = 5000 */
+	/* nbd: no answer for this long fails the path, also TCP_USER_TIMEOUT; 0 = 5000 */
+	__u32 dead_ms;
 	__u32 id;			/* out */
 	char  msg[IOVM_MSG_MAX];
 };
@@ -278,7 +290,8 @@ struct iovm_path_info {
  * device; ENOTSOCK, EPROTOTYPE bad socket; EINVAL several sockets without CAN_MULTI_CONN. The
  * kernel holds its own references: close yours.
  */
-#define IOVM_NBD_F_STRUCTURED	(1u << 0)	/* structured replies were negotiated on every socket */
+/* structured replies were negotiated on every socket */
+#define IOVM_NBD_F_STRUCTURED	(1u << 0)
 struct iovm_path_connect {
 	__u32 size;
 	__u32 nr_fds;			/* 1..IOVM_MAX_SOCKETS */
@@ -296,7 +309,8 @@ struct iovm_path_connect {
 /* IOVM_PATH_CTL ops */
 #define IOVM_PATH_CTL_FAIL	1	/* mark failed now */
 #define IOVM_PATH_CTL_RETRY	2	/* probe a failed bdev path now: live again if it answers */
-#define IOVM_PATH_CTL_FENCED	3	/* the operator states that nothing issued there before can land any more */
+/* the operator states that nothing issued there before can land any more */
+#define IOVM_PATH_CTL_FENCED	3
 struct iovm_path_ctl {
 	__u32 size;
 	__u32 op;
@@ -340,7 +354,8 @@ struct iovm_dev_stats {
 	__u64 parks;			/* times the device had no route */
 	__u64 fails;			/* requests failed because no path came */
 	__u64 throttled;		/* requests delayed by a limit */
-	__u64 pause_ns[IOVM_HIST_BUCKETS];	/* per requeued request: first path error to final completion */
+	/* per requeued request: first path error to final completion */
+	__u64 pause_ns[IOVM_HIST_BUCKETS];
 	__u64 pause_max_ns;
 };
 
@@ -356,9 +371,9 @@ struct iovm_dev_stats {
  * @IOVM_EV_PATH_REMOVED: a path went
  * @IOVM_EV_FIRST_ERROR: the first path error since the path was live: error
  * @IOVM_EV_REROUTED: the device's requests now go to path; value = ns since the first
- * 	error, 0 when there was none
+ *	error, 0 when there was none
  * @IOVM_EV_FIRST_COMPLETION: first success on the new path; value = ns since the first
- * 	error (or the switch)
+ *	error (or the switch)
  * @IOVM_EV_PARKED: no usable path: the guest waits
  * @IOVM_EV_TIMEOUT: no_path_timeout has passed: requests are failed
  * @IOVM_EV_SUSPENDED: by the operator, nothing is in flight

@@ -3,6 +3,7 @@
  * The vhost ioctl ABI of a device's node. See uapi/vhost_iovm.h.
  */
 #include <linux/file.h>
+#include <linux/log2.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -106,8 +107,8 @@ static int viovm_get_config(struct viovm_dev *dev, struct vhost_vdpa_config __us
 
 	if (copy_from_user(&head, arg, sizeof(head)))
 		return -EFAULT;
-	if (!head.len || head.len > class->config_size || head.off > class->config_size - head.len ||
-	    head.len > sizeof(buf))
+	if (!head.len || head.len > class->config_size || head.len > sizeof(buf) ||
+	    head.off > class->config_size - head.len)
 		return -EINVAL;
 	class->get_config(dev->node, head.off, buf, head.len);
 	return copy_to_user(arg->buf, buf, head.len) ? -EFAULT : 0;
@@ -132,8 +133,10 @@ static int viovm_set_vring_addr(struct viovm_vq *vq, const struct vhost_vring_ad
 
 	if (a->flags & ~BIT(VHOST_VRING_F_LOG))
 		return -EOPNOTSUPP;
-	if ((a->desc_user_addr & (VRING_DESC_ALIGN_SIZE - 1)) || (a->avail_user_addr & (VRING_AVAIL_ALIGN_SIZE - 1)) ||
-	    (a->used_user_addr & (VRING_USED_ALIGN_SIZE - 1)) || (log && (a->log_guest_addr & (VRING_USED_ALIGN_SIZE - 1))))
+	if (!IS_ALIGNED(a->desc_user_addr, VRING_DESC_ALIGN_SIZE) ||
+	    !IS_ALIGNED(a->avail_user_addr, VRING_AVAIL_ALIGN_SIZE) ||
+	    !IS_ALIGNED(a->used_user_addr, VRING_USED_ALIGN_SIZE) ||
+	    (log && !IS_ALIGNED(a->log_guest_addr, VRING_USED_ALIGN_SIZE)))
 		return -EINVAL;
 	/* kernel pointers are as wide as user addresses */
 	if ((u64)(unsigned long)a->desc_user_addr != a->desc_user_addr ||
@@ -226,7 +229,7 @@ static int viovm_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void __use
 	case VHOST_SET_VRING_NUM:
 		if (vq->running)
 			return -EBUSY;
-		if (!a.state.num || a.state.num > dev->node->class.ring_max || (a.state.num & (a.state.num - 1)))
+		if (!is_power_of_2(a.state.num) || a.state.num > dev->node->class.ring_max)
 			return -EINVAL;
 		vq->num = a.state.num;
 		return 0;

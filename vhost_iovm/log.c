@@ -134,7 +134,8 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 			bits = xchg(&map->bits[w], 0);
 			while (bits) {
 				unsigned long b = __ffs(bits);
-				int e = viovm_log_set_user(&cur, log->user, (u64)w * BITS_PER_LONG + b);
+				int e = viovm_log_set_user(&cur, log->user,
+							   (u64)w * BITS_PER_LONG + b);
 
 				if (e)
 					err = e;
@@ -157,13 +158,15 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
  */
 int viovm_log_flush(struct viovm_dev *dev)
 {
-	struct viovm_log_map *map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
-	int err = 0;
+	struct viovm_log_map *map;
+	int err;
 
+	map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
 	if (!map)
 		return 0;
 	mutex_lock(&dev->log.flush_mutex);
 	clear_bit(0, &dev->log.pending);
+	/* a mark from here on queues the work again */
 	smp_mb__after_atomic();
 	err = viovm_log_write(&dev->log, map);
 	mutex_unlock(&dev->log.flush_mutex);
@@ -179,6 +182,7 @@ static void viovm_log_work(struct work_struct *work)
 	/* the map is freed after cancel_delayed_work_sync() only: no RCU needed here */
 	mutex_lock(&log->flush_mutex);
 	clear_bit(0, &log->pending);
+	/* a mark from here on queues the work again */
 	smp_mb__after_atomic();
 	map = rcu_dereference_protected(log->map, lockdep_is_held(&log->flush_mutex));
 	if (map && mmget_not_zero(dev->mm)) {
@@ -244,9 +248,9 @@ int viovm_log_enable(struct viovm_dev *dev, bool on)
  */
 int viovm_log_grow(struct viovm_dev *dev, struct vhost_iotlb *mem)
 {
-	struct viovm_log_map *map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
-	struct viovm_log_map *new;
+	struct viovm_log_map *map, *new;
 
+	map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
 	if (!map)
 		return 0;
 	viovm_log_flush(dev);

@@ -39,6 +39,7 @@ int viovm_mem_set(struct viovm_dev *dev, const struct vhost_memory __user *arg)
 	struct vhost_memory_region *regions, *r;
 	struct vhost_iotlb *mem, *old;
 	struct vhost_memory head;
+	u64 last;
 	u32 i;
 	int err;
 
@@ -65,11 +66,12 @@ int viovm_mem_set(struct viovm_dev *dev, const struct vhost_memory __user *arg)
 	for (i = 0; i < head.nregions; i++) {
 		r = &regions[i];
 		err = -EFAULT;
-		if (!r->memory_size || r->guest_phys_addr + r->memory_size - 1 < r->guest_phys_addr ||
+		last = r->guest_phys_addr + r->memory_size - 1;
+		if (!r->memory_size || last < r->guest_phys_addr ||
 		    !access_ok((void __user *)(unsigned long)r->userspace_addr, r->memory_size))
 			goto free_mem;
-		err = vhost_iotlb_add_range(mem, r->guest_phys_addr, r->guest_phys_addr + r->memory_size - 1,
-					    r->userspace_addr, VHOST_MAP_RW);
+		err = vhost_iotlb_add_range(mem, r->guest_phys_addr, last, r->userspace_addr,
+					    VHOST_MAP_RW);
 		if (err)
 			goto free_mem;
 	}

@@ -190,7 +190,8 @@ static const struct file_operations viovm_fops = {
 	.llseek		= noop_llseek,
 };
 
-static char *viovm_devnode(VIOVM_DEVNODE_CONST struct device *device, umode_t *mode, kuid_t *uid, kgid_t *gid)
+static char *viovm_devnode(VIOVM_DEVNODE_CONST struct device *device, umode_t *mode, kuid_t *uid,
+			   kgid_t *gid)
 {
 	const struct viovm_node *node = container_of(device, struct viovm_node, device);
 
@@ -356,7 +357,7 @@ EXPORT_SYMBOL_GPL(viovm_node_kick_all);
  * @node: node
  * @in_use: out: 1 when a front end is there
  * @pid: out: its process in the caller's pid namespace, 0 when there is none or it has not
- * 	set an owner
+ *	set an owner
  * @running: out: running queues
  *
  * Process context. A front end that is busy with an ioctl (a stopping queue, say) is shown by

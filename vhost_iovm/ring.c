@@ -110,8 +110,8 @@ static int viovm_chain_add(struct viovm_chain *c, u64 addr, u32 len, u16 flags)
 }
 
 /* One table: the ring's own, or an indirect one. Sets *ind to an indirect descriptor's copy. */
-static int viovm_walk_table(const struct vring_desc *table, u32 num, u32 i, struct viovm_chain *c, bool indirect,
-			    u64 *ind_addr, u32 *ind_len)
+static int viovm_walk_table(const struct vring_desc *table, u32 num, u32 i, struct viovm_chain *c,
+			    bool indirect, u64 *ind_addr, u32 *ind_len)
 {
 	u32 seen = 0;
 

@@ -111,7 +111,9 @@ static inline void viovm_ring_take(struct viovm_ring *r)
 /* Offset in the used ring of the element that viovm_ring_push() just wrote, for the dirty log */
 static inline size_t viovm_ring_used_off(const struct viovm_ring *r)
 {
-	return sizeof(u16) * 2 + sizeof(struct vring_used_elem) * ((u16)(r->used_idx - 1) & (r->num - 1));
+	u16 slot = (r->used_idx - 1) & (r->num - 1);
+
+	return sizeof(u16) * 2 + sizeof(struct vring_used_elem) * slot;
 }
 
 /* Offset of avail_event in the used ring */

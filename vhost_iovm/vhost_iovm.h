@@ -19,9 +19,11 @@
  * Locks, outermost first:
  *	viovm_node.mutex	open, the end of a front end, the end of the device. Sleeping
  *	viovm_dev.mutex		ioctls, one at a time. Sleeping
- *	viovm_vq.mutex		a queue's worker while it serves, and ioctls that change what it uses. Sleeping
+ *	viovm_vq.mutex		a queue's worker while it serves, and ioctls that change
+ *				what it uses. Sleeping
  *	viovm_log.flush_mutex	writing the log to user memory. Sleeping
- *	viovm_vq.lock		irqsave spinlock: what completions touch (used ring, dirty log). Never held across
+ *	viovm_vq.lock		irqsave spinlock: what completions touch (used ring,
+ *				dirty log). Never held across
  *				eventfd_signal() or submit_bio(), never taken in a wake-up callback
  */
 #ifndef _VHOST_IOVM_H
@@ -52,9 +54,9 @@ struct viovm_vq;
 struct viovm_worker;
 
 /* Ring features that every class has */
-#define VIOVM_RING_FEATURES	(BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | BIT_ULL(VIRTIO_RING_F_EVENT_IDX) | \
-				 BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ANY_LAYOUT) | \
-				 BIT_ULL(VHOST_F_LOG_ALL))
+#define VIOVM_RING_FEATURES \
+	(BIT_ULL(VIRTIO_RING_F_INDIRECT_DESC) | BIT_ULL(VIRTIO_RING_F_EVENT_IDX) | \
+	 BIT_ULL(VIRTIO_F_VERSION_1) | BIT_ULL(VIRTIO_F_ANY_LAYOUT) | BIT_ULL(VHOST_F_LOG_ALL))
 
 /**
  * struct viovm_class - a device class
@@ -72,7 +74,7 @@ struct viovm_worker;
  * @vq_stop: nothing is in flight, the worker will not come again: free it. Process context
  * @vq_run: worker, vq->mutex held: serve. True when there is more to do at once
  * @vq_drop: the owner is dead, vq->dead is set, the worker is gone: end what waits on a
- * 	list with viovm_vq_drop_one().
+ *	list with viovm_vq_drop_one().
  *	Process context, vq->mutex held
  * @vq_broken: the guest broke the ring. Worker
  */
@@ -105,7 +107,7 @@ struct viovm_class {
  * @mode, @uid, @gid: of the node, constant
  * @mutex: protects @cur and @gone; taken outside of viovm_dev.mutex
  * @cur: the front end, NULL when none (and the last one's requests are finished); RCU,
- * 	written under @mutex
+ *	written under @mutex
  * @gone: the device is being destroyed: no new front end
  * @lock: protects @config_call
  * @config_call: signalled when the configuration changes; belongs to @cur
@@ -314,7 +316,8 @@ bool viovm_vq_wait_dead(struct viovm_vq *vq, long timeout);
 void viovm_vq_finish(struct viovm_vq *vq);
 int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx);
 void viovm_vq_kick(struct viovm_vq *vq);
-void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs, u32 nr_segs);
+void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs,
+		       u32 nr_segs);
 void viovm_vq_drop_one(struct viovm_vq *vq);
 void viovm_vq_break(struct viovm_vq *vq, int error);
 bool viovm_vq_kick_on(struct viovm_vq *vq);

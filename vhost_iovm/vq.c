@@ -98,6 +98,7 @@ static void viovm_vq_unmap(struct viovm_vq *vq)
  */
 int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 {
+	const struct vhost_vring_addr *a = &vq->addr;
 	struct viovm_dev *dev = vq->dev;
 	struct viovm_ring *r = &vq->ring;
 	int err;
@@ -109,16 +110,16 @@ int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 		viovm_vq_kick(vq);
 		return 0;
 	}
-	if (!vq->num || !vq->addr.desc_user_addr || !vq->addr.avail_user_addr || !vq->addr.used_user_addr)
+	if (!vq->num || !a->desc_user_addr || !a->avail_user_addr || !a->used_user_addr)
 		return -EINVAL;
 
-	err = viovm_map(dev, vq->addr.desc_user_addr, viovm_ring_desc_bytes(vq->num), &vq->desc_map);
+	err = viovm_map(dev, a->desc_user_addr, viovm_ring_desc_bytes(vq->num), &vq->desc_map);
 	if (err)
 		return err;
-	err = viovm_map(dev, vq->addr.avail_user_addr, viovm_ring_avail_bytes(vq->num), &vq->avail_map);
+	err = viovm_map(dev, a->avail_user_addr, viovm_ring_avail_bytes(vq->num), &vq->avail_map);
 	if (err)
 		goto unmap;
-	err = viovm_map(dev, vq->addr.used_user_addr, viovm_ring_used_bytes(vq->num), &vq->used_map);
+	err = viovm_map(dev, a->used_user_addr, viovm_ring_used_bytes(vq->num), &vq->used_map);
 	if (err)
 		goto unmap;
 	r->desc = vq->desc_map.addr;
@@ -282,7 +283,8 @@ static void viovm_vq_count(struct viovm_vq *vq)
  * Any context, hard irq too. The data and the status were written before. Every request counted
  * in vq->fetched ends here or in viovm_vq_drop_one(), once.
  */
-void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs, u32 nr_segs)
+void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs,
+		       u32 nr_segs)
 {
 	struct viovm_log *log = &vq->dev->log;
 	struct viovm_log_map *map;
@@ -380,8 +382,8 @@ void viovm_vq_break(struct viovm_vq *vq, int error)
 	if (vq->broken)
 		return;
 	vq->broken = true;
-	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name, vq->index,
-		 vq->ring.last_avail, error);
+	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name,
+		 vq->index, vq->ring.last_avail, error);
 	if (vq->err)
 		eventfd_signal(vq->err);
 	if (vq->dev->node->class.vq_broken)

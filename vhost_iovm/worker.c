@@ -188,8 +188,8 @@ void viovm_workers_stop(struct viovm_dev *dev)
 		w = vq->worker;
 		WRITE_ONCE(vq->worker, NULL);
 		/* keep own workers reachable until nobody can queue on them any more */
-		if (w && !w->listed && xa_err(xa_store(&dev->workers, dev->nvqs + i, w, GFP_KERNEL | __GFP_NOFAIL)))
-			WARN_ON_ONCE(1);
+		if (w && !w->listed)
+			xa_store(&dev->workers, dev->nvqs + i, w, GFP_KERNEL | __GFP_NOFAIL);
 	}
 	synchronize_rcu_expedited();
 	xa_for_each(&dev->workers, id, w) {

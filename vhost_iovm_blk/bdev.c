@@ -139,17 +139,18 @@ static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, c
 	u32 lbs = bdev_logical_block_size(bdev);
 
 	if (sectors != cfg->capacity) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s has %llu sectors, device %s has %llu", path->addr, sectors,
-			 path->dev->name, cfg->capacity);
+		scnprintf(msg, IOVM_MSG_MAX, "%s has %llu sectors, device %s has %llu",
+			  path->addr, sectors, path->dev->name, cfg->capacity);
 		return -EMEDIUMTYPE;
 	}
 	if (lbs > cfg->block_size) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s has logical blocks of %u bytes, device %s of %u", path->addr, lbs,
-			 path->dev->name, cfg->block_size);
+		scnprintf(msg, IOVM_MSG_MAX, "%s has logical blocks of %u bytes, device %s of %u",
+			  path->addr, lbs, path->dev->name, cfg->block_size);
 		return -EMEDIUMTYPE;
 	}
 	if (bdev_read_only(bdev) && !(path->dev->flags & IOVM_DEV_F_RDONLY)) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s is read-only, device %s is not", path->addr, path->dev->name);
+		scnprintf(msg, IOVM_MSG_MAX, "%s is read-only, device %s is not",
+			  path->addr, path->dev->name);
 		return -EROFS;
 	}
 	return 0;
@@ -174,7 +175,9 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	devt = file_inode(file)->i_rdev;
 	fput(file);
 	if (!S_ISBLK(mode)) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s is not a block device (use a loop device for an image file)", path->addr);
+		scnprintf(msg, IOVM_MSG_MAX,
+			  "%s is not a block device (use a loop device for an image file)",
+			  path->addr);
 		return -ENOTBLK;
 	}
 
@@ -185,7 +188,7 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	err = viovm_bdev_open(&b->open, devt, ro, b, viovm_bdev_dead);
 	if (err) {
 		scnprintf(msg, IOVM_MSG_MAX, "%s cannot be opened: %s", path->addr,
-			 err == -EBUSY ? "it is in use on this host" : "see the error code");
+			  err == -EBUSY ? "it is in use on this host" : "see the error code");
 		goto free;
 	}
 	bdev = b->open.bdev;

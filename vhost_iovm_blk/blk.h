@@ -3,7 +3,8 @@
  * The block class: map of the data path.
  *
  *	main.c     module, registration
- *	node.c     the device: configuration space, features (fixed at creation), the class's callbacks for mux and core
+ *	node.c     the device: configuration space, features (fixed at creation), the
+ *	class's callbacks for mux and core
  *	queue.c    a virtqueue's worker: fetch, limits, requeue list
  *	request.c  a virtio-blk request: header and layout checks, splitting into parts, completion
  *	map.c      a part's guest memory: pin, bounce, copy back, unpin
@@ -12,7 +13,8 @@
  *
  *	kick -> viovm_blk_run() -> viovm_blk_fetch() -> viovm_blk_rq_start() -> parts
  *	part -> iovm_req_route() -> viovm_blk_map() -> iovm_req_issue() -> back end
- *	back end -> iovm_req_done() -> viovm_blk_complete() -> last part: status byte, used ring, call eventfd
+ *	back end -> iovm_req_done() -> viovm_blk_complete() -> last part: status byte,
+ *	used ring, call eventfd
  *	                            -> viovm_blk_requeue() -> worker: unmap, route again
  *
  * One virtio-blk request (struct viovm_blk_rq, one per head, preallocated) becomes one or more
@@ -65,7 +67,7 @@ struct viovm_nbd_cmd {
  * @req: as the mux sees it; op, offset, len, flags
  * @rq: the virtio request it belongs to
  * @bv: data, one entry a page fragment, req.len bytes in all (READ, WRITE); valid from
- * 	issue to iovm_req_done()
+ *	issue to iovm_req_done()
  * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
  * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
@@ -116,7 +118,7 @@ struct viovm_blk_part {
  * @parts: parts not ended, plus one while the worker makes more
  * @issued: parts at a back end
  * @status_page: page of the status byte, pinned while a part is issued; worker until then,
- * 	who ends the last part then
+ *	who ends the last part then
  * @status_off: of the status byte in it
  * @part: the inline part
  * @inline_segs: storage of @segs for a small request

@@ -2,8 +2,9 @@
 /*
  * How the block class calls the mux on a request's way to a block device and back.
  *
- * Built with -DVIOVM_BLK_DIRECT a request goes straight to the device's first path and back, past the mux: no
- * reference, no statistics, no failover. That build exists to measure what the mux costs (bench/); it is never installed.
+ * Built with -DVIOVM_BLK_DIRECT a request goes straight to the device's first path and back, past
+ * the mux: no reference, no statistics, no failover. That build exists to measure what the mux
+ * costs (bench/); it is never installed.
  */
 #ifndef _VHOST_IOVM_BLK_DIRECT_H
 #define _VHOST_IOVM_BLK_DIRECT_H

@@ -38,7 +38,8 @@ static long viovm_blk_next(struct viovm_blk_cursor *c, u32 left, bool write, u64
 
 	if (c->seg >= c->rq->nr_segs)
 		return -EFAULT;
-	n = viovm_translate(c->rq->queue->vq, s->gpa + c->off, min(s->len - c->off, left), write, uaddr);
+	n = viovm_translate(c->rq->queue->vq, s->gpa + c->off, min(s->len - c->off, left), write,
+			    uaddr);
 	if (n < 0)
 		return n;
 	c->off += n;
@@ -116,7 +117,12 @@ static int viovm_blk_bounce_copy(struct viovm_blk_part *part, bool to_guest)
 			u32 off = done % PAGE_SIZE;
 			u32 m = min_t(u32, n, PAGE_SIZE - off);
 			u8 *kaddr = kmap_local_page(bv->bv_page) + off;
-			unsigned long left = to_guest ? copy_to_user(user, kaddr, m) : copy_from_user(kaddr, user, m);
+			unsigned long left;
+
+			if (to_guest)
+				left = copy_to_user(user, kaddr, m);
+			else
+				left = copy_from_user(kaddr, user, m);
 
 			kunmap_local(kaddr);
 			if (left)

@@ -21,8 +21,9 @@ const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev)
 
 static u64 viovm_blk_features(const struct viovm_blk *blk)
 {
-	u64 f = BIT_ULL(VIRTIO_BLK_F_SEG_MAX) | BIT_ULL(VIRTIO_BLK_F_BLK_SIZE) | BIT_ULL(VIRTIO_BLK_F_FLUSH) |
-		BIT_ULL(VIRTIO_BLK_F_TOPOLOGY) | BIT_ULL(VIRTIO_BLK_F_MQ);
+	u64 f = BIT_ULL(VIRTIO_BLK_F_SEG_MAX) | BIT_ULL(VIRTIO_BLK_F_BLK_SIZE) |
+		BIT_ULL(VIRTIO_BLK_F_FLUSH) | BIT_ULL(VIRTIO_BLK_F_TOPOLOGY) |
+		BIT_ULL(VIRTIO_BLK_F_MQ);
 
 	if (blk->dev->flags & IOVM_DEV_F_RDONLY)
 		f |= BIT_ULL(VIRTIO_BLK_F_RO);
@@ -37,7 +38,7 @@ static void viovm_blk_fill_config(struct viovm_blk *blk)
 {
 	const struct iovm_blk_config *cfg = &blk->cfg;
 	struct virtio_blk_config *c = &blk->config;
-	u32 sectors_per_block = cfg->block_size >> SECTOR_SHIFT;
+	u32 granularity = max(cfg->discard_granularity, cfg->block_size) >> SECTOR_SHIFT;
 
 	c->capacity = __cpu_to_virtio64(true, cfg->capacity);
 	c->seg_max = __cpu_to_virtio32(true, cfg->seg_max);
@@ -49,8 +50,7 @@ static void viovm_blk_fill_config(struct viovm_blk *blk)
 	c->num_queues = __cpu_to_virtio16(true, cfg->num_queues);
 	c->max_discard_sectors = __cpu_to_virtio32(true, cfg->max_discard_sectors);
 	c->max_discard_seg = __cpu_to_virtio32(true, cfg->max_discard_sectors ? 1 : 0);
-	c->discard_sector_alignment = __cpu_to_virtio32(true, max(cfg->discard_granularity >> SECTOR_SHIFT,
-								 sectors_per_block));
+	c->discard_sector_alignment = __cpu_to_virtio32(true, granularity);
 	c->max_write_zeroes_sectors = __cpu_to_virtio32(true, cfg->max_write_zeroes_sectors);
 	c->max_write_zeroes_seg = __cpu_to_virtio32(true, cfg->max_write_zeroes_sectors ? 1 : 0);
 	c->write_zeroes_may_unmap = !!cfg->max_write_zeroes_sectors;
@@ -62,6 +62,16 @@ static int viovm_blk_bad(char *msg, const char *what)
 	return -EINVAL;
 }
 
+#define VIOVM_MAX_SECTORS	((U32_MAX >> SECTOR_SHIFT) & ~7u)
+#define VIOVM_BAD_CAPACITY \
+	"the capacity must be a multiple of the block size, above 0 and below 2^63 bytes"
+
+static bool viovm_blk_capacity_ok(const struct iovm_blk_config *c, u64 sectors)
+{
+	return sectors && IS_ALIGNED(sectors, c->block_size >> SECTOR_SHIFT) &&
+	       sectors <= (u64)S64_MAX >> SECTOR_SHIFT;
+}
+
 /* Fill in defaults and refuse what cannot be */
 static int viovm_blk_check_config(struct iovm_blk_config *c, char *msg)
 {
@@ -71,19 +81,22 @@ static int viovm_blk_check_config(struct iovm_blk_config *c, char *msg)
 		return viovm_blk_bad(msg, "padding in the block configuration is not zero");
 	if (bs != 512 && bs != 4096)
 		return viovm_blk_bad(msg, "block_size must be 512 or 4096");
-	if (!c->capacity || (c->capacity & ((bs >> SECTOR_SHIFT) - 1)) || c->capacity > (u64)S64_MAX >> SECTOR_SHIFT)
-		return viovm_blk_bad(msg, "the capacity must be a multiple of the block size, above 0 and below 2^63 bytes");
+	if (!viovm_blk_capacity_ok(c, c->capacity))
+		return viovm_blk_bad(msg, VIOVM_BAD_CAPACITY);
 	if (!c->physical_block_size)
 		c->physical_block_size = bs;
-	if (c->physical_block_size < bs || c->physical_block_size > SZ_1M || !is_power_of_2(c->physical_block_size))
-		return viovm_blk_bad(msg, "physical_block_size must be a power of two from block_size to 1 MiB");
+	if (c->physical_block_size < bs || c->physical_block_size > SZ_1M ||
+	    !is_power_of_2(c->physical_block_size))
+		return viovm_blk_bad(msg,
+				     "physical_block_size must be a power of two, block_size to 1 MiB");
 	if (c->opt_io_size % bs)
 		return viovm_blk_bad(msg, "opt_io_size must be a multiple of block_size");
 	if (!c->num_queues || c->num_queues > IOVM_MAX_QUEUES)
 		return viovm_blk_bad(msg, "num_queues must be 1 to 64");
 	if (!c->queue_size)
 		c->queue_size = 128;
-	if (c->queue_size < 2 || c->queue_size > VHOST_IOVM_MAX_RING || !is_power_of_2(c->queue_size))
+	if (c->queue_size < 2 || c->queue_size > VHOST_IOVM_MAX_RING ||
+	    !is_power_of_2(c->queue_size))
 		return viovm_blk_bad(msg, "queue_size must be a power of two from 2 to 1024");
 	if (!c->seg_max)
 		c->seg_max = c->queue_size > 2 ? c->queue_size - 2 : 1;
@@ -94,8 +107,8 @@ static int viovm_blk_check_config(struct iovm_blk_config *c, char *msg)
 	if (c->discard_granularity % bs)
 		return viovm_blk_bad(msg, "discard_granularity must be a multiple of block_size");
 	/* what one request moves is counted in 32 bits of bytes */
-	c->max_discard_sectors = min_t(u32, c->max_discard_sectors, (U32_MAX >> SECTOR_SHIFT) & ~7u);
-	c->max_write_zeroes_sectors = min_t(u32, c->max_write_zeroes_sectors, (U32_MAX >> SECTOR_SHIFT) & ~7u);
+	c->max_discard_sectors = min_t(u32, c->max_discard_sectors, VIOVM_MAX_SECTORS);
+	c->max_write_zeroes_sectors = min_t(u32, c->max_write_zeroes_sectors, VIOVM_MAX_SECTORS);
 	return 0;
 }
 
@@ -171,7 +184,8 @@ static int viovm_blk_create(struct iovm_dev *dev, const struct iovm_dev_create *
 				      make_kgid(&init_user_ns, arg->gid), &class, blk);
 	if (IS_ERR(blk->node)) {
 		err = PTR_ERR(blk->node);
-		scnprintf(msg, IOVM_MSG_MAX, "the node /dev/vhost-iovm/%s cannot be made: error %d", dev->name, err);
+		scnprintf(msg, IOVM_MSG_MAX, "the node /dev/vhost-iovm/%s cannot be made: error %d",
+			  dev->name, err);
 		goto free;
 	}
 	return 0;
@@ -204,8 +218,8 @@ static int viovm_blk_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 {
 	struct viovm_blk *blk = dev->fe;
 
-	if (!sectors || sectors & ((blk->cfg.block_size >> SECTOR_SHIFT) - 1) || sectors > (u64)S64_MAX >> SECTOR_SHIFT)
-		return viovm_blk_bad(msg, "the capacity must be a multiple of the block size, above 0 and below 2^63 bytes");
+	if (!viovm_blk_capacity_ok(&blk->cfg, sectors))
+		return viovm_blk_bad(msg, VIOVM_BAD_CAPACITY);
 	WRITE_ONCE(blk->cfg.capacity, sectors);
 	spin_lock(&blk->config_lock);
 	blk->config.capacity = __cpu_to_virtio64(true, sectors);

@@ -60,8 +60,9 @@ int viovm_blk_vq_start(struct viovm_vq *vq)
 
 static size_t viovm_blk_queue_bytes(const struct viovm_blk_queue *q)
 {
-	return q->nr_rqs * sizeof(*q->rqs) + VIOVM_MAX_CHAIN * (sizeof(*q->segs) + sizeof(*q->table)) +
-	       VIOVM_BLK_PART_PAGES * sizeof(*q->pages) + sizeof(*q);
+	return sizeof(*q) + q->nr_rqs * sizeof(*q->rqs) +
+	       VIOVM_MAX_CHAIN * (sizeof(*q->segs) + sizeof(*q->table)) +
+	       VIOVM_BLK_PART_PAGES * sizeof(*q->pages);
 }
 
 static void viovm_blk_queue_free(struct viovm_blk_queue *q)
@@ -82,11 +83,14 @@ static int viovm_blk_queue_alloc(struct viovm_blk_queue *q)
 	u32 i;
 
 	if (!q->segs)
-		q->segs = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->segs), GFP_KERNEL_ACCOUNT);
+		q->segs = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->segs),
+					 GFP_KERNEL_ACCOUNT);
 	if (!q->table)
-		q->table = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->table), GFP_KERNEL_ACCOUNT);
+		q->table = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->table),
+					  GFP_KERNEL_ACCOUNT);
 	if (!q->pages)
-		q->pages = kmalloc_array(VIOVM_BLK_PART_PAGES, sizeof(*q->pages), GFP_KERNEL_ACCOUNT);
+		q->pages = kmalloc_array(VIOVM_BLK_PART_PAGES, sizeof(*q->pages),
+					 GFP_KERNEL_ACCOUNT);
 	if (!q->segs || !q->table || !q->pages)
 		return -ENOMEM;
 	rqs = kvcalloc(q->vq->num, sizeof(*rqs), GFP_KERNEL_ACCOUNT);
@@ -294,7 +298,8 @@ static void viovm_blk_charge(struct viovm_blk_queue *q, u32 bytes)
 	if (iops)
 		viovm_blk_charge_one(&q->blk->next_io_ns, now, div64_u64(NSEC_PER_SEC, iops));
 	if (bps && bytes)
-		viovm_blk_charge_one(&q->blk->next_byte_ns, now, div64_u64((u64)bytes * NSEC_PER_SEC, bps));
+		viovm_blk_charge_one(&q->blk->next_byte_ns, now,
+				     div64_u64((u64)bytes * NSEC_PER_SEC, bps));
 }
 
 static int viovm_blk_fetch_table(void *ctx, void *to, u64 gpa, u32 len)

@@ -27,7 +27,8 @@ static int viovm_blk_check_segs(struct viovm_vq *vq, const struct viovm_chain *c
 		u64 uaddr;
 
 		while (done < s->len) {
-			long n = viovm_translate(vq, s->gpa + done, s->len - done, s->write, &uaddr);
+			long n = viovm_translate(vq, s->gpa + done, s->len - done, s->write,
+						 &uaddr);
 
 			if (n < 0)
 				return n;
@@ -66,7 +67,8 @@ static void viovm_blk_parse_rw(struct viovm_blk_rq *rq, u64 sector, bool write)
 {
 	const struct viovm_blk *blk = rq->queue->blk;
 
-	if (!viovm_blk_range_ok(blk, sector, rq->data_len) || (write && (blk->dev->flags & IOVM_DEV_F_RDONLY)))
+	if (!viovm_blk_range_ok(blk, sector, rq->data_len) ||
+	    (write && (blk->dev->flags & IOVM_DEV_F_RDONLY)))
 		return viovm_blk_answer(rq, VIRTIO_BLK_S_IOERR);
 	if (!rq->data_len)
 		return viovm_blk_answer(rq, VIRTIO_BLK_S_OK);
@@ -209,7 +211,8 @@ int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain)
 
 	rq->segs = rq->inline_segs;
 	if (chain->nr > VIOVM_BLK_INLINE_SEGS) {
-		rq->segs = kmalloc_array(chain->nr, sizeof(*rq->segs), GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+		rq->segs = kmalloc_array(chain->nr, sizeof(*rq->segs),
+					 GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 		if (!rq->segs)
 			return -ENOMEM;
 	}
@@ -304,7 +307,8 @@ void viovm_blk_part_end(struct viovm_blk_part *part, int error)
 	struct viovm_blk_queue *q = rq->queue;
 
 	if (error)
-		WRITE_ONCE(rq->status, error == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+		WRITE_ONCE(rq->status,
+			   error == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 	if (part->big) {
 		kmem_cache_free(viovm_part_cache, part);
 		atomic_dec(&q->nr_big);
@@ -422,7 +426,8 @@ int viovm_blk_rq_go(struct viovm_blk_rq *rq)
 
 		if (!part)
 			return -EAGAIN;
-		iovm_req_init(&part->req, blk->dev, rq->op, rq->req_flags, rq->offset + rq->issued_off, len);
+		iovm_req_init(&part->req, blk->dev, rq->op, rq->req_flags,
+			      rq->offset + rq->issued_off, len);
 		part->data_off = rq->issued_off;
 		rq->issued_off += len;
 		rq->made_all = rq->issued_off == rq->data_len;
@@ -454,8 +459,9 @@ void viovm_blk_rq_abandon(struct viovm_blk_rq *rq)
  */
 int viovm_blk_requests_init(void)
 {
-	viovm_part_cache = kmem_cache_create("viovm_blk_part", sizeof(struct viovm_blk_part) +
-					     VIOVM_BLK_PART_PAGES * sizeof(struct bio_vec), 0, 0, NULL);
+	size_t size = sizeof(struct viovm_blk_part) + VIOVM_BLK_PART_PAGES * sizeof(struct bio_vec);
+
+	viovm_part_cache = kmem_cache_create("viovm_blk_part", size, 0, 0, NULL);
 	return viovm_part_cache ? 0 : -ENOMEM;
 }
 

@@ -41,13 +41,15 @@ static const struct blk_holder_ops viovm_compat_holder_ops __maybe_unused = {
 	.mark_dead = viovm_compat_mark_dead,
 };
 
-static inline int viovm_bdev_open(struct viovm_bdev_open *o, dev_t dev, bool ro, void *holder, void (*dead)(void *))
+static inline int viovm_bdev_open(struct viovm_bdev_open *o, dev_t dev, bool ro, void *holder,
+				  void (*dead)(void *))
 {
 	struct file *file;
 
 	o->holder = holder;
 	o->dead = dead;
-	file = bdev_file_open_by_dev(dev, BLK_OPEN_READ | (ro ? 0 : BLK_OPEN_WRITE), o, &viovm_compat_holder_ops);
+	file = bdev_file_open_by_dev(dev, BLK_OPEN_READ | (ro ? 0 : BLK_OPEN_WRITE), o,
+				     &viovm_compat_holder_ops);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
 	o->file = file;
@@ -62,7 +64,8 @@ static inline void viovm_bdev_close(struct viovm_bdev_open *o)
 
 #else
 
-static inline int viovm_bdev_open(struct viovm_bdev_open *o, dev_t dev, bool ro, void *holder, void (*dead)(void *))
+static inline int viovm_bdev_open(struct viovm_bdev_open *o, dev_t dev, bool ro, void *holder,
+				  void (*dead)(void *))
 {
 	struct block_device *bdev;
 

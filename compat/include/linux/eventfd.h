@@ -11,6 +11,7 @@ static inline void viovm_compat_eventfd_signal(struct eventfd_ctx *ctx)
 {
 	eventfd_signal(ctx, 1);
 }
+
 #define eventfd_signal(ctx)	viovm_compat_eventfd_signal(ctx)
 #endif
 

@@ -60,7 +60,8 @@ static inline int viovm_compat_vhost_task_fn(void *data)
 	return 0;
 }
 
-static inline struct vhost_task *vhost_task_create(bool (*fn)(void *), void (*handle_kill)(void *), void *arg,
+static inline struct vhost_task *vhost_task_create(bool (*fn)(void *),
+						   void (*handle_kill)(void *), void *arg,
 						   const char *name)
 {
 	struct vhost_task *vtsk = kzalloc(sizeof(*vtsk), GFP_KERNEL);
