@@ -179,7 +179,15 @@ struct iovm_path_pcpu {
 
 /**
  * struct iovm_path - one way to a device's data
- * @ops, @dev, @name, @addr, @id, @slot, @fence, @heartbeat_ms, @dead_ms: set at creation, constant
+ * @ops: its type; constant like all down to @flags
+ * @dev: whose
+ * @name: NUL-terminated, zeroes behind
+ * @addr: for people
+ * @id: unique in the device, never used again
+ * @slot: index below IOVM_MAX_PATHS, used again when the path is gone
+ * @fence: IOVM_FENCE_LOCAL_ERROR or IOVM_FENCE_NONE
+ * @heartbeat_ms: for the type
+ * @dead_ms: for the type
  * @flags: IOVM_PATH_F_CACHE_*, resolved (exactly one bit set); constant
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
  * @state: enum iovm_path_state; written by iovm_path_set_state() under dev->lock
@@ -292,18 +300,23 @@ struct iovm_dev_pcpu {
 
 /**
  * struct iovm_dev - a device: a front end and its paths
- * @class, @name, @id, @flags: constant
+ * @class: constant like all down to @flags
+ * @name: NUL-terminated, zeroes behind
+ * @id: unique
+ * @flags: IOVM_DEV_F_*
  * @fe: the class's own; constant between create and destroy
  * @mutex: serialises control operations on this device
  * @lock: irqsave spinlock, see the top of this file
  * @route: the path that takes requests, NULL when none; written under @lock, read under RCU
  * @state: enum iovm_dev_state; @lock
- * @suspended, @failing: policy inputs of the route; @lock
+ * @suspended: by the operator; @lock
+ * @failing: no_path_timeout_ms has passed; @lock, read without it as a hint
  * @dead: being destroyed; @mutex and @lock
  * @preferred: the current path, or the one chosen by hand: is the route while usable; @lock
  * @pinned: chosen by hand: no automatic failback while it is live; @lock
  * @paths: in order; see iovm_path.node
- * @nr_paths, @next_path_id: @mutex, and @lock for writing
+ * @nr_paths: in @paths; @mutex, and @lock for writing
+ * @next_path_id: @mutex
  * @last_route_id: path id of the newest route, IOVM_NO_ID before the first; @lock
  * @route_ns: ktime_get_ns() when it became the route; @lock
  * @parked_ns: since when there is no route; @lock
@@ -313,16 +326,26 @@ struct iovm_dev_pcpu {
  *	when none; @lock, read without it as a hint
  * @drainers: who waits in @wait for paths to become idle
  * @wait: woken when a path's state changes, and while there are @drainers whenever a request ends
- * @no_path_timeout_ms, @failback_after_ms: @lock
- * @iops, @bps: limits, read by the front end without a lock (READ_ONCE)
+ * @no_path_timeout_ms: 0 = never; @lock
+ * @failback_after_ms: 0 = by hand only; @lock
+ * @iops: limit, 0 = none; read by the front end without a lock (READ_ONCE)
+ * @bps: likewise, bytes per second
  * @fail_parked: counts IOVM_DEV_FAIL_PARKED: a request that waits since an older count is failed;
  *	@lock
  * @nr_requeued: requests with IOVM_REQ_COUNTED
- * @requeues, @reroutes, @parks, @fails, @pause_ns, @pause_max_ns: statistics; @lock
+ * @requeues: statistics like all down to @pause_max_ns, see struct iovm_dev_stats; @lock
+ * @reroutes: @lock
+ * @parks: @lock
+ * @fails: @lock
+ * @pause_ns: histogram; @lock
+ * @pause_max_ns: @lock
  * @retry: requests that ended with IOVM_RES_RETRY; @lock
  * @retry_ns: when the last one did; @lock
  * @retry_shift: back-off; @lock
- * @retry_work, @no_path_work, @failback_work, @probe_work: named for what they end
+ * @retry_work: gives @retry back to the class
+ * @no_path_work: looks whether @no_path_timeout_ms has passed
+ * @failback_work: looks whether an earlier path has been live for @failback_after_ms
+ * @probe_work: probes failed paths
  * @probing: path whose ops->probe() runs; @mutex
  * @ref: the table's and those of control operations that wait without @mutex
  * @pcpu: statistics

@@ -250,7 +250,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		break;
 	case IOVM_PATH_REMOVED:
 		list_del(&path->node);
-		dev->nr_paths--;
+		WRITE_ONCE(dev->nr_paths, dev->nr_paths - 1);
 		if (dev->preferred == path)
 			dev->preferred = NULL;
 		break;
