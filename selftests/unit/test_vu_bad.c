@@ -323,7 +323,7 @@ static void kernel_refuses(void)
 	};
 	static const unsigned long at_open[] = {
 		VHOST_SET_OWNER, VHOST_GET_FEATURES, VHOST_VDPA_GET_DEVICE_ID, VHOST_VDPA_GET_VQS_COUNT,
-		VHOST_VDPA_GET_VRING_NUM, VHOST_VDPA_GET_CONFIG_SIZE, VHOST_VDPA_SET_CONFIG_CALL,
+		VHOST_VDPA_GET_CONFIG_SIZE, VHOST_VDPA_SET_CONFIG_CALL,
 	};
 
 	for (size_t i = 0; i < sizeof(in) / sizeof(in[0]); i++) {

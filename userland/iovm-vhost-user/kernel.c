@@ -12,6 +12,7 @@
 #include "vu.h"
 
 _Static_assert(VU_MAX_REGIONS == VHOST_IOVM_MAX_REGIONS, "regions of a memory table");
+_Static_assert(VU_MAX_RING == VHOST_IOVM_MAX_RING, "descriptors of a queue");
 _Static_assert(sizeof(struct vu_wire_addr) == sizeof(struct vhost_vring_addr), "layout of a ring's addresses");
 _Static_assert(offsetof(struct vu_wire_addr, avail) == offsetof(struct vhost_vring_addr, avail_user_addr), "order");
 
@@ -80,15 +81,6 @@ int vuk_get_queue_count(int node, uint32_t *nr)
 {
 	__u32 v = 0;
 	int ret = do_ioctl(node, VHOST_VDPA_GET_VQS_COUNT, &v);
-
-	*nr = v;
-	return ret;
-}
-
-int vuk_get_ring_max(int node, uint32_t *nr)
-{
-	__u16 v = 0;
-	int ret = do_ioctl(node, VHOST_VDPA_GET_VRING_NUM, &v);
 
 	*nr = v;
 	return ret;

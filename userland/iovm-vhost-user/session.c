@@ -90,10 +90,6 @@ static int ask_node(struct vu_session *s)
 		ret = vuk_get_queue_count(s->node, &s->nr_queues);
 	}
 	if (!ret) {
-		what = "VHOST_VDPA_GET_VRING_NUM";
-		ret = vuk_get_ring_max(s->node, &s->max_ring);
-	}
-	if (!ret) {
 		what = "VHOST_VDPA_GET_CONFIG_SIZE";
 		ret = vuk_get_config_size(s->node, &s->config_size);
 	}
@@ -106,8 +102,7 @@ static int ask_node(struct vu_session *s)
 	if (!s->nr_queues || s->nr_queues > VU_MAX_QUEUES)
 		return vu_fail(s, -EINVAL, "%s has %u queues", s->node_path, s->nr_queues);
 	s->offered &= ~(1ull << VU_F_PROTOCOL_FEATURES);
-	vu_trace("features 0x%" PRIx64 ", %u queues of up to %u, %u bytes of configuration", s->offered, s->nr_queues,
-		 s->max_ring, s->config_size);
+	vu_trace("features 0x%" PRIx64 ", %u queues, %u bytes of configuration", s->offered, s->nr_queues, s->config_size);
 	return 0;
 }
 

@@ -147,8 +147,8 @@ int vu_ring_set_num(struct vu_session *s, uint32_t i, uint32_t num)
 		return -ENOBUFS;
 	if (r->running)
 		return vu_fail(s, -EBUSY, "queue %u: SET_VRING_NUM while it runs", i);
-	if (!num || (num & (num - 1)) || num > s->max_ring)
-		return vu_fail(s, -EINVAL, "queue %u: a size of %u (a power of two, at most %u)", i, num, s->max_ring);
+	if (!num || (num & (num - 1)) || num > VU_MAX_RING)
+		return vu_fail(s, -EINVAL, "queue %u: a size of %u (a power of two, at most %u)", i, num, VU_MAX_RING);
 	r->num = num;
 	return 0;
 }

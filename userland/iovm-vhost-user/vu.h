@@ -27,6 +27,7 @@
 
 #define VU_MAX_QUEUES	64
 #define VU_MAX_REGIONS	509	/* what the node takes: VHOST_IOVM_MAX_REGIONS */
+#define VU_MAX_RING	1024	/* descriptors; VHOST_IOVM_MAX_RING */
 #define VU_ERR_MAX	320
 
 /* Returned by the message reader at a clean end of the connection. */
@@ -137,7 +138,6 @@ struct vu_shared {
  * @proto: protocol features acknowledged
  * @status: as the front end set it; nothing depends on it
  * @nr_queues: of the device
- * @max_ring: descriptors a queue may have
  * @config_size: of the configuration space
  * @said_set_config: SET_CONFIG was refused and logged
  * @mem: guest memory
@@ -159,7 +159,6 @@ struct vu_session {
 	uint64_t proto;
 	uint64_t status;
 	uint32_t nr_queues;
-	uint32_t max_ring;
 	uint32_t config_size;
 	bool said_set_config;
 	struct vu_memory mem;
@@ -219,7 +218,6 @@ int vuk_get_features(int node, uint64_t *features);
 int vuk_set_features(int node, uint64_t features);
 int vuk_get_device_id(int node, uint32_t *id);
 int vuk_get_queue_count(int node, uint32_t *nr);
-int vuk_get_ring_max(int node, uint32_t *nr);
 int vuk_get_config_size(int node, uint32_t *size);
 int vuk_get_config(int node, uint32_t off, void *buf, uint32_t len);
 int vuk_set_config_call(int node, int fd);
