@@ -268,6 +268,12 @@ void iovm_path_destroy(struct iovm_path *path)
 	module_put(ops->owner);
 }
 
+static bool iovm_path_wants_probe(struct iovm_path *path)
+{
+	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand &&
+	       !path->removing;
+}
+
 static int iovm_refuse_waiting(struct iovm_path *path, u32 n, char *msg)
 {
 	return iovm_refuse(-EBUSY, msg,
@@ -339,22 +345,23 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 	if (IS_ERR(path))
 		return PTR_ERR(path);
 	dev = path->dev;
-	if (path->removing) {
-		err = iovm_refuse(-EBUSY, arg->msg, "path %s is just being removed", path->name);
-		goto out;
-	}
 
 	spin_lock_irq(&dev->lock);
 	if (force) {
+		/* also when somebody waits for its requests already: that is how he is helped */
 		path->by_hand = true;
 		iovm_path_error(path, 0, &todo);
 	} else {
 		waiting = path->nr_held + path->nr_bound;
-		if (!waiting)
+		if (!waiting && !path->removing)
 			iovm_path_set_state(path, IOVM_PATH_DRAINING, 0, &todo);
 	}
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
+	if (path->removing) {
+		err = iovm_refuse(-EBUSY, arg->msg, "path %s is just being removed", path->name);
+		goto out;
+	}
 	if (waiting) {
 		err = iovm_refuse_waiting(path, waiting, arg->msg);
 		goto out;
@@ -377,10 +384,15 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 		err = iovm_path_take_out(path, force, arg->msg);
 	} while (err == -EAGAIN);
 
-	if (err)
+	if (err) {
 		path->removing = false;
-	else
+		spin_lock_irq(&dev->lock);
+		if (iovm_path_wants_probe(path))
+			iovm_probe_arm(dev);
+		spin_unlock_irq(&dev->lock);
+	} else {
 		iovm_path_destroy(path);
+	}
 out:
 	iovm_dev_release(dev);
 	return err;
@@ -414,21 +426,17 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	spin_lock_irq(&dev->lock);
 	if (!err && !path->removing && !dev->dead)
 		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	/* until here ->probing keeps the path and the class's part; from here on the path may go */
+	spin_lock_irq(&dev->lock);
 	WRITE_ONCE(dev->probing, NULL);
 	spin_unlock_irq(&dev->lock);
-	/* dev: the caller's reference; the path may be gone from here on */
-	iovm_todo_run(dev, &todo);
 	wake_up(&dev->wait);
 	mutex_lock(&dev->mutex);
 	if (err)
 		iovm_refuse(err, msg, "it does not answer as it should (error %d)", err);
 	return err;
-}
-
-static bool iovm_path_wants_probe(struct iovm_path *path)
-{
-	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand &&
-	       !path->removing;
 }
 
 void iovm_probe_work(struct work_struct *work)

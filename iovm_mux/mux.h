@@ -346,7 +346,7 @@ struct iovm_dev_pcpu {
  * @no_path_work: looks whether @no_path_timeout_ms has passed
  * @failback_work: looks whether an earlier path has been live for @failback_after_ms
  * @probe_work: probes failed paths
- * @probing: path whose ops->probe() runs; @mutex
+ * @probing: path whose ops->probe() runs: it stays, and so does the device; @lock
  * @ref: the table's and those of control operations that wait without @mutex
  * @pcpu: statistics
  */
