@@ -294,6 +294,10 @@ int viovm_node_retire(struct viovm_node *node, bool force)
 	} else {
 		node->gone = true;
 		if (dev) {
+			/* an ioctl may hold the mutex and wait for requests that never end */
+			WRITE_ONCE(dev->abort, true);
+			for (i = 0; i < dev->nvqs; i++)
+				wake_up(&dev->vqs[i].drain);
 			mutex_lock(&dev->mutex);
 			viovm_dev_shutdown(dev);
 			for (i = 0; i < dev->nvqs; i++)

@@ -262,6 +262,7 @@ struct viovm_log {
  * @mem: memory table; @mutex (each queue has its own pointer to it)
  * @log: dirty log
  * @shut: shut down: every ioctl answers ENODEV; @mutex
+ * @abort: a forced end waits for @mutex: stop waiting for requests; READ_ONCE
  * @nvqs: constant
  * @vqs: constant
  * @workers: by id; @mutex
@@ -276,6 +277,7 @@ struct viovm_dev {
 	struct vhost_iotlb *mem;
 	struct viovm_log log;
 	bool shut;
+	bool abort;
 	u32 nvqs;
 	struct viovm_vq *vqs;
 	struct xarray workers;

@@ -183,7 +183,7 @@ static void viovm_vq_set_stopping(struct viovm_vq *vq, bool stopping)
  * @vq: queue; dev->mutex held
  *
  * vq->base is the next head to serve afterwards.
- * Return: 0; -EINTR when the wait was killed: the queue goes on.
+ * Return: 0; -EINTR when the wait was killed: the queue goes on; -ENODEV the device is being destroyed.
  */
 int viovm_vq_stop(struct viovm_vq *vq)
 {
@@ -193,11 +193,11 @@ int viovm_vq_stop(struct viovm_vq *vq)
 	if (!vq->running)
 		return 0;
 	viovm_vq_set_stopping(vq, true);
-	err = wait_event_killable(vq->drain, viovm_vq_drained(vq));
-	if (err) {
+	err = wait_event_killable(vq->drain, viovm_vq_drained(vq) || READ_ONCE(vq->dev->abort));
+	if (err || !viovm_vq_drained(vq)) {
 		viovm_vq_set_stopping(vq, false);
 		viovm_vq_kick(vq);
-		return -EINTR;
+		return err ? -EINTR : -ENODEV;
 	}
 	viovm_kick_detach(vq);
 	mutex_lock(&vq->mutex);

@@ -280,7 +280,7 @@ bool viovm_blk_may_unmap_atomic(const struct viovm_blk_part *part)
 	if (part->bounce || part->req.op != IOVM_OP_READ)
 		return true;
 	/* many pages take long with interrupts off */
-	if (part->nr_bv > 32 && !in_task())
+	if (part->nr_bv > 64 && !in_task())
 		return false;
 	for (i = 0; i < part->nr_bv; i++)
 		if (!folio_test_dirty(page_folio(part->bv[i].bv_page)))
