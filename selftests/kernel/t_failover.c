@@ -26,14 +26,17 @@ static bool loading;
 
 static void cleanup(void)
 {
-	if (loading)
-		vload_stop(&L);
-	loading = false;
 	/* what a failed case left suspended must not block the rest */
 	dm_suspend("iovmt-a", false);
 	dm_suspend("iovmt-b", false);
 	if (ktap_failed() && ev.fd >= 0 && ev.nr_seen)
 		ctl_events_dump(&ev);
+	if (loading) {
+		ctl_dev_destroy("kt-0", IOVM_DESTROY_F_FORCE);
+		L.abandon = true;
+		vload_stop(&L);
+	}
+	loading = false;
 	ctl_events_close(&ev);
 	fix_cleanup();
 }
@@ -78,6 +81,33 @@ static void two_dm(void)
 	strcpy(F[0].name, "kt-0");
 	add("a", a_node);
 	add("b", b_node);
+}
+
+static char disks[2][64];
+
+static void two_scsi(void)
+{
+	int r = scsi_debug_load(2, MB, 512, "", disks);
+
+	T_REQUIRE(!r, "scsi_debug: %s", strerror(-r));
+	ctl_must_create("kt-0", SECTORS, 2);
+	strcpy(F[0].name, "kt-0");
+	add("a", disks[0]);
+	add("b", disks[1]);
+}
+
+/* Both disks pulled; another with the same data comes as path c. */
+static void pull_both(void)
+{
+	T_REQUIRE(!scsi_remove(disks[0]) && !scsi_remove(disks[1]), "remove");
+}
+
+static void plug_c(void)
+{
+	int r = scsi_debug_rescan(1, disks);
+
+	T_REQUIRE(!r, "rescan: %s", strerror(-r));
+	add("c", disks[0]);
 }
 
 /* Behind a failure of @from: FIRST_ERROR, the path's state, REROUTED to @to, FIRST_COMPLETION, in this order of numbers. */
@@ -210,7 +240,8 @@ static void every_nth(void)
 	unsigned int i, fails = 0;
 	int r;
 
-	r = scsi_debug_load(2, MB, 512, "", nodes);
+	/* requests with no delay at all are never made to fail */
+	r = scsi_debug_load(2, MB, 512, "ndelay=20000", nodes);
 	T_REQUIRE(!r, "scsi_debug: %s", strerror(-r));
 	snprintf(path, sizeof(path), "for f in /sys/block/%s/device/scsi_disk/*/max_retries; do echo 0 >$f; done",
 		 nodes[0] + 5);
@@ -311,10 +342,9 @@ static void parked_and_back(void)
 	u64 before;
 	int r, e;
 
-	two_dm();
+	two_scsi();
 	begin((struct vload_cfg){ .depth = 16 });
-	dm_swap("iovmt-a", dm_error(SECTORS), false);
-	dm_swap("iovmt-b", dm_error(SECTORS), false);
+	pull_both();
 	e = ctl_events_wait(&ev, 0, IOVM_EV_PARKED, "kt-0", NULL, 10000);
 	T_CHECK(e >= 0, "no PARKED");
 	T_CHECK(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 1000), "not parked");
@@ -325,11 +355,32 @@ static void parked_and_back(void)
 	r = ctl_dev_get("kt-0", &di);
 	T_CHECK(!r && di.parked_ms > 0 && di.route_id == IOVM_NO_ID, "parked since %llu ms, route %u",
 		(unsigned long long)di.parked_ms, di.route_id);
-	dm_swap("iovmt-b", dm_linear(fix_store, SECTORS), false);
-	/* by its own probing or by hand */
-	ctl_path_ctl("kt-0", "b", IOVM_PATH_CTL_RETRY);
-	T_CHECK(ctl_events_wait(&ev, e, IOVM_EV_REROUTED, "kt-0", "b", 10000) >= 0, "not rerouted");
+	plug_c();
+	T_CHECK(ctl_events_wait(&ev, e, IOVM_EV_REROUTED, "kt-0", "c", 10000) >= 0, "not rerouted");
 	T_CHECK(vload_progress(&L, 300, 20000), "no progress");
+	end(disks[0]);
+}
+
+/*
+ * The same by bare I/O errors of both paths at once: those are no proof that the paths are gone. A request that fails on both is
+ * the guest's to know; the others wait and are served.
+ */
+static void both_error(void)
+{
+	u64 errors;
+
+	two_dm();
+	begin((struct vload_cfg){ .depth = 16, .may_fail = true });
+	dm_swap("iovmt-a", dm_error(SECTORS), false);
+	dm_swap("iovmt-b", dm_error(SECTORS), false);
+	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_REROUTED, "kt-0", "b", 10000) >= 0, "not rerouted");
+	sleep_ms(500);
+	dm_swap("iovmt-b", dm_linear(fix_store, SECTORS), false);
+	ctl_path_ctl("kt-0", "b", IOVM_PATH_CTL_RETRY);
+	T_CHECK(vload_progress(&L, 300, 20000), "no progress");
+	errors = L.errors;
+	T_CHECK(vload_progress(&L, 300, 20000) && L.errors == errors, "errors although a path is live");
+	ktap_note("%llu requests failed on both", (unsigned long long)errors);
 	end(fix_store);
 }
 
@@ -355,13 +406,12 @@ static void no_path_timeout(void)
 	u64 t0, errors;
 	int r, e;
 
-	two_dm();
+	two_scsi();
 	r = ctl_dev_ctl("kt-0", IOVM_DEV_SET_NO_PATH_TIMEOUT, NULL, 700);
 	T_REQUIRE(!r, "timeout: %s", strerror(-r));
 	begin((struct vload_cfg){ .depth = 16, .may_fail = true });
 	t0 = now_ns();
-	dm_swap("iovmt-a", dm_error(SECTORS), false);
-	dm_swap("iovmt-b", dm_error(SECTORS), false);
+	pull_both();
 	e = ctl_events_wait(&ev, 0, IOVM_EV_PARKED, "kt-0", NULL, 10000);
 	T_CHECK(e >= 0, "no PARKED");
 	T_CHECK(L.errors == 0, "errors before the time was up");
@@ -375,10 +425,9 @@ static void no_path_timeout(void)
 	T_CHECK(ctl_wait_dev_state("kt-0", IOVM_DEV_FAILING, 1000), "not failing");
 	T_CHECK(vload_progress(&L, 50, 10000), "requests are not failed");
 	T_CHECK(L.errors > 0, "no errors");
-	dm_swap("iovmt-b", dm_linear(fix_store, SECTORS), false);
 	e = ev.nr_seen;
-	ctl_path_ctl("kt-0", "b", IOVM_PATH_CTL_RETRY);
-	T_CHECK(ctl_events_wait(&ev, e, IOVM_EV_REROUTED, "kt-0", "b", 10000) >= 0, "not rerouted");
+	plug_c();
+	T_CHECK(ctl_events_wait(&ev, e, IOVM_EV_REROUTED, "kt-0", "c", 10000) >= 0, "not rerouted");
 	sleep_ms(200);
 	errors = L.errors;
 	T_CHECK(vload_progress(&L, 300, 20000), "no progress");
@@ -388,7 +437,7 @@ static void no_path_timeout(void)
 		(unsigned long long)s.parks);
 	ktap_note("%llu requests failed, back after %llu ms", (unsigned long long)L.errors,
 		  (unsigned long long)((now_ns() - t0) / 1000000));
-	end(fix_store);
+	end(disks[0]);
 }
 
 /* The operator's word ends the wait once. */
@@ -396,10 +445,9 @@ static void fail_parked(void)
 {
 	int r;
 
-	two_dm();
+	two_scsi();
 	begin((struct vload_cfg){ .depth = 16, .may_fail = true });
-	dm_swap("iovmt-a", dm_error(SECTORS), false);
-	dm_swap("iovmt-b", dm_error(SECTORS), false);
+	pull_both();
 	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_PARKED, "kt-0", NULL, 10000) >= 0, "no PARKED");
 	sleep_ms(200);
 	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0);
@@ -407,12 +455,12 @@ static void fail_parked(void)
 	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_FAIL_PARKED, "kt-0", NULL, 5000) >= 0, "no event");
 	sleep_ms(300);
 	T_CHECK(L.errors > 0, "nothing was failed");
-	/* and a queue that holds parked requests can be stopped by it */
+	T_CHECK(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 0), "once, not for good");
+	/* stopping a queue waits for what is parked: failing it ends the wait */
 	ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0);
-	dm_swap("iovmt-a", dm_linear(fix_store, SECTORS), false);
-	ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_RETRY);
+	plug_c();
 	T_CHECK(vload_progress(&L, 200, 20000), "no progress");
-	end(fix_store);
+	end(disks[0]);
 }
 
 static void hundred_times(void)
@@ -682,6 +730,7 @@ static const struct ktap_case cases[] = {
 	{ "bad_ranges", bad_ranges },
 	{ "medium_error", medium_error },
 	{ "parked_and_back", parked_and_back },
+	{ "both_error", both_error },
 	{ "probed", probed },
 	{ "no_path_timeout", no_path_timeout },
 	{ "fail_parked", fail_parked },

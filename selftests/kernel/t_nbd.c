@@ -31,8 +31,8 @@ static void cleanup(void)
 	if (loading) {
 		/* whatever the load still waits for: end it */
 		ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0);
-		L.stop = true;
 		ctl_dev_destroy("kt-0", IOVM_DESTROY_F_FORCE);
+		L.abandon = true;
 		vload_stop(&L);
 	}
 	loading = false;
@@ -101,7 +101,7 @@ static void plain(bool tcp, unsigned int nconn, bool structured, u32 batch)
 	srv.batch = batch;
 	create();
 	add_nbd(&srv, "n", 0, 0, 0, 0, nconn, tcp);
-	begin((struct vload_cfg){ .flush_pct = 3, .zero_pct = 3, .max_ios = 3000, .max_blocks = 16 });
+	begin((struct vload_cfg){ .flush_pct = 3, .zero_pct = 3, .max_ios = 1000, .depth = 32, .max_blocks = 16 });
 	vload_wait(&L);
 	r = ctl_path_get("kt-0", "n", &pi);
 	T_CHECK(!r && pi.nr_sockets == nconn && pi.generation == 1 && pi.capacity == SECTORS, "sockets %u, generation %u",
@@ -365,22 +365,29 @@ static void hangs_idle(void)
 	T_CHECK(ctl_events_wait_state(&ev, 0, "kt-0", "n", IOVM_PATH_FAILED, 10000) >= 0, "not noticed");
 }
 
-/* Errors of the server belong to its path: the other one serves. */
+/* Errors of the server belong to its path: the other one serves. An answer ends a request: nothing is held for it. */
 static void server_errors(void)
 {
+	struct iovm_path_info pi;
+	int r;
+
 	mem_server(&srv);
 	T_REQUIRE(!nbdsrv_init(&srv2, NULL, MB * MiB), "server");
 	free(srv2.mem);
 	srv2.mem = srv.mem;
 	shared_mem = true;
 	create();
-	add_nbd(&srv, "n", 0, IOVM_FENCE_LOCAL_ERROR, 0, 0, 1, false);
-	add_nbd(&srv2, "m", 0, IOVM_FENCE_LOCAL_ERROR, 0, 0, 1, false);
+	add_nbd(&srv, "n", 0, 0, 0, 0, 1, false);
+	add_nbd(&srv2, "m", 0, 0, 0, 0, 1, false);
 	begin((struct vload_cfg){ .depth = 16 });
 	T_CHECK(vload_progress(&L, 100, 20000), "no progress");
 	srv.fail_every = 20;
 	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_REROUTED, "kt-0", "m", 10000) >= 0, "not rerouted");
 	T_CHECK(vload_progress(&L, 200, 20000), "no progress on the other server");
+	r = ctl_path_get("kt-0", "n", &pi);
+	T_CHECK(!r && pi.held == 0, "%llu writes are held", (unsigned long long)pi.held);
+	r = ctl_path_add_nbd("kt-0", "x", 0, IOVM_FENCE_LOCAL_ERROR, 0, 0);
+	T_CHECK(r == -EINVAL && ctl_msg[0], "a lost connection as proof that a write ended: %s", strerror(-r));
 	end();
 }
 

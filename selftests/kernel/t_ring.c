@@ -194,8 +194,14 @@ static void suppression(u64 features)
 
 	fix_all(MB, 1, 64, features);
 	q = &F[0].d.vqs[0];
-	if (read(q->call, &v, 8) < 0) {
-	}
+	/* a queue that has just started may tell of its first completion unasked */
+	one(q);
+	vq_kick(q);
+	T_CHECK(wait_used(q, 5000), "not completed");
+	vq_pop(q, NULL);
+	sleep_ms(20);
+	if (read(q->call, &v, 8) < 0)
+		ktap_note("first completion: not called");
 
 	/* calls off: the request is done, nobody is told */
 	vq_calls_off(q);

@@ -91,8 +91,11 @@ const char *ctl_setup(void)
 		return "modules cannot be loaded";
 	for (i = 0; i < 100; i++) {
 		mux = open(VHOST_IOVM_MUX_NODE, O_RDWR | O_CLOEXEC);
-		if (mux >= 0)
+		if (mux >= 0) {
+			/* what an earlier program left behind when it was ended */
+			ctl_destroy_all("kt-");
 			return NULL;
+		}
 		sleep_ms(20);
 	}
 	return "no " VHOST_IOVM_MUX_NODE;

@@ -193,6 +193,7 @@ struct vblk_sync {
 	u32 data_max;
 };
 
+extern int vblk_timeout_ms;	/* 10000 */
 int vblk_sync_init(struct vblk_sync *s, struct vdev *d, u32 data_max);
 /* Returns the status byte, or -ETIMEDOUT. @used: bytes the device says it wrote; may be NULL. */
 int vblk_do(struct vq *q, const struct vseg *segs, unsigned int n, unsigned int flags, const u8 *status, u32 *used);

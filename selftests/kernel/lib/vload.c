@@ -237,11 +237,11 @@ static void *run(void *arg)
 		}
 		if (added)
 			vq_submit(t->q);
-		if (!flying)
+		if (!flying || l->abandon)
 			break;
 		if (stop && !drain)
 			drain = now_ns() + DRAIN_MS * 1000000ull;
-		vq_wait(t->q, 500);
+		vq_wait(t->q, 200);
 		vq_calls_off(t->q);
 		while ((s = vq_pop(t->q, NULL))) {
 			done(l, s);

@@ -54,6 +54,7 @@ struct vload {
 	struct vload_blk *blk;
 	u64 nblk;
 	volatile bool stop;
+	volatile bool abandon;		/* the device is gone: leave without draining */
 	/* results; may be read while it runs */
 	u64 ios;			/* completed */
 	u64 reads, writes;

@@ -361,6 +361,8 @@ bool vq_err_signalled(struct vq *q, int timeout_ms)
 
 /* --- one request at a time --- */
 
+int vblk_timeout_ms = 10000;
+
 int vblk_sync_init(struct vblk_sync *s, struct vdev *d, u32 data_max)
 {
 	memset(s, 0, sizeof(*s));
@@ -384,7 +386,7 @@ int vblk_do(struct vq *q, const struct vseg *segs, unsigned int n, unsigned int 
 	if (r < 0)
 		return r;
 	vq_submit(q);
-	if (!vq_wait(q, 10000))
+	if (!vq_wait(q, vblk_timeout_ms))
 		return -ETIMEDOUT;
 	if (vq_pop(q, used) != &token)
 		return -EPROTO;

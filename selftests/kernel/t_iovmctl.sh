@@ -1,0 +1,236 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# iovmctl against the real modules: every command once, exit codes, events, NBD servers that go and come back, udev.
+# What it says to a stand-in of the kernel is tested in selftests/unit/test_iovmctl_cli.sh.
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+ctl=$(command -v iovmctl || echo "$top/build/userland/iovmctl/iovmctl")
+tmp=$(mktemp -d)
+bg=()
+number=0
+fails=0
+bad=
+
+echo "KTAP version 1"
+for need in nbdkit python3; do
+	command -v $need >/dev/null || { echo "1..0 # SKIP no $need"; exit 4; }
+done
+modprobe brd rd_nr=3 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
+[ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
+echo "1..9"
+
+finish() {
+	local n
+	[ ${#bg[@]} = 0 ] || kill "${bg[@]}" 2>/dev/null
+	for n in one two; do "$ctl" destroy $n --force; done >/dev/null 2>&1
+	rm -rf "$tmp"
+	rmmod brd
+}
+trap finish EXIT
+
+ok() {
+	number=$((number + 1))
+	if [ -z "$bad" ]; then
+		echo "ok $number $1"
+	else
+		fails=$((fails + 1))
+		sed 's/^/# /' <<<"$bad"
+		echo "not ok $number $1"
+	fi
+	bad=
+}
+complain() { bad+="$*"$'\n'; }
+
+# want RC PATTERN ARGS...: exit status, and what either output must hold
+want() {
+	local code=$1 pattern=$2 rc
+	shift 2
+	out=$("$ctl" "$@" 2>&1)
+	rc=$?
+	[ $rc = "$code" ] || complain "iovmctl $*: exit $rc, not $code: $out"
+	grep -Eq -- "$pattern" <<<"$out" || complain "iovmctl $*: no /$pattern/ in: $out"
+}
+
+# json EXPRESSION ARGS...: it holds for the output d
+json() {
+	local expr=$1
+	shift
+	"$ctl" "$@" --json >"$tmp/out" 2>"$tmp/err" || complain "iovmctl $*: exit $?: $(cat "$tmp/err")"
+	python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(0 if eval("(" + sys.argv[2] + ")") else "not so")' \
+		"$tmp/out" "$expr" 2>"$tmp/err" || complain "$(tail -1 "$tmp/err"): $expr: $(tr -d ' \n' <"$tmp/out")"
+}
+
+# The number of the newest event; what follows it is waited for by came.
+newest() { "$ctl" events --no-follow --json | tail -1 | sed 's/^{"seq":\([0-9]*\),.*/\1/'; }
+mark() { seq=$(newest); }
+came() { # TYPE PATTERN: such an event of device one came after mark, or comes soon
+	local deadline=$((SECONDS + 30))
+	until "$ctl" events --since $((seq + 1)) --no-follow --json --device one >"$tmp/events" &&
+		grep "\"type\":\"$1\"" "$tmp/events" | grep -Eq -- "$2"; do
+		[ $SECONDS -lt $deadline ] || { complain "no event $1 /$2/ in: $(cat "$tmp/events")"; return; }
+		sleep 0.2
+	done
+}
+
+serve() { # SOCKET OPTIONS...: nbdkit there; $server is its pid
+	local socket=$1 i
+	shift
+	rm -f "$socket"
+	nbdkit -f -U "$socket" "$@" >"$tmp/nbdkit.log" 2>&1 &
+	server=$!
+	bg+=($server)
+	for ((i = 0; i < 200; i++)); do
+		[ -S "$socket" ] && return
+		sleep 0.1
+	done
+	complain "nbdkit $* does not start: $(cat "$tmp/nbdkit.log")"
+}
+
+want 0 '^path types: bdev nbd$' version
+want 0 '^one: created /dev/vhost-iovm/one, 64M, 4 queues$' create one --size-from /dev/ram0 --queues 4 --owner 1234:5678 \
+	--mode 0640 --serial 12345678901234567890 --iops 10k --bps 1G
+[ "$(stat -c %F:%u:%g:%a /dev/vhost-iovm/one)" = "character special file:1234:5678:640" ] ||
+	complain "the node: $(ls -l /dev/vhost-iovm)"
+want 4 'there is a device one already' create one --size 1G
+want 0 created create two --size 1M --block-size 4096 --readonly
+group=$(getent group kvm | cut -d: -f3)
+[ "$(stat -c %u:%g:%a /dev/vhost-iovm/two)" = "0:${group:-0}:660" ] || complain "the node: $(ls -l /dev/vhost-iovm)"
+json 'd["serial"] == "12345678901234567890" and d["queues"] == 4 and d["iops"] == 10000 and d["bps"] == 1 << 30 and
+	d["no_path_timeout_ms"] == 300000 and d["state"] == "parked" and d["route"] is None and d["mem_bytes"] > 0' show one
+json 'd["read_only"] and d["block_size"] == 4096 and d["max_discard_bytes"] == 0' show two
+ok "create: node, owner, mode and configuration"
+
+mark
+want 0 "path 'local' .* is live and takes requests" path add one local /dev/ram0
+came path-state '"path":"local".*"new_state":"live"'
+want 4 'in use' path add one again /dev/ram0
+want 4 'sectors' path add two big /dev/ram1
+want 4 'has a path local already' path add one local /dev/ram1
+want 3 "no device 'three'" path add three p /dev/ram1
+json '[(p["name"], p["type"], p["routed"], p["cache"], p["fence"]) for p in d] ==
+	[("local", "bdev", True, "survives", "local-error")]' path list one
+ok "path add: a block device, and what does not fit"
+
+serve "$tmp/n" memory size=64M
+uri="nbd+unix:///?socket=$tmp/n"
+mark
+want 0 "path 'n' .* is live" path add one n "$uri"
+came path-state '"path":"n".*"old_state":"connecting","new_state":"live"'
+json 'd["paths"][1]["sockets"] == 4 and d["paths"][1]["addr"] == "'"$uri"'" and "flush" in d["paths"][1]["nbd_flags"] and
+	d["paths"][1]["cache"] == "dies" and d["paths"][1]["fence"] == "none" and d["paths"][1]["size_bytes"] == 1 << 26' show one
+serve "$tmp/small" memory size=32M
+want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small"
+want 1 'cannot connect' path add one none "nbd+unix:///?socket=$tmp/none"
+json 'len(d) == 2' path list one
+ok "path add: an NBD server, and what does not fit"
+
+mark
+want 0 "requests go to path 'n'" failover one
+came rerouted '"path":"n"'
+want 0 "requests go to path 'local'" failback one
+came rerouted '"path":"local"'
+want 3 'no path zz' failover one zz
+want 0 "is failed" path fail one local
+came path-state '"path":"local".*"error":null.*"new_state":"failed"'
+came rerouted '"path":"n"'
+want 4 'path connect' path retry one n
+want 0 "is live" path retry one local
+want 0 "requests go to path 'local'" failback one
+want 0 "is failed" path fail one n
+want 4 'there is no other live path' failover one
+want 0 "is live" path connect one n
+ok "failover, failback, fail, retry, connect"
+
+# With nothing but the watcher to bring the path back
+"$ctl" path watch one -c 2 >"$tmp/watch" 2>&1 &
+watcher=$!
+bg+=($watcher)
+mark
+kill $server 2>/dev/null	# the last one started: small; n is the first
+kill "${bg[0]}"
+wait "${bg[0]}"
+came path-state '"path":"n".*"new_state":"failed"'
+serve "$tmp/n" memory size=64M
+came path-state '"path":"n".*"old_state":"failed","new_state":"live"'
+json 'd[1]["sockets"] == 2 and d[1]["generation"] >= 3' path list one
+mark
+want 0 "is failed" path fail one n
+sleep 3
+json 'd[1]["state"] == "failed"' path list one
+want 0 "is live" path connect one n
+kill $watcher
+wait $watcher
+ok "path watch: brings back what broke, not what was failed by hand"
+
+mark
+want 0 'suspended, nothing is in flight' suspend one
+json 'd["state"] == "suspended" and d["route"] is None' show one
+came suspended one
+want 0 "requests go to path" resume one
+came resumed one
+want 0 changed set one --iops 0 --bps 200M --no-path-timeout never --failback-after 1min
+json 'd["iops"] == 0 and d["bps"] == 200 << 20 and d["no_path_timeout_ms"] == 0 and d["failback_after_ms"] == 60000' show one
+want 4 'sectors' resize one 128M
+want 0 'the size is now 32M' resize one 32M
+came resized '"value":65536'
+want 0 'failed' fail-parked one
+came fail-parked one
+want 4 'in use' path fenced one n
+want 0 "is failed" path fail one n
+want 0 "is failed" path fenced one n
+want 0 "is live" path connect one n
+ok "suspend, resume, set, resize, fail-parked, fenced"
+
+want 0 '^NAME +STATE' list
+json 'd["name"] == "one" and [p["name"] for p in d["paths"]] == ["local", "n"] and d["errors"] == 0' stats one
+json 'd[0]["device"] == "one" and d[0]["iops"] == 0' top one --once --interval 200ms
+json 'len(d) == 2' list
+"$ctl" events --no-follow >"$tmp/out" 2>&1 || complain "events: $(cat "$tmp/out")"
+awk '{ if (prev && $3 != prev + 1) exit 1; prev = $3 }' "$tmp/out" || complain "sequence numbers: $(cat "$tmp/out")"
+ok "list, stats, top, events"
+
+exec 9<>/dev/vhost-iovm/two || complain "the node does not open"
+json 'd["in_use"] is True' show two
+want 4 'hint: .*--force' destroy two
+want 0 destroyed destroy two --force
+exec 9>&-
+[ ! -e /dev/vhost-iovm/two ] || complain "the node is still there"
+want 0 removed path remove one n
+want 3 'no path n' path remove one n
+want 0 destroyed destroy one
+want 3 'no device' destroy one
+json 'd == []' list
+setpriv --bounding-set -net_admin --inh-caps -net_admin "$ctl" list >"$tmp/out" 2>&1
+[ $? = 5 ] || complain "without CAP_NET_ADMIN: $(cat "$tmp/out")"
+ok "path remove, destroy, permission"
+
+# udev: what the creator said stands, and /dev/iovm-mux is root's whatever was done to it.
+if udevadm --version >/dev/null 2>&1 && [ -x /lib/systemd/systemd-udevd ]; then
+	if ! udevadm control --ping --timeout=1 2>/dev/null; then
+		mkdir -p /run/udev
+		/lib/systemd/systemd-udevd >"$tmp/udevd" 2>&1 &
+		bg+=($!)
+	fi
+	mkdir -p /run/udev/rules.d
+	cp "$top/userland/udev/60-iovm.rules" /run/udev/rules.d/
+	udevadm control --reload --timeout=30 || complain "udev does not answer: $(cat "$tmp/udevd")"
+	chmod 0666 /dev/iovm-mux
+	udevadm trigger --settle -c change /sys/class/misc/iovm-mux || complain "udevadm trigger"
+	[ "$(stat -c %u:%g:%a /dev/iovm-mux)" = 0:0:600 ] || complain "the control node: $(ls -l /dev/iovm-mux)"
+	want 0 created create one --size 1M --owner 1234:5678 --mode 0604
+	want 0 created create two --size 1M
+	udevadm settle || complain "udevadm settle"
+	[ "$(stat -c %u:%g:%a /dev/vhost-iovm/one)" = 1234:5678:604 ] || complain "the node: $(ls -l /dev/vhost-iovm)"
+	[ "$(stat -c %u:%g:%a /dev/vhost-iovm/two)" = "0:${group:-0}:660" ] || complain "the node: $(ls -l /dev/vhost-iovm)"
+	udevadm info /dev/vhost-iovm/one | grep -q '^E: TAGS=.*:systemd:' || complain "no tag: $(udevadm info /dev/vhost-iovm/one)"
+	want 0 destroyed destroy one
+	want 0 destroyed destroy two
+	rm /run/udev/rules.d/60-iovm.rules
+	ok "udev rule"
+else
+	number=$((number + 1))
+	echo "ok $number udev rule # SKIP no udev"
+fi
+
+exit $((fails > 0))
