@@ -183,7 +183,8 @@ static void viovm_vq_set_stopping(struct viovm_vq *vq, bool stopping)
  * @vq: queue; dev->mutex held
  *
  * vq->base is the next head to serve afterwards.
- * Return: 0; -EINTR when the wait was killed: the queue goes on; -ENODEV the device is being destroyed.
+ * Return: 0; -EINTR when the wait was killed: the queue goes on; -ENODEV the device is being
+ * destroyed.
  */
 int viovm_vq_stop(struct viovm_vq *vq)
 {
