@@ -88,9 +88,11 @@ static void viovm_dev_finish(struct viovm_dev *dev)
 		mmdrop(dev->mm);
 	put_pid(dev->owner_pid);
 	xa_destroy(&dev->workers);
-	node->class.closed(node);
 
 	mutex_lock(&node->mutex);
+	/* the class's part of a retired node may be freed already */
+	if (!node->gone)
+		node->class.closed(node);
 	rcu_assign_pointer(node->cur, NULL);
 	mutex_unlock(&node->mutex);
 	/* completions signal outside of the queue's lock, viovm_node_kick_all() uses cur */

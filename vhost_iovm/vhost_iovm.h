@@ -69,7 +69,8 @@ struct viovm_worker;
  * @config_size: bytes of configuration space
  * @get_config: copy @len bytes of it from @off, both checked; may not sleep long
  * @opened: a front end came. Process context, node->mutex held. 0 or an errno that open() returns
- * @closed: it is gone for good, nothing is in flight. Process context
+ * @closed: it is gone for good, nothing is in flight. Process context, node->mutex held. Not
+ *	called once viovm_node_retire() has succeeded
  * @vq_start: owner's process, vq->mutex held: allocate what the queue needs, set vq->priv
  * @vq_stop: nothing is in flight, the worker will not come again: free it. Process context
  * @vq_run: worker, vq->mutex held: serve. True when there is more to do at once
