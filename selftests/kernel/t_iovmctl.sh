@@ -79,7 +79,7 @@ serve() { # SOCKET OPTIONS...: nbdkit there; $server is its pid
 	rm -f "$socket"
 	nbdkit -f -U "$socket" "$@" >"$tmp/nbdkit.log" 2>&1 &
 	server=$!
-	bg+=($server)
+	bg+=("$server")
 	for ((i = 0; i < 200; i++)); do
 		[ -S "$socket" ] && return
 		sleep 0.1
@@ -138,14 +138,14 @@ want 4 'path connect' path retry one n
 want 0 "is live" path retry one local
 want 0 "requests go to path 'local'" failback one
 want 0 "is failed" path fail one n
-want 4 'there is no other live path' failover one
+want 4 'no other live path' failover one
 want 0 "is live" path connect one n
 ok "failover, failback, fail, retry, connect"
 
 # With nothing but the watcher to bring the path back
 "$ctl" path watch one -c 2 >"$tmp/watch" 2>&1 &
 watcher=$!
-bg+=($watcher)
+bg+=("$watcher")
 mark
 kill $server 2>/dev/null	# the last one started: small; n is the first
 kill "${bg[0]}"
@@ -171,15 +171,15 @@ want 0 "requests go to path" resume one
 came resumed one
 want 0 changed set one --iops 0 --bps 200M --no-path-timeout never --failback-after 1min
 json 'd["iops"] == 0 and d["bps"] == 200 << 20 and d["no_path_timeout_ms"] == 0 and d["failback_after_ms"] == 60000' show one
+want 4 'in use' path fenced one n
+want 0 "is failed" path fail one n
+want 0 "is failed" path fenced one n
+want 0 "is live" path connect one n
 want 4 'sectors' resize one 128M
 want 0 'the size is now 32M' resize one 32M
 came resized '"value":65536'
 want 0 'failed' fail-parked one
 came fail-parked one
-want 4 'in use' path fenced one n
-want 0 "is failed" path fail one n
-want 0 "is failed" path fenced one n
-want 0 "is live" path connect one n
 ok "suspend, resume, set, resize, fail-parked, fenced"
 
 want 0 '^NAME +STATE' list

@@ -87,7 +87,7 @@ export IOVM_FAKE_LOG=$tmp/log
 fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
-	"path list" "path connect" "path fail" "path retry" "path fenced" "failover" "failback" "suspend" "resume"
+	"path list" "path connect" "path watch" "path fail" "path retry" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked")
 
 echo "KTAP version 1"

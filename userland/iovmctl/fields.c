@@ -89,6 +89,8 @@ static void load_path(const struct iovm_path_info *info, uint32_t route_id, stru
 
 	memset(v, 0, sizeof(*v));
 	v->i = *info;
+	if (info->type != IOVM_PATH_NBD)
+		v->i.heartbeat_ms = v->i.dead_ms = 0;	/* mean nothing there */
 	v->routed = route_id != IOVM_NO_ID && info->id == route_id;
 	if (info->flags & IOVM_PATH_F_CACHE_SURVIVES)
 		strcpy(v->cache, "survives");
