@@ -8,9 +8,9 @@
  *	nbd_sock.c   a socket from user space: taking it over, sending, receiving, TLS records
  *	nbd_proto.c  framing, pure code
  *
- * A path has at most one session. Each time user space hands sockets over a new session, with the next generation
- * number, is made; the one before has been torn down completely by then. A session works until something breaks
- * (viovm_nbd_sess_fail(), once), then its work item ends it:
+ * A path has at most one session. Each time user space hands sockets over a new session, with the
+ * next generation number, is made; the one before has been torn down completely by then. A session
+ * works until something breaks (viovm_nbd_sess_fail(), once), then its work item ends it:
  *
  *	1. the connections are marked dead: they take no request any more
  *	2. the sockets are shut down, which wakes whoever sleeps in them
@@ -20,8 +20,8 @@
  *
  * The shell of a dead session stays until the next one takes its place or the path is removed.
  *
- * Locks: viovm_nbd_conn.lock and viovm_nbd_sess.lock are plain spinlocks, taken in process context only, never
- * nested, and not held over a call into the mux.
+ * Locks: viovm_nbd_conn.lock and viovm_nbd_sess.lock are plain spinlocks, taken in process context
+ * only, never nested, and not held over a call into the mux.
  */
 #ifndef _VHOST_IOVM_BLK_NBD_H
 #define _VHOST_IOVM_BLK_NBD_H
@@ -45,7 +45,7 @@
 #define VNBD_BATCH	16		/* commands gathered for one turn of the sender */
 #define VNBD_TX_BVECS	64		/* of one gathered send */
 #define VNBD_RX_BVECS	32		/* of one receive, and one more for the stage */
-#define VNBD_STAGE_TAIL	64		/* bytes of framing received along behind the data of a READ */
+#define VNBD_STAGE_TAIL	64		/* bytes of framing received along behind a READ's data */
 #define VNBD_PART_MAX	SZ_1M		/* the most a READ or WRITE carries */
 #define VNBD_ZERO_PAGES	(VNBD_PART_MAX / PAGE_SIZE)
 
@@ -70,8 +70,8 @@ enum viovm_nbd_job {
 
 /**
  * struct viovm_nbd_slot - a command on the wire
- * @wire: as the parser sees it; the cookie is 0 unless a reply is expected. Cookie: conn->lock; the rest is written
- *	under conn->lock before the cookie is set and is the receiver's from then on
+ * @wire: as the parser sees it; the cookie is 0 unless a reply is expected. Cookie: conn->lock; the
+ *	rest is written under conn->lock before the cookie is set and is the receiver's from then on
  * @node: in conn->free or conn->again; conn->lock
  * @req: whose; NULL for a heartbeat. Set while the slot is not free, by the sender
  * @bv: data, valid until the request is done
@@ -104,7 +104,7 @@ struct viovm_nbd_slot {
 };
 
 /* Why a connection is suspect */
-#define VNBD_SUSPECT_QUIET	BIT(0)	/* nothing came for half of dead_ms though something is due */
+#define VNBD_SUSPECT_QUIET	BIT(0)	/* nothing came for half of dead_ms, though due */
 #define VNBD_SUSPECT_SLOW	BIT(1)	/* a request is older than dead_ms */
 #define VNBD_SUSPECT_ERROR	BIT(2)	/* the last heartbeat was answered with an error */
 
@@ -132,7 +132,8 @@ struct viovm_nbd_slot {
  * @rx_task: receives
  * @hdr_page: request headers, one for each slot; the sender's
  * @tx_bv: the sender's
- * @stage: a page of the stream that was received and is not parsed yet; the receiver's, as all that follows
+ * @stage: a page of the stream that was received and is not parsed yet; the receiver's, as all that
+ *	follows
  * @stage_pos: bytes of it that were consumed
  * @stage_end: bytes in it
  * @rx_bv: where the next bytes go
@@ -250,7 +251,8 @@ extern const struct bio_vec *viovm_nbd_zero_bv;
 extern struct workqueue_struct *viovm_nbd_wq;
 
 /* nbd_sess.c: process context */
-struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np, const struct iovm_path_connect *arg, char *msg);
+struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
+					    const struct iovm_path_connect *arg, char *msg);
 void viovm_nbd_sess_watch(struct viovm_nbd_sess *sess);
 void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error);
 void viovm_nbd_sess_close(struct viovm_nbd_sess *sess);
@@ -269,7 +271,8 @@ void viovm_nbd_conn_free(struct viovm_nbd_conn *conn);
 /* nbd_sock.c: process context */
 int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg);
 void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn);
-int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len, bool more, u32 *sent);
+int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, u32 *sent);
 int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len);
 
 #endif /* _VHOST_IOVM_BLK_NBD_H */

@@ -11,13 +11,14 @@
  *					      another command for the same request (conn->again), or
  *					      iovm_req_done()
  *
- * A front-end worker only queues: it may be killed at any time, and a command cut in half would be the end of the
- * connection. Sender and receiver are kernel threads that nothing but their session's teardown stops. A slot is held
- * by both, because a reply may be there before the sender is back from the socket (and a peer that lies may reply to
- * what was never sent): the request's pages are let go when neither can touch them.
+ * A front-end worker only queues: it may be killed at any time, and a command cut in half would be
+ * the end of the connection. Sender and receiver are kernel threads that nothing but their
+ * session's teardown stops. A slot is held by both, because a reply may be there before the sender
+ * is back from the socket (and a peer that lies may reply to what was never sent): the request's
+ * pages are let go when neither can touch them.
  *
- * When something breaks a thread reports it to the session and waits to be stopped. The receiver goes on until the
- * socket has nothing more: replies that had arrived still count.
+ * When something breaks a thread reports it to the session and waits to be stopped. The receiver
+ * goes on until the socket has nothing more: replies that had arrived still count.
  */
 #include <linux/highmem.h>
 #include <linux/jiffies.h>
@@ -44,8 +45,8 @@ static void busy_begins(struct viovm_nbd_conn *conn)
 }
 
 /* Give a slot its next command. */
-static void slot_arm(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot, u8 job, u16 type, u64 offset, u32 len,
-		     u16 flags)
+static void slot_arm(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot, u8 job, u16 type,
+		     u64 offset, u32 len, u16 flags)
 {
 	u64 cookie;
 
@@ -55,8 +56,8 @@ static void slot_arm(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot, u
 	slot->since = jiffies;
 	slot->seq++;
 	atomic_set(&slot->pending, 2);
-	cookie = (u64)conn->sess->generation << 32 | (u32)conn->index << 24 | (slot->seq & 0xffff) << 8 |
-		 slot_index(conn, slot);
+	cookie = (u64)conn->sess->generation << 32 | (u32)conn->index << 24 |
+		 (slot->seq & 0xffff) << 8 | slot_index(conn, slot);
 	viovm_nbd_wire_init(&slot->wire, cookie, type, offset, len);
 }
 
@@ -67,11 +68,13 @@ static void slot_arm_zeroes(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *
 
 	slot->bv = viovm_nbd_zero_bv;
 	slot->nr_bv = DIV_ROUND_UP(n, PAGE_SIZE);
-	slot_arm(conn, slot, VNBD_JOB_ZEROES, VNBD_CMD_WRITE, slot->req->offset + slot->done, n, slot->flags);
+	slot_arm(conn, slot, VNBD_JOB_ZEROES, VNBD_CMD_WRITE, slot->req->offset + slot->done, n,
+		 slot->flags);
 }
 
 /* Turn a request into the first command for it. */
-static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot, struct iovm_req *req)
+static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot,
+			 struct iovm_req *req)
 {
 	struct viovm_blk_part *part = viovm_blk_part(req);
 	u16 ef = conn->sess->export_flags, flags = 0;
@@ -112,7 +115,8 @@ static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slo
 	} else if (ef & VNBD_F_WRITE_ZEROES) {
 		if (req->flags & IOVM_REQ_NOUNMAP)
 			flags |= VNBD_CMD_F_NO_HOLE;
-		slot_arm(conn, slot, VNBD_JOB_CMD, VNBD_CMD_WRITE_ZEROES, req->offset, req->len, flags);
+		slot_arm(conn, slot, VNBD_JOB_CMD, VNBD_CMD_WRITE_ZEROES, req->offset, req->len,
+			 flags);
 	} else {
 		slot->flags = flags;
 		slot_arm_zeroes(conn, slot);
@@ -207,7 +211,8 @@ static bool tx_has_work(struct viovm_nbd_conn *conn)
 	bool work;
 
 	spin_lock(&conn->lock);
-	work = !conn->dead && (!list_empty(&conn->again) || (!list_empty(&conn->queue) && !list_empty(&conn->free)) ||
+	work = !conn->dead && (!list_empty(&conn->again) ||
+			       (!list_empty(&conn->queue) && !list_empty(&conn->free)) ||
 			       (conn->bye && !conn->nr_busy));
 	spin_unlock(&conn->lock);
 	return work;
@@ -244,10 +249,11 @@ static u32 tx_collect(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch
 }
 
 /*
- * Send what was gathered: @nr entries of conn->tx_bv, @len bytes, the commands slots[0..n). On return those of which a
- * byte may have left are marked.
+ * Send what was gathered: @nr entries of conn->tx_bv, @len bytes, the commands slots[0..n). On
+ * return those of which a byte may have left are marked.
  */
-static int tx_gathered(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **slots, u32 n, u32 nr, u32 len, bool more)
+static int tx_gathered(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **slots, u32 n, u32 nr,
+		       u32 len, bool more)
 {
 	u32 sent, i;
 	int err;
@@ -263,7 +269,7 @@ static int tx_gathered(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **slot
 /* Send commands and let go of those that were sent in full. */
 static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u32 n)
 {
-	u32 i, k, out, nr = 0, len = 0, first = 0, sent;
+	u32 i, k, out, over, nr = 0, len = 0, first = 0, sent;
 	u8 *hdrs = page_address(conn->hdr_page);
 	struct viovm_nbd_slot *slot;
 	int err;
@@ -294,8 +300,9 @@ static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u
 				nr += out;
 				len += slot->wire.len;
 				/* the last piece of zeroes may end within a page */
+				over = out * PAGE_SIZE - slot->wire.len;
 				if (slot->job == VNBD_JOB_ZEROES)
-					conn->tx_bv[nr - 1].bv_len -= out * PAGE_SIZE - slot->wire.len;
+					conn->tx_bv[nr - 1].bv_len -= over;
 			}
 			continue;
 		}
@@ -428,8 +435,9 @@ static void cursor_seek(struct viovm_nbd_conn *conn, const struct viovm_nbd_slot
 	conn->cur_off = off;
 }
 
-/* Describe up to @want bytes from the cursor on in conn->rx_bv; how many bytes, and entries by @nr. */
-static u32 cursor_map(struct viovm_nbd_conn *conn, const struct viovm_nbd_slot *slot, u32 want, u32 *nr)
+/* Describe up to @want bytes from the cursor on in conn->rx_bv; how many, and entries by @nr. */
+static u32 cursor_map(struct viovm_nbd_conn *conn, const struct viovm_nbd_slot *slot, u32 want,
+		      u32 *nr)
 {
 	u32 i = conn->cur_idx, off = conn->cur_off, len = 0, n, k = 0;
 
@@ -457,7 +465,7 @@ static void cursor_advance(struct viovm_nbd_conn *conn, const struct viovm_nbd_s
 	}
 }
 
-/* Payload for a command: from the stage if there is something, else from the socket straight to where it belongs. */
+/* Payload for a command: what is staged, else from the socket straight to where it belongs. */
 static int rx_data(struct viovm_nbd_conn *conn)
 {
 	struct viovm_nbd_reply *r = &conn->reply;
@@ -522,7 +530,8 @@ static int rx_step(struct viovm_nbd_conn *conn)
 	int ret;
 	u32 n;
 
-	if ((r->step == VNBD_STEP_HEAD || r->step == VNBD_STEP_SKIP) && conn->stage_pos == conn->stage_end) {
+	if ((r->step == VNBD_STEP_HEAD || r->step == VNBD_STEP_SKIP) &&
+	    conn->stage_pos == conn->stage_end) {
 		ret = rx_stage(conn);
 		if (ret)
 			return ret;
@@ -630,7 +639,7 @@ void viovm_nbd_conn_heartbeat(struct viovm_nbd_conn *conn)
 }
 
 /**
- * viovm_nbd_conn_kill - teardown, first half: nothing new comes in, whoever sleeps in the socket wakes up
+ * viovm_nbd_conn_kill - teardown, first half: takes nothing new, wakes who sleeps in the socket
  * @conn: may be any number of times
  */
 void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn)

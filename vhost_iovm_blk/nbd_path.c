@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Path type nbd: a client of an NBD server on sockets whose handshake user space has done. This file is what the mux
- * sees of it: the ops, what an export must be like to serve a device, and which connection takes a request.
+ * Path type nbd: a client of an NBD server on sockets whose handshake user space has done. This
+ * file is what the mux sees of it: the ops, what an export must be like to serve a device, and
+ * which connection takes a request.
  *
- * What the server lacks is made up for: FUA by a FLUSH behind the write, WRITE_ZEROES by writing zeroes; a discard may
- * be dropped, and a server that offers no FLUSH has nothing to flush.
+ * What the server lacks is made up for: FUA by a FLUSH behind the write, WRITE_ZEROES by writing
+ * zeroes; a discard may be dropped, and a server that offers no FLUSH has nothing to flush.
  */
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -28,7 +29,8 @@ static int nbd_add(struct iovm_path *path, const struct iovm_path_add *arg, char
 	struct viovm_nbd_path *np;
 
 	if (path->heartbeat_ms > 3600000 || path->dead_ms > 3600000) {
-		snprintf(msg, IOVM_MSG_MAX, "heartbeat_ms and dead_ms may not be more than an hour");
+		snprintf(msg, IOVM_MSG_MAX,
+			 "heartbeat_ms and dead_ms may not be more than an hour");
 		return -EINVAL;
 	}
 	np = kzalloc(sizeof(*np), GFP_KERNEL);
@@ -47,24 +49,28 @@ static int check_export(struct iovm_path *path, const struct iovm_path_connect *
 	const struct iovm_blk_config *cfg = viovm_blk_config(path->dev);
 
 	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS) {
-		snprintf(msg, IOVM_MSG_MAX, "nr_fds is %u, it must be 1 to %u", arg->nr_fds, IOVM_MAX_SOCKETS);
+		snprintf(msg, IOVM_MSG_MAX, "nr_fds is %u, it must be 1 to %u", arg->nr_fds,
+			 IOVM_MAX_SOCKETS);
 		return -EINVAL;
 	}
 	if (arg->flags & ~IOVM_NBD_F_STRUCTURED) {
-		snprintf(msg, IOVM_MSG_MAX, "unknown flags 0x%x", arg->flags & ~IOVM_NBD_F_STRUCTURED);
+		snprintf(msg, IOVM_MSG_MAX, "unknown flags 0x%x",
+			 arg->flags & ~IOVM_NBD_F_STRUCTURED);
 		return -EINVAL;
 	}
 	if (arg->nbd_flags > U16_MAX || !(arg->nbd_flags & VNBD_F_HAS_FLAGS)) {
-		snprintf(msg, IOVM_MSG_MAX, "0x%x are not the transmission flags of an export", arg->nbd_flags);
+		snprintf(msg, IOVM_MSG_MAX, "0x%x are not the transmission flags of an export",
+			 arg->nbd_flags);
 		return -EINVAL;
 	}
 	if (arg->nr_fds > 1 && !(arg->nbd_flags & VNBD_F_MULTI_CONN)) {
-		snprintf(msg, IOVM_MSG_MAX, "%u sockets, but the server does not offer CAN_MULTI_CONN", arg->nr_fds);
+		snprintf(msg, IOVM_MSG_MAX,
+			 "%u sockets, but the server does not offer CAN_MULTI_CONN", arg->nr_fds);
 		return -EINVAL;
 	}
 	if (arg->export_bytes != cfg->capacity << SECTOR_SHIFT) {
-		snprintf(msg, IOVM_MSG_MAX, "the export has %llu bytes, the device has %llu", arg->export_bytes,
-			 cfg->capacity << SECTOR_SHIFT);
+		snprintf(msg, IOVM_MSG_MAX, "the export has %llu bytes, the device has %llu",
+			 arg->export_bytes, cfg->capacity << SECTOR_SHIFT);
 		return -EMEDIUMTYPE;
 	}
 	if ((arg->nbd_flags & VNBD_F_READ_ONLY) && !(path->dev->flags & IOVM_DEV_F_RDONLY)) {
@@ -72,12 +78,14 @@ static int check_export(struct iovm_path *path, const struct iovm_path_connect *
 		return -EMEDIUMTYPE;
 	}
 	if (arg->min_block > cfg->block_size) {
-		snprintf(msg, IOVM_MSG_MAX, "the export takes blocks of %u bytes or more, those of the device have %u",
+		snprintf(msg, IOVM_MSG_MAX,
+			 "the export takes blocks of %u bytes or more, those of the device have %u",
 			 arg->min_block, cfg->block_size);
 		return -EMEDIUMTYPE;
 	}
 	if (arg->max_payload && arg->max_payload < VNBD_PART_MAX) {
-		snprintf(msg, IOVM_MSG_MAX, "the export takes at most %u bytes at once, %u are needed",
+		snprintf(msg, IOVM_MSG_MAX,
+			 "the export takes at most %u bytes at once, %u are needed",
 			 arg->max_payload, (u32)VNBD_PART_MAX);
 		return -EMEDIUMTYPE;
 	}
@@ -95,8 +103,7 @@ static int nbd_connect(struct iovm_path *path, const struct iovm_path_connect *a
 		return err;
 
 	if (old) {
-		viovm_nbd_sess_fail(old, -ESHUTDOWN);
-		wait_for_completion(&old->ended);
+		viovm_nbd_sess_close(old);
 		rcu_assign_pointer(np->sess, NULL);
 		viovm_nbd_sess_free(old);
 	}
@@ -150,7 +157,8 @@ static void nbd_submit(struct iovm_path *path, struct iovm_req *req)
 		res = IOVM_RES_OK;
 		goto done;
 	}
-	if ((req->op == IOVM_OP_READ || req->op == IOVM_OP_WRITE) && (!req->len || req->len > VNBD_PART_MAX)) {
+	if ((req->op == IOVM_OP_READ || req->op == IOVM_OP_WRITE) &&
+	    (!req->len || req->len > VNBD_PART_MAX)) {
 		res = IOVM_RES_REQUEST;
 		error = -EINVAL;
 		goto done;

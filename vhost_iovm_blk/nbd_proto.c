@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * NBD framing: request headers and an incremental reply parser. Pure code: see nbd_proto.h for the contract; unit
- * tests and a fuzzer compile this file in user space.
+ * NBD framing: request headers and an incremental reply parser. Pure code: see nbd_proto.h for the
+ * contract; unit tests and a fuzzer compile this file in user space.
  *
- * A message that breaks the protocol ends in -EPROTO and leaves the parser in VNBD_PHASE_BROKEN, in which it refuses
- * everything: once framing is in doubt nothing that follows can be told apart.
+ * A message that breaks the protocol ends in -EPROTO and leaves the parser in VNBD_PHASE_BROKEN, in
+ * which it refuses everything: once framing is in doubt nothing that follows can be told apart.
  */
 #include "nbd_proto.h"
 
@@ -127,8 +127,8 @@ static void want_message(struct viovm_nbd_reply *r)
 	want_fresh(r, VNBD_PHASE_MAGIC, 4);
 }
 
-static void want_bytes(struct viovm_nbd_reply *r, enum viovm_nbd_phase phase, enum viovm_nbd_step step, u32 off,
-		       u32 want)
+static void want_bytes(struct viovm_nbd_reply *r, enum viovm_nbd_phase phase,
+		       enum viovm_nbd_step step, u32 off, u32 want)
 {
 	r->phase = phase;
 	r->step = step;
@@ -149,7 +149,8 @@ static int broken(struct viovm_nbd_reply *r)
  * viovm_nbd_reply_init - start to parse a connection's replies
  * @r: to be filled
  * @structured: structured replies were negotiated
- * @lookup: the command with a cookie that waits for a reply, or NULL; the command stays valid until its DONE step
+ * @lookup: the command with a cookie that waits for a reply, or NULL; the command stays valid until
+ *	its DONE step
  * @ctx: for @lookup
  */
 void viovm_nbd_reply_init(struct viovm_nbd_reply *r, bool structured,
@@ -170,8 +171,8 @@ static bool covered(const struct viovm_nbd_wire *cmd)
 }
 
 /*
- * Record [start, start + len) as received. False when it is empty, not inside of the command, overlaps something
- * received before, or when the pieces are too many.
+ * Record [start, start + len) as received. False when it is empty, not inside of the command,
+ * overlaps something received before, or when the pieces are too many.
  */
 static bool cover(struct viovm_nbd_wire *cmd, u64 offset, u32 len)
 {
@@ -194,7 +195,8 @@ static bool cover(struct viovm_nbd_wire *cmd, u64 offset, u32 len)
 
 	if (left && right) {
 		cmd->have[i - 1].end = cmd->have[i].end;
-		memmove(&cmd->have[i], &cmd->have[i + 1], (cmd->nr_ranges - i - 1) * sizeof(cmd->have[0]));
+		memmove(&cmd->have[i], &cmd->have[i + 1],
+			(cmd->nr_ranges - i - 1) * sizeof(cmd->have[0]));
 		cmd->nr_ranges--;
 	} else if (left) {
 		cmd->have[i - 1].end = end;
@@ -203,7 +205,8 @@ static bool cover(struct viovm_nbd_wire *cmd, u64 offset, u32 len)
 	} else {
 		if (cmd->nr_ranges == VNBD_MAX_RANGES)
 			return false;
-		memmove(&cmd->have[i + 1], &cmd->have[i], (cmd->nr_ranges - i) * sizeof(cmd->have[0]));
+		memmove(&cmd->have[i + 1], &cmd->have[i],
+			(cmd->nr_ranges - i) * sizeof(cmd->have[0]));
 		cmd->have[i].start = start;
 		cmd->have[i].end = end;
 		cmd->nr_ranges++;
@@ -279,7 +282,8 @@ static int parse_chunk(struct viovm_nbd_reply *r)
 	if (!(r->chunk_type & VNBD_CHUNK_ERR_BIT))
 		return broken(r);
 	if (r->rest < 6 || r->rest > 6 + VNBD_MAX_STRING + VNBD_MAX_TAIL ||
-	    (r->chunk_type == VNBD_CHUNK_ERROR_OFFSET && r->rest < 14) || cmd->nr_err_chunks == VNBD_MAX_ERR_CHUNKS)
+	    (r->chunk_type == VNBD_CHUNK_ERROR_OFFSET && r->rest < 14) ||
+	    cmd->nr_err_chunks == VNBD_MAX_ERR_CHUNKS)
 		return broken(r);
 	cmd->nr_err_chunks++;
 	want_fresh(r, VNBD_PHASE_ERROR, 6);

@@ -2,19 +2,22 @@
 /*
  * NBD framing, transmission phase, client side: pure code for kernel and user space.
  *
- * It allocates nothing, calls nothing and trusts nothing that comes from the peer. A request header is packed by
- * viovm_nbd_pack(). Replies are parsed incrementally: the parser says by its @step what the next bytes of the stream
- * are, its user fetches them and says how many there were:
+ * It allocates nothing, calls nothing and trusts nothing that comes from the peer. A request header
+ * is packed by viovm_nbd_pack(). Replies are parsed incrementally: the parser says by its @step
+ * what the next bytes of the stream are, its user fetches them and says how many there were:
  *
  *	VNBD_STEP_HEAD	give up to @want bytes of the stream to viovm_nbd_reply_head()
- *	VNBD_STEP_DATA	put @want bytes of the stream into @cmd's buffer at @off, then viovm_nbd_reply_advance(n),
+ *	VNBD_STEP_DATA	put @want bytes of the stream into @cmd's buffer at @off, then call
+ *			viovm_nbd_reply_advance(n),
  *			at once or in pieces
  *	VNBD_STEP_SKIP	drop @want bytes of the stream, then viovm_nbd_reply_advance(n)
- *	VNBD_STEP_ZERO	clear @want bytes of @cmd's buffer at @off, then viovm_nbd_reply_advance(want)
+ *	VNBD_STEP_ZERO	clear @want bytes of @cmd's buffer at @off, then call
+ *			viovm_nbd_reply_advance(want)
  *	VNBD_STEP_DONE	@cmd is answered: see @cmd->error; then viovm_nbd_reply_advance(0)
  *
- * For DATA and ZERO, [@off, @off + @want) lies inside of the command and overlaps nothing that an earlier step of
- * the same command covered; DONE without an error means that a READ is covered in full.
+ * For DATA and ZERO, [@off, @off + @want) lies inside of the command and overlaps nothing that an
+ * earlier step of the same command covered; DONE without an error means that a READ is covered in
+ * full.
  */
 #ifndef _VHOST_IOVM_BLK_NBD_PROTO_H
 #define _VHOST_IOVM_BLK_NBD_PROTO_H
@@ -98,7 +101,8 @@ typedef unsigned long long u64;
  * @nr_err_chunks: error chunks seen
  * @nr_ranges: entries of @have in use
  * @error: VNBD_E*, the first one that the peer reported; 0 none
- * @have: pieces of a READ that came, sorted, disjoint and not adjacent; @start and @end in bytes from @offset
+ * @have: pieces of a READ that came, sorted, disjoint and not adjacent; @start and @end in bytes
+ *	from @offset
  *
  * @cookie to @type are set by viovm_nbd_wire_init(), the rest is the parser's.
  */

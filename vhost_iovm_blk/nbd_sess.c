@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Path type nbd: a session, the connections of one generation. They live and die together: if one breaks, the path
- * has failed, and all of them are torn down (see nbd.h for the order).
+ * Path type nbd: a session, the connections of one generation. They live and die together: if one
+ * breaks, the path has failed, and all of them are torn down (see nbd.h for the order).
  *
- * The watchdog asks a quiet peer for a sign of life, and tells from the time that passed since bytes came, while
- * something is due, that a connection is suspect or dead. Bytes of any kind count: a server that answers heartbeats
- * while a slow FLUSH runs is slow, not dead.
+ * The watchdog asks a quiet peer for a sign of life, and tells from the time that passed since
+ * bytes came, while something is due, that a connection is suspect or dead. Bytes of any kind
+ * count: a server that answers heartbeats while a slow FLUSH runs is slow, not dead.
  */
 #include <linux/jiffies.h>
 #include <linux/rcupdate.h>
@@ -81,9 +81,10 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 
 static void watchdog(struct work_struct *work)
 {
-	struct viovm_nbd_sess *sess = container_of(to_delayed_work(work), struct viovm_nbd_sess, watchdog);
+	struct viovm_nbd_sess *sess = container_of(to_delayed_work(work), struct viovm_nbd_sess,
+						   watchdog);
 	struct iovm_path *path = sess->np->path;
-	unsigned long tick = clamp(min(sess->heartbeat, sess->dead / 2) / 4, 1UL, (unsigned long)HZ / 4);
+	unsigned long tick = min(sess->heartbeat, sess->dead / 2) / 4;
 	int error = READ_ONCE(sess->error);
 	enum iovm_path_state state = READ_ONCE(path->state);
 	bool suspect = READ_ONCE(sess->nr_suspect);
@@ -96,13 +97,15 @@ static void watchdog(struct work_struct *work)
 		}
 	}
 	/*
-	 * Say again what the path's state should be: a session may break before connect() has returned, when the
-	 * path cannot fail yet, and two reports may overtake each other.
+	 * Say again what the path's state should be: a session may break before connect() has
+	 * returned, when the path cannot fail yet, and two reports may overtake each other.
 	 */
-	if (error && (state == IOVM_PATH_LIVE || state == IOVM_PATH_SUSPECT) && !READ_ONCE(sess->closing))
+	if (error && (state == IOVM_PATH_LIVE || state == IOVM_PATH_SUSPECT) &&
+	    !READ_ONCE(sess->closing))
 		iovm_path_fail(path, error);
 	else if (!error && state == (suspect ? IOVM_PATH_LIVE : IOVM_PATH_SUSPECT))
 		iovm_path_suspect(path, suspect);
+	tick = clamp(tick, 1UL, (unsigned long)HZ / 4);
 	queue_delayed_work(viovm_nbd_wq, &sess->watchdog, error ? HZ : tick);
 }
 
@@ -123,8 +126,8 @@ static void end_work(struct work_struct *work)
  * @sess: may be broken already
  * @error: negative errno
  *
- * Process context, from the session's own threads and from outside. The teardown runs in its own work item; wait for
- * @sess->ended.
+ * Process context, from the session's own threads and from outside. The teardown runs in its own
+ * work item; wait for @sess->ended.
  */
 void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error)
 {
@@ -144,7 +147,7 @@ void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error)
  */
 void viovm_nbd_sess_close(struct viovm_nbd_sess *sess)
 {
-	unsigned long until = jiffies + HZ / 5;
+	unsigned long until = jiffies + HZ / 5, now;
 	u32 i;
 
 	WRITE_ONCE(sess->closing, true);
@@ -155,9 +158,11 @@ void viovm_nbd_sess_close(struct viovm_nbd_sess *sess)
 			spin_unlock(&sess->conns[i]->lock);
 			wake_up(&sess->conns[i]->tx_wait);
 		}
-		for (i = 0; i < sess->nr_conns; i++)
+		for (i = 0; i < sess->nr_conns; i++) {
+			now = jiffies;
 			wait_for_completion_timeout(&sess->conns[i]->said_bye,
-						    time_before(jiffies, until) ? until - jiffies : 0);
+						    time_before(now, until) ? until - now : 0);
+		}
 	}
 	viovm_nbd_sess_fail(sess, -ESHUTDOWN);
 	wait_for_completion(&sess->ended);
@@ -190,11 +195,12 @@ void viovm_nbd_sess_free(struct viovm_nbd_sess *sess)
  * @arg: sockets and export, checked
  * @msg: IOVM_MSG_MAX bytes: what is wrong
  *
- * Process context, dev->mutex held. The session works when this returns, and may even have broken already; its watchdog
- * sleeps until viovm_nbd_sess_watch().
+ * Process context, dev->mutex held. The session works when this returns, and may even have broken
+ * already; its watchdog sleeps until viovm_nbd_sess_watch().
  * Return: it, or an ERR_PTR().
  */
-struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np, const struct iovm_path_connect *arg, char *msg)
+struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
+					    const struct iovm_path_connect *arg, char *msg)
 {
 	struct iovm_path *path = np->path;
 	struct viovm_nbd_sess *sess;

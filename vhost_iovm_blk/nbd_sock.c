@@ -2,13 +2,13 @@
 /*
  * Path type nbd: a socket from user space.
  *
- * It comes established and, if the connection is to be secret, with the TLS keys installed: the upper layer protocol
- * encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of it here is the type of a received
- * record.
+ * It comes established and, if the connection is to be secret, with the TLS keys installed: the
+ * upper layer protocol encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of
+ * it here is the type of a received record.
  *
- * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves, and nothing is
- * sent without being copied: when a request is done, the guest may change its pages although TCP may have to send
- * them again.
+ * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves,
+ * and nothing is sent without being copied: when a request is done, the guest may change its pages
+ * although TCP may have to send them again.
  */
 #include <linux/bvec.h>
 #include <linux/delay.h>
@@ -51,7 +51,8 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 	}
 	sk = sock->sk;
 	inet = sk->sk_family == AF_INET || sk->sk_family == AF_INET6;
-	if (sock->type != SOCK_STREAM || !(inet ? sk->sk_protocol == IPPROTO_TCP : sk->sk_family == AF_UNIX)) {
+	if (sock->type != SOCK_STREAM || (inet && sk->sk_protocol != IPPROTO_TCP) ||
+	    (!inet && sk->sk_family != AF_UNIX)) {
 		snprintf(msg, IOVM_MSG_MAX, "fd %d is not a TCP or unix stream socket", fd);
 		err = -EPROTOTYPE;
 		goto put;
@@ -94,14 +95,19 @@ put:
 }
 
 /**
- * viovm_nbd_sock_drop - close the socket; what it had not sent yet is discarded, as far as it is ours to do so
+ * viovm_nbd_sock_drop - close the socket
  * @conn: its threads have stopped
+ *
+ * Unless the session ended in order, what the socket had not sent yet is discarded: a write may
+ * already be on its way along another path.
  */
 void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
 {
+	const struct viovm_nbd_sess *sess = conn->sess;
+
 	if (!conn->sock)
 		return;
-	if (!READ_ONCE(conn->sess->closing))
+	if (!sess->closing || sess->error != -ESHUTDOWN)
 		sock_no_linger(conn->sock->sk);
 	sockfd_put(conn->sock);
 	conn->sock = NULL;
@@ -118,7 +124,8 @@ void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
  *
  * Return: 0 when all was taken; a negative errno.
  */
-int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len, bool more, u32 *sent)
+int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, u32 *sent)
 {
 	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
 	int ret;
@@ -132,7 +139,8 @@ int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
 			continue;
 		}
 		/* memory may come back; if not, the watchdog ends this */
-		if ((ret == -ENOMEM || ret == -ENOBUFS || ret == -EAGAIN) && !READ_ONCE(conn->sess->error)) {
+		if ((ret == -ENOMEM || ret == -ENOBUFS || ret == -EAGAIN) &&
+		    !READ_ONCE(conn->sess->error)) {
 			msleep(20);
 			continue;
 		}
@@ -142,8 +150,8 @@ int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
 }
 
 /*
- * A TLS handshake record lies where data was expected. A ticket for a later session is dropped; anything else, a
- * change of keys above all, ends the connection. Messages may be cut anywhere.
+ * A TLS handshake record lies where data was expected. A ticket for a later session is dropped;
+ * anything else, a change of keys above all, ends the connection. Messages may be cut anywhere.
  */
 static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
 {
@@ -168,7 +176,8 @@ static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, 
 			conn->tls_have = 0;
 			if (conn->tls_hdr[0] != TLS_NEW_SESSION_TICKET)
 				return -EKEYEXPIRED;
-			conn->tls_left = conn->tls_hdr[1] << 16 | conn->tls_hdr[2] << 8 | conn->tls_hdr[3];
+			conn->tls_left = conn->tls_hdr[1] << 16 | conn->tls_hdr[2] << 8 |
+					 conn->tls_hdr[3];
 		}
 	}
 	return 0;
@@ -181,7 +190,8 @@ static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, 
  * @nr: entries of @bv
  * @len: bytes in all
  *
- * Return: bytes received, 1 or more; a negative errno, -ECONNRESET when the peer closed the connection.
+ * Return: bytes received, 1 or more; a negative errno, -ECONNRESET when the peer closed the
+ * connection.
  */
 int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
 {
@@ -206,8 +216,8 @@ int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
 			continue;
 		if (ret < 0)
 			return ret;
-		if (conn->is_tls && msg.msg_controllen != sizeof(ctl) && ctl.hdr.cmsg_level == SOL_TLS &&
-		    ctl.hdr.cmsg_type == TLS_GET_RECORD_TYPE)
+		if (conn->is_tls && msg.msg_controllen != sizeof(ctl) &&
+		    ctl.hdr.cmsg_level == SOL_TLS && ctl.hdr.cmsg_type == TLS_GET_RECORD_TYPE)
 			type = *(u8 *)CMSG_DATA(&ctl.hdr);
 		if (type == TLS_HANDSHAKE) {
 			err = tls_handshake(conn, bv, nr, ret);
