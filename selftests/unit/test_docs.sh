@@ -114,6 +114,20 @@ limits() {
 	return $bad
 }
 
+# `iovmctl COMMAND` in the documents is a command, UNIT.service a unit.
+used() {
+	local c u bad=0 list
+	list=$(sed -n 's/^[[:space:]]*\.name = "\([^"]*\)".*/\1/p' userland/iovmctl/cmd_*.c)
+	while read -r c; do
+		grep -qxF -- "$c" <<<"$list" || { echo "iovmctl has no command $c"; bad=1; }
+	done < <({ markdown | xargs cat; man_text vhost-iovm.7; } | grep -oE '(`|^ +|^\.BR? )iovmctl (path )?[a-z-]+' |
+		sed 's/.*iovmctl //' | sort -u)
+	while read -r u; do
+		compgen -G "userland/*/$u*" >/dev/null || { echo "there is no unit $u"; bad=1; }
+	done < <(markdown | xargs cat | grep -oE 'iovm-[a-z-]+@?\.service' | sort -u)
+	return $bad
+}
+
 # Words that name a file of the tree, in code or not.
 files() {
 	local f bad=0
@@ -232,7 +246,7 @@ mistake() {
 	result $status "$check finds a mistake" "$out"
 }
 
-checks=(commands options control_abi node_abi events limits files names targets links man_pages)
+checks=(commands options control_abi node_abi events limits used files names targets links man_pages)
 echo "KTAP version 1"
 echo "1..$((2 * ${#checks[@]}))"
 for check in "${checks[@]}"; do
@@ -245,6 +259,7 @@ mistake control_abi docs/uapi.md 's/IOVM_DEV_SET_BPS/IOVM_DEV_SET_BBS/'
 mistake node_abi docs/uapi.md 's/VHOST_ATTACH_VRING_WORKER/VHOST_ATTACH_WORKER/g'
 mistake events docs/operations.md 's/queue-broken/queue-borken/g'
 mistake limits docs/architecture.md 's/^\| paths of a device \| 8 /| paths of a device | 9 /'
+mistake used docs/operations.md 's/iovmctl suspend/iovmctl suspent/'
 mistake files docs/architecture.md 's:iovm_mux/policy\.c:iovm_mux/police.c:'
 mistake names docs/architecture.md 's/iovm_judge\(\)/iovm_juge()/'
 mistake targets README.md 's/^    make demo/    make dmeo/'
