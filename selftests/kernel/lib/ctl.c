@@ -81,9 +81,12 @@ int ctl_unload_module(const char *name)
 	return syscall(SYS_delete_module, name, O_NONBLOCK) ? -errno : 0;
 }
 
-const char *ctl_setup(void)
+const char *ctl_setup_keep(void)
 {
 	int i;
+
+	if (mux >= 0)
+		return NULL;
 
 	if (geteuid())
 		return "not root";
@@ -91,14 +94,23 @@ const char *ctl_setup(void)
 		return "modules cannot be loaded";
 	for (i = 0; i < 100; i++) {
 		mux = open(VHOST_IOVM_MUX_NODE, O_RDWR | O_CLOEXEC);
-		if (mux >= 0) {
-			/* what an earlier program left behind when it was ended */
-			ctl_destroy_all("kt-");
+		if (mux >= 0)
 			return NULL;
-		}
 		sleep_ms(20);
 	}
 	return "no " VHOST_IOVM_MUX_NODE;
+}
+
+const char *ctl_setup(void)
+{
+	const char *why;
+
+	mux = -1;
+	why = ctl_setup_keep();
+	/* what an earlier program left behind when it was ended */
+	if (!why)
+		ctl_destroy_all("kt-");
+	return why;
 }
 
 int ctl_fd(void)

@@ -16,6 +16,7 @@ extern char ctl_msg[IOVM_MSG_MAX];
 
 /* Loads the modules (from $IOVM_MODULES if set, else by modprobe) and opens the node: NULL or why not. */
 const char *ctl_setup(void);
+const char *ctl_setup_keep(void);		/* the same, but devices "kt-*" of others are left alone */
 int ctl_load_modules(void);
 int ctl_unload_module(const char *name);	/* delete_module(O_NONBLOCK): -EBUSY/-EWOULDBLOCK in use */
 int ctl_module_refcnt(const char *name);	/* -1: not loaded */

@@ -212,7 +212,7 @@ static void *run(void *arg)
 {
 	struct vload_thread *t = arg;
 	struct vload *l = t->l;
-	u64 issued = 0, drain = 0, each = l->c.max_ios / l->nt, slot_size = 4096 + (u64)l->c.max_blocks * l->c.block;
+	u64 issued = 0, drain = 0, oldest, each = l->c.max_ios / l->nt, slot_size = 4096 + (u64)l->c.max_blocks * l->c.block;
 	struct slot *slots = calloc(l->c.depth, sizeof(*slots)), *s;
 	unsigned int i, flying = 0;
 
@@ -248,6 +248,11 @@ static void *run(void *arg)
 			flying--;
 			drain = drain ? now_ns() + DRAIN_MS * 1000000ull : 0;
 		}
+		oldest = now_ns();
+		for (i = 0; i < l->c.depth; i++)
+			if (slots[i].used && slots[i].t0 < oldest)
+				oldest = slots[i].t0;
+		__atomic_store_n(&t->oldest, oldest, __ATOMIC_RELAXED);
 		if (drain && now_ns() > drain) {
 			__atomic_add_fetch(&l->stuck, flying, __ATOMIC_RELAXED);
 			break;
@@ -328,6 +333,20 @@ bool vload_progress(struct vload *l, u64 n, int timeout_ms)
 			return false;
 		sleep_ms(1);
 	}
+	return true;
+}
+
+bool vload_turnover(struct vload *l, int timeout_ms)
+{
+	u64 from = now_ns();
+	unsigned int i;
+
+	for (i = 0; i < l->nt; i++)
+		while (__atomic_load_n(&l->t[i].oldest, __ATOMIC_RELAXED) <= from) {
+			if (now_ns() > from + timeout_ms * 1000000ull)
+				return false;
+			sleep_ms(1);
+		}
 	return true;
 }
 

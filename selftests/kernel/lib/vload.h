@@ -44,6 +44,7 @@ struct vload_thread {
 	u64 first;			/* block */
 	u64 nr;
 	u64 slots_gpa;
+	u64 oldest;			/* when its oldest request in flight was made */
 };
 
 struct vload {
@@ -69,6 +70,8 @@ void vload_wait(struct vload *l);		/* with max_ios: until done */
 void vload_stop(struct vload *l);		/* drains; then the counts are final */
 /* Waits until @n more requests were completed; false at time-out. */
 bool vload_progress(struct vload *l, u64 n, int timeout_ms);
+/* Waits until all that is in flight now has completed. */
+bool vload_turnover(struct vload *l, int timeout_ms);
 /* Reads all through the device by queue 0 (load stopped): number of bad blocks, or negative. */
 long vload_check_dev(struct vload *l);
 /* The same from a block device, O_DIRECT. */
