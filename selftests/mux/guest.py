@@ -58,9 +58,13 @@ def set_param(name, value):
 
 
 def rates(**kwargs):
-    for name in ("path", "io", "unsent", "retry", "connect", "probe"):
-        set_param(name + "_rate", kwargs.get(name, 0))
+    # the slot before what is to happen there, and after what happened elsewhere has ended
+    names = ("path", "io", "unsent", "retry", "connect", "probe")
+    for name in names:
+        set_param(name + "_rate", 0)
     set_param("only_slot", kwargs.get("slot", -1))
+    for name in names:
+        set_param(name + "_rate", kwargs.get(name, 0))
 
 
 class Control:
