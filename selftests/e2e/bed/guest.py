@@ -68,13 +68,13 @@ class Guest:
     def console_tail(self):
         return self.host.agent.call(f"tail -c 1500 /run/{self.name}-console.log", check=False).out.strip()
 
-    def wait_booted(self, timeout=180):
+    def wait_booted(self, timeout=400):
         try:
             self.agent.wait(timeout, self.alive)
         except BedError as e:
             raise BedError(f"{e}; console: {self.console_tail()!r}") from None
 
-    def migrate(self, host, socket_path, timeout=180):
+    def migrate(self, host, socket_path, timeout=400):
         """Live-migrate to another host, to a disk behind a socket there; what QEMU tells about it. self is then the guest there."""
         there = Guest(self.name, self.memory, self.cpus, self.queues, self.version, self.slot)
         there.start(host, socket_path, incoming=f"tcp:0.0.0.0:{MIGRATE_PORT}")
@@ -105,7 +105,7 @@ class Guest:
         lines = self.agent.out("dmesg").splitlines()
         return [line for line in lines if TROUBLE.search(line) and not HARMLESS.search(line)]
 
-    def power_off(self, timeout=60):
+    def power_off(self, timeout=180):
         """Shut the guest down in order and wait until its QEMU has ended."""
         self.agent.call("sync; mount -o remount,ro /", timeout)
         try:

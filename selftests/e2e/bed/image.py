@@ -147,7 +147,7 @@ class Kernel:
 
 GRUB_CONFIG = """
 set root=(hd0,msdos1)
-linux /boot/vmlinuz e2e.root=/dev/vda1 e2e.init=/usr/local/sbin/guest-init console=ttyS0 quiet loglevel=4 net.ifnames=0
+linux /boot/vmlinuz e2e.root=/dev/vda1 e2e.init=/usr/local/sbin/guest-init console=ttyS0 quiet loglevel=4 norandmaps net.ifnames=0
 initrd /boot/initrd.img
 boot
 """

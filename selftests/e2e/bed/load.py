@@ -80,7 +80,7 @@ class Load:
              {{ fio --output-format=json --output=fio.json --section=small --section=large job.fio >>fio.txt 2>&1 & echo $! >fio.pid
               wait $!; echo $? >fio.status; }}) &
             """)
-        wait_for(f"{self.guest.name}: file laid out", 120, lambda: self.state("laid-out") or self.state("fio.status"), 0.5)
+        wait_for(f"{self.guest.name}: file laid out", 300, lambda: self.state("laid-out") or self.state("fio.status"), 0.5)
         self.guest.agent.call(f"cd {OUT} && {{ probe {DATA}/probe 86400 {OUT}/stop >probe.json 2>probe.txt; echo $? >probe.status; }} &")
 
     def state(self, name):
@@ -100,7 +100,7 @@ class Load:
         script = f"cd {OUT}; echo status $(cat fio.status); grep -hE '^fio:|^verify:|err=|error=' fio.txt fio.json | head -n 6"
         return self.guest.agent.call(script, check=False).out.strip()
 
-    def go_on(self, seconds, requests, limit=180):
+    def go_on(self, seconds, requests, limit=400):
         """Let it run for this long, and until this many more requests were completed."""
         end, goal = time.monotonic() + seconds, self.requests() + requests
         wait_for(f"{self.guest.name}: {requests} requests", limit, lambda: self.enough(end, goal), 0.5)
@@ -109,13 +109,13 @@ class Load:
         self.check_running()
         return time.monotonic() >= end and self.requests() >= goal
 
-    def finish(self, timeout=120):
+    def finish(self, timeout=300):
         """End it, collect, and check that nothing went wrong in the guest's eyes."""
         self.check_running()
         self.guest.agent.call(f"kill -INT $(cat {OUT}/fio.pid)")
         wait_for(f"{self.guest.name}: end of fio", timeout, lambda: self.state("fio.status"), 1)
         self.guest.agent.call(f": >{OUT}/stop")
-        wait_for(f"{self.guest.name}: end of the probe", 60, lambda: self.state("probe.status"), 0.3)
+        wait_for(f"{self.guest.name}: end of the probe", 120, lambda: self.state("probe.status"), 0.3)
         out = self.guest.agent.out
         self.fio_status, self.probe_status = int(out(f"cat {OUT}/fio.status")), int(out(f"cat {OUT}/probe.status"))
         if self.fio_status not in (0, INTERRUPTED):
