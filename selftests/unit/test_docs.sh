@@ -136,7 +136,7 @@ files() {
 		f=${f%/}
 		compgen -G "$f" >/dev/null || { echo "there is no $f"; bad=1; }
 	done < <({ markdown | tr '\n' '\0' | xargs -0 cat; man_text vhost-iovm.7; } |
-		grep -oE '(^|[^A-Za-z0-9_./@-])(selftests|vhost_iovm|vhost_iovm_blk|iovm_mux|userland|uapi|compat|\.ci)/[A-Za-z0-9_.*@/-]*' |
+		grep -oE '(^|[^A-Za-z0-9_./@-])(selftests|bench|vhost_iovm|vhost_iovm_blk|iovm_mux|userland|uapi|compat|\.ci)/[A-Za-z0-9_.*@/-]*' |
 		sed -E 's/^[^A-Za-z.]//' | grep -v 'NAME' | sort -u)
 	return $bad
 }
