@@ -7,6 +7,7 @@
 #
 # Writes KTAP. OUT= is where the programs are built.
 
+export LC_ALL=C TZ=UTC
 here=$(cd "$(dirname "$0")" && pwd)
 top=$here/../..
 OUT=${OUT:-$top/build/unit}
@@ -91,7 +92,7 @@ commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set
 	"fail-parked")
 
 echo "KTAP version 1"
-echo "1..27"
+echo "1..29"
 
 # --- help ---
 
@@ -247,7 +248,7 @@ for line in open(sys.argv[1]):
 want 2 "" "--interval" top -i 1ms
 ok "top"
 
-want 0 "^2023-11-1[45] ..:.3:20.042 +42  vm1 +path local: live -> failed: EIO" "" events --no-follow
+want 0 "^2023-11-14 22:13:20.042 +42  vm1 +path local: live -> failed: EIO" "" events --no-follow
 want 0 "44  vm1 +requests go to path hostb, 1.5ms after the first error$" "" events --no-follow
 want 0 "43  vm1 +event 999: value 5$" "" events --no-follow
 [ "$(wc -l <"$tmp/out")" = 5 ] || complain "not five events: $out"
@@ -275,6 +276,29 @@ want 0 "^path types: bdev nbd$" "" version
 json 'd["module"] == "9.9.9" and d["classes"] == ["blk"] and d["path_types"] == ["bdev", "nbd"]' version
 "$ctl" --version | grep -q '^iovmctl [0-9]' || complain "--version"
 ok "version"
+
+# completes WANT WORD...: what bash offers for the last word, sorted, in one line
+completes() {
+	local want=$1 got
+	shift
+	# shellcheck disable=SC2016 # for the inner shell
+	got=$(CTL=$ctl PRELOAD=$preload bash --norc -c '
+		iovmctl() { LD_PRELOAD=$PRELOAD "$CTL" "$@"; }
+		. "$0"
+		COMP_WORDS=(iovmctl "$@")
+		COMP_CWORD=$#
+		_iovmctl
+		printf "%s\n" "${COMPREPLY[@]}"' "$top/userland/iovmctl/iovmctl.bash" "$@" 2>"$tmp/err" | sort -u | xargs)
+	[ "$got" = "$want" ] || complain "completion of '$*': '$got', not '$want': $(cat "$tmp/err")"
+}
+completes "fail-parked failback failover" fail
+completes "add connect fail fenced list remove retry watch" path ""
+completes "vm-2.data vm1" show vm
+completes "hostb local" path remove vm1 ""
+completes "--cache" path add vm1 n nbd://h --ca
+completes "local-error none" path add vm1 n nbd://h --fence ""
+completes "first-completion first-error" events --wait first
+ok "bash completion"
 
 # --- changing ---
 
@@ -389,6 +413,26 @@ want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/qemu.sock"
 logged "^connect vm1 n fds=4 bytes=536870912 flags=0x[0-9a-f]+ structured min=1 max=33554432$"
 [ "$(grep -c '^socket [0-3]: read ok$' "$IOVM_FAKE_LOG")" = 4 ] || complain "not four good sockets: $(cat "$IOVM_FAKE_LOG")"
 ok "path add nbd: qemu-nbd"
+
+command -v nbd-server >/dev/null || complain "nbd-server is not installed"
+cat >"$tmp/nbd-server.conf" <<END
+[generic]
+unixsock = $tmp/nbd-server.sock
+[disk]
+exportname = $tmp/image
+flush = true
+fua = true
+END
+nbd-server -C "$tmp/nbd-server.conf" -p "$tmp/nbd-server.pid" >"$tmp/nbd-server.log" 2>&1 ||
+	complain "nbd-server does not start: $(cat "$tmp/nbd-server.log")"
+for ((i = 0; i < 100; i++)); do [ -s "$tmp/nbd-server.pid" ] && [ -S "$tmp/nbd-server.sock" ] && break; sleep 0.1; done
+servers+=("$(cat "$tmp/nbd-server.pid")")
+fresh_log
+want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/nbd-server.sock"
+logged "^connect vm1 n fds=[0-9]+ bytes=536870912 flags=0x[0-9a-f]+ (simple|structured)"
+logged "^socket 0: read ok$"
+[ -n "$bad" ] && complain "nbd-server: $(cat "$tmp/nbd-server.log")"
+ok "path add nbd: nbd-server"
 
 fresh_log
 want 3 "" "does not give out this export" path add vm1 n "nbd+unix:///other?socket=$tmp/qemu.sock"
