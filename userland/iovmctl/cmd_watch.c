@@ -228,20 +228,39 @@ static int look(const char *only)
 	return err;
 }
 
+/* A line for people, or an object a line. */
+static void say(const struct job *j, bool good)
+{
+	struct json js;
+
+	if (opt_json) {
+		json_init(&js, stdout, false);
+		json_open(&js, NULL, '{');
+		json_str(&js, "device", j->dev);
+		json_str(&js, "path", j->path);
+		json_bool(&js, "connected", good);
+		json_close(&js);
+	} else if (good) {
+		printf("%s: path '%s' is connected\n", j->dev, j->path);
+	} else {
+		fprintf(stderr, "iovmctl: %s: path '%s' cannot be connected now; trying on\n", j->dev, j->path);
+	}
+	fflush(stdout);
+}
+
 /* An attempt has ended. */
 static void ended(struct job *j, bool good)
 {
 	j->pid = 0;
 	nr_children--;
 	if (good) {
-		printf("%s: path '%s' is connected\n", j->dev, j->path);
-		fflush(stdout);
+		say(j, true);
 		j->told = false;
 		j->next_ms = j->pause_ms = 0;
 		return;
 	}
 	if (!j->told)
-		fprintf(stderr, "iovmctl: %s: path '%s' cannot be connected now; trying on\n", j->dev, j->path);
+		say(j, false);
 	j->told = true;
 	j->pause_ms = j->pause_ms ? j->pause_ms * 2 : FIRST_PAUSE_MS;
 	if (j->pause_ms > LAST_PAUSE_MS)
@@ -310,6 +329,7 @@ const struct cmd cmd_path_watch = {
 	.detail =
 	"Runs until it is stopped. Takes care of paths that are connecting or that failed with an error, of DEV or of all\n"
 	"devices; not of those that 'path fail' failed. Attempts follow each other after 1, 2, 4, ... 30 seconds.\n"
+	"With --json one object per line.\n"
 	"The unit iovm-paths.service runs this.\n",
 	.opts = watch_opts, .max_args = 1, .run = run_watch,
 };
