@@ -351,7 +351,7 @@ json 'd["removed"] == "local" and d["device"] == "vm1"' path remove vm1 local
 json 'd["name"] == "local" and d["state"] == "live"' path retry vm1 local
 ok "path operations"
 
-IOVM_FAKE_DELAY=1500 want 0 "suspended" "^iovmctl: suspending vm1: 12 requests in flight, [0-9.]+ s$" suspend vm1
+IOVM_FAKE_DELAY=3000 want 0 "suspended" "^iovmctl: suspending vm1: 12 requests in flight, [0-9.]+ s$" suspend vm1
 IOVM_FAKE_DELAY=0 run suspend vm1
 [ -z "$err" ] || complain "progress for a short wait: $err"
 ok "progress of a long wait"

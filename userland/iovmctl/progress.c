@@ -61,7 +61,7 @@ static void show(struct watch *w, int64_t n, uint64_t ms)
 static void *watcher(void *arg)
 {
 	struct watch *w = arg;
-	uint64_t start = now_ms(), pause = 500;
+	uint64_t start = now_ms(), pause = w->tty ? 500 : 2000;
 	struct timespec until;
 	int64_t n;
 
