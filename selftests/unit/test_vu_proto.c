@@ -315,6 +315,17 @@ static void busy_node(void)
 	fake.busy_opens = 0;
 }
 
+/* The session comes to wait for this queue's requests. */
+static bool waits_for(uint32_t queue)
+{
+	for (int i = 0; i < REPLY_TIMEOUT_MS; i++) {
+		if (fe.shared.busy_since_ms && fe.shared.busy_queue == queue)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
 /*
  * Ended from outside, and by a broken message: the front end must not see the connection end before the queues have
  * stopped. When it has gone itself, nobody waits.
@@ -339,11 +350,11 @@ static void orderly_end(void)
 			fe_hangup();
 		if (how < 2) {
 			p = (struct pollfd){ .fd = fe.fd, .events = POLLIN };
-			CHECK(poll(&p, 1, 300) == 0);
-			CHECK(fe.shared.busy_since_ms != 0);
+			CHECK(waits_for(0));
+			CHECK(poll(&p, 1, 100) == 0);
 			CHECK(write(fake.hold_fd, &one, 8) == 8);
-			CHECK(poll(&p, 1, 300) == 0);
-			CHECK(fe.shared.busy_queue == 1);
+			CHECK(waits_for(1));
+			CHECK(poll(&p, 1, 100) == 0);
 			CHECK(write(fake.hold_fd, &one, 8) == 8);
 			CHECK(fe_eof());
 		}

@@ -5,7 +5,7 @@
  */
 #define _GNU_SOURCE
 #define GONE_MS 500
-#define TERM_MS 800
+#define TERM_MS 3000
 #include "vu_fake.h"
 #include "vu_front.h"
 
@@ -215,7 +215,7 @@ static void terminated(void)
 		fe_start(1);
 		kill(server, SIGTERM);
 		p = (struct pollfd){ .fd = fe.fd, .events = POLLIN };
-		CHECK(poll(&p, 1, TERM_MS / 2) == 0);
+		CHECK(poll(&p, 1, 300) == 0);
 		if (finish)
 			CHECK(write(fake.hold_fd, &one, 8) == 8);
 		CHECK(fe_eof());
