@@ -33,7 +33,7 @@ PACKAGES=(
 	# user land
 	libcap-dev liburing-dev libnbd-dev libnbd-bin
 	# kernels in virtual machines
-	busybox-static file python3-argcomplete python3-pkg-resources
+	busybox-static file grub-common grub-pc-bin mmdebstrap python3-argcomplete python3-pkg-resources
 	qemu-block-extra qemu-system-x86 qemu-utils
 	# tools used inside them
 	debootstrap dkms dmsetup e2fsprogs fdisk fio iproute2 iputils-ping jq

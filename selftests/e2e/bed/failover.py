@@ -26,7 +26,7 @@ class Options:
         self.version = 7
         self.before = 15
         self.after = 20
-        self.requests = 2500
+        self.requests = 4000
         self.kernel = "6.12"
         self.queues = 1
         self.max_pause_ms = 30000
@@ -227,8 +227,8 @@ class Run:
             raise BedError(f"the guest waited {self.pause_ns / 1e6:.0f} ms for a request")
 
 
-def run_all(options):
-    """The whole path; the finished Run, or BedError."""
+def run_all(options, prefix=""):
+    """The whole path; the finished Run, or BedError. The report's lines begin with prefix."""
     with Run(options) as r:
         build(options)
         r.boot()
@@ -238,6 +238,6 @@ def run_all(options):
         r.measure()
         r.shut_down()
         r.check_storage()
-        print(r.report(), flush=True)
+        print("\n".join((prefix + line).rstrip() for line in r.report().splitlines()), flush=True)
         r.judge()
     return r
