@@ -254,7 +254,9 @@ static void viovm_bdev_remove(struct iovm_path *path)
 
 static void viovm_bdev_info(struct iovm_path *path, struct iovm_path_info *info)
 {
-	/* all that there is to say is in the path already */
+	/* a disk may have grown since it was added */
+	path->capacity = bdev_nr_sectors(viovm_path_bdev(path));
+	info->capacity = path->capacity;
 }
 
 const struct iovm_path_ops viovm_bdev_ops = {
