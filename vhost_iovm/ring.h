@@ -102,6 +102,12 @@ bool viovm_ring_should_signal(struct viovm_ring *r);
 void viovm_ring_kick_off(struct viovm_ring *r);
 bool viovm_ring_kick_on(struct viovm_ring *r);
 
+/* Requests the guest had made available when its index was last read, 0 when it must be read again */
+static inline u16 viovm_ring_known(const struct viovm_ring *r)
+{
+	return r->avail_idx - r->last_avail;
+}
+
 /* Take what viovm_ring_peek() found */
 static inline void viovm_ring_take(struct viovm_ring *r)
 {

@@ -368,18 +368,22 @@ later:
  * Fetch until the ring is empty, the quota is used up or something is short. True: come again at
  * once.
  */
-static bool viovm_blk_fetch_all(struct viovm_blk_queue *q)
+static bool viovm_blk_fetch_all(struct viovm_blk_queue *q, struct blk_plug *plug)
 {
 	struct viovm_vq *vq = q->vq;
 	int quota = VIOVM_BLK_QUOTA;
-	int err = 0;
+	int err;
 
 	while (viovm_vq_may_fetch(vq) && iovm_dev_may_fetch(q->blk->dev)) {
 		if (!quota--)
 			return true;
 		err = viovm_blk_fetch(q);
-		if (err > 0)
+		if (err > 0) {
+			/* a lone request gains nothing from a plug */
+			if (!current->plug && viovm_ring_known(&vq->ring) > 1)
+				blk_start_plug(plug);
 			continue;
+		}
 		if (!err) {
 			/* empty: ask for a kick, unless something came meanwhile */
 			if (!viovm_vq_kick_on(vq))
@@ -408,17 +412,19 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 	bool again = false;
 	int err = 0;
 
-	blk_start_plug(&plug);
-	if (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned))
+	if (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned)) {
+		blk_start_plug(&plug);
 		err = viovm_blk_run_lists(q);
+	}
 	if (!err && q->stalled) {
 		err = viovm_blk_rq_go(q->stalled);
 		if (!err)
 			q->stalled = NULL;
 	}
 	if (!err)
-		again = viovm_blk_fetch_all(q);
-	blk_finish_plug(&plug);
+		again = viovm_blk_fetch_all(q, &plug);
+	if (current->plug)
+		blk_finish_plug(&plug);
 	return again;
 }
 
