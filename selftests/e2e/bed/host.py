@@ -51,8 +51,9 @@ class Host:
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
                   f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']}")
+        # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
-            tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
+            tool("setpriv"), "--pdeathsig", "KILL", tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
             "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             "-kernel", self.kernel.image, "-initrd", self.kernel.host_initramfs(), "-append", append,
             "-serial", f"file:{self.console}", "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
