@@ -44,6 +44,8 @@ kname := $(shell echo '$(KDIR)' | sed -nE \
 	-e 's:^/::;s:[^A-Za-z0-9._+-]+:-:gp')$(if $(W),-W$(W))
 mdir := $(top)/build/mod/$(kname)
 kbuild = $(MAKE) -C $(KDIR) M=$(mdir)/src
+# What Debian overrides in some kernels, so that kernelrelease does not say it.
+release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h)
 
 .PHONY: all modules userland sparse lint check check-debug fuzz demo bench setup \
 	install modules-install uninstall modules-uninstall dkms-source dkms-install dkms-uninstall \
@@ -100,15 +102,15 @@ install: modules-install
 modules-install: modules
 	$(kbuild) modules_install INSTALL_MOD_DIR='$(INSTALL_MOD_DIR)' CONFIG_MODULE_SIG_ALL= \
 		DEPMOD=true $(if $(DESTDIR),INSTALL_MOD_PATH='$(DESTDIR)')
-	$(if $(DESTDIR),,depmod "$$($(MAKE) -s -C $(KDIR) kernelrelease)")
+	$(if $(DESTDIR),,depmod '$(release)')
 
 uninstall: modules-uninstall
 	$(MAKE) -C userland uninstall
 
 modules-uninstall: kdir
-	release=$$($(MAKE) -s -C $(KDIR) kernelrelease) && \
-	rm -rf "$(DESTDIR)/lib/modules/$$release/$(INSTALL_MOD_DIR)" \
-	$(if $(DESTDIR),,&& depmod "$$release")
+	@test -n '$(release)'
+	rm -rf '$(DESTDIR)/lib/modules/$(release)/$(INSTALL_MOD_DIR)'
+	$(if $(DESTDIR),,depmod '$(release)')
 
 dkms_src = $(DESTDIR)/usr/src/vhost-iovm-$(VERSION)
 dkms = dkms $(1) -m vhost-iovm -v $(VERSION)
