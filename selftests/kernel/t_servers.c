@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Other people's NBD servers as paths, reached by iovmctl: nbdkit, qemu-nbd, nbd-server, and qemu-storage-daemon serving a qcow2
+ * image. Each is killed with -9 under a verifying load, started again and connected again; the guest sees no error.
+ */
+#include "fix.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MB 16
+#define SECTORS (MB * 2048ull)
+
+static char dir[64], sock[128], uri[256], iovmctl[512];
+static unsigned int port;		/* the server is at 127.0.0.1, not at sock */
+static pid_t server;
+static struct vload L;
+static bool loading;
+
+static int sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int sh(const char *fmt, ...)
+{
+	char cmd[2048];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(cmd, sizeof(cmd), fmt, ap);
+	va_end(ap);
+	return system(cmd);
+}
+
+static void end_server(int sig)
+{
+	if (server > 0) {
+		/* nbd-server has a child a connection: all of them, and until they are gone */
+		kill(-server, sig);
+		while (waitpid(-server, NULL, 0) > 0 || errno == EINTR)
+			;
+	}
+	server = 0;
+}
+
+static void cleanup(void)
+{
+	if (ktap_failed())
+		sh("sed 's/^/# server: /' %s/log 2>/dev/null | tail -5", dir);
+	if (loading) {
+		ctl_dev_destroy("kt-0", IOVM_DESTROY_F_FORCE);
+		L.abandon = true;
+		vload_stop(&L);
+	}
+	loading = false;
+	end_server(SIGKILL);
+	fix_cleanup();
+	port = 0;
+	if (dir[0])
+		sh("rm -rf %s", dir);
+	dir[0] = 0;
+}
+
+static void begin(void)
+{
+	snprintf(dir, sizeof(dir), "/tmp/iovm-srv-XXXXXX");
+	T_REQUIRE(mkdtemp(dir), "mkdtemp: %s", strerror(errno));
+	snprintf(sock, sizeof(sock), "%s/s", dir);
+	snprintf(uri, sizeof(uri), "nbd+unix:///x?socket=%s", sock);
+}
+
+/* By the shell's rules. A server that goes to the background leaves its pid in the file "pid". */
+static void start_server(const char *cmd)
+{
+	struct sockaddr_in in = {
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int i, status, tries;
+
+	unlink(sock);
+	server = fork();
+	if (!server) {
+		char line[2048], log[128];
+		int fd;
+
+		setpgid(0, 0);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		snprintf(log, sizeof(log), "%s/log", dir);
+		fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+		dup2(fd, 1);
+		dup2(fd, 2);
+		snprintf(line, sizeof(line), "exec %s", cmd);
+		execl("/bin/sh", "sh", "-c", line, NULL);
+		_exit(127);
+	}
+	strcpy(sa.sun_path, sock);
+	for (i = 0; i < 600; i++) {
+		int fd = socket(port ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+
+		r = port ? connect(fd, (void *)&in, sizeof(in)) : connect(fd, (void *)&sa, sizeof(sa));
+
+		close(fd);
+		if (!r)
+			return;
+		if (waitpid(server, &status, WNOHANG) == server) {
+			char pid[128];
+			FILE *f;
+
+			snprintf(pid, sizeof(pid), "%s/pid", dir);
+			server = 0;
+			/* it may be written a moment after the parent has ended */
+			for (tries = 0; !status && tries < 200 && server <= 0; tries++) {
+				f = fopen(pid, "r");
+				if (f) {
+					if (fscanf(f, "%d", &server) != 1)
+						server = 0;
+					fclose(f);
+				}
+				sleep_ms(server > 0 ? 0 : 50);
+			}
+			unlink(pid);
+			T_REQUIRE(server > 0, "server ended at once: %s", cmd);
+		}
+		sleep_ms(50);
+	}
+	T_REQUIRE(0, "server does not listen: %s", cmd);
+}
+
+static bool have(const char *prog)
+{
+	return !sh("command -v %s >/dev/null", prog);
+}
+
+static void create(void)
+{
+	int r;
+
+	ctl_must_create("kt-0", SECTORS, 2);
+	strcpy(F[0].name, "kt-0");
+	r = sh("%s path add kt-0 n '%s' --timeout 60 >%s/out 2>&1 || { sed 's/^/# iovmctl: /' %s/out; false; }", iovmctl, uri, dir, dir);
+	T_REQUIRE(!r, "iovmctl path add");
+	T_CHECK(ctl_wait_path_state("kt-0", "n", IOVM_PATH_LIVE, 2000), "path is not live");
+}
+
+static void load(void)
+{
+	int r;
+
+	fix_open_mem(0, ALL_FEATURES, 2, 128, 32 * MiB, 0);
+	r = vload_start(&L, &F[0].d, &(struct vload_cfg){ .depth = 16, .mem_idx = -1, .flush_pct = 2, .zero_pct = 2,
+							  .indirect = true });
+	T_REQUIRE(!r, "load: %s", strerror(-r));
+	loading = true;
+	T_REQUIRE(vload_progress(&L, 100, 30000), "no progress");
+}
+
+static void kill_rounds(const char *cmd, unsigned int rounds)
+{
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < rounds && !ktap_failed(); i++) {
+		end_server(SIGKILL);
+		T_CHECK(ctl_wait_path_state("kt-0", "n", IOVM_PATH_FAILED, 10000), "a killed server is not noticed");
+		start_server(cmd);
+		r = sh("%s path connect kt-0 n --timeout 60 >%s/out 2>&1 || { sed 's/^/# iovmctl: /' %s/out; false; }", iovmctl, dir, dir);
+		T_CHECK(!r, "iovmctl path connect");
+		T_CHECK(vload_progress(&L, 100, 30000), "no progress behind round %u", i);
+	}
+}
+
+static void finish(const char *node)
+{
+	vload_stop(&L);
+	loading = false;
+	T_CHECK(!L.stuck && vload_check_dev(&L) == 0, "wrong data, read through the device");
+	if (node) {
+		T_CHECK(vblk_io(&F[0].s, &F[0].d.vqs[0], VIRTIO_BLK_T_FLUSH, 0, 0) == 0, "flush");
+		T_CHECK(vload_check_node(&L, node) == 0, "wrong data on %s", node);
+	}
+	vload_finish(&L, "load");
+}
+
+static void raw(const char *fmt)
+{
+	char cmd[1024];
+
+	fix_store_make(MB, 512);
+	snprintf(cmd, sizeof(cmd), fmt, sock, fix_store);
+	start_server(cmd);
+	create();
+	load();
+	kill_rounds(cmd, 3);
+	finish(fix_store);
+}
+
+static void nbdkit(void)
+{
+	if (!have("nbdkit"))
+		ktap_skip("no nbdkit");
+	begin();
+	raw("nbdkit -f -U %s file %s");
+}
+
+static void qemu_nbd(void)
+{
+	if (!have("qemu-nbd"))
+		ktap_skip("no qemu-nbd");
+	begin();
+	raw("qemu-nbd -t -f raw -k %s -x x -e 8 --cache=none %s");
+}
+
+static void nbd_server(void)
+{
+	char conf[128], cmd[512];
+	FILE *f;
+
+	if (!have("nbd-server"))
+		ktap_skip("no nbd-server");
+	begin();
+	fix_store_make(MB, 512);
+	snprintf(conf, sizeof(conf), "%s/conf", dir);
+	f = fopen(conf, "w");
+	T_REQUIRE(f, "conf");
+	port = 10899;
+	snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%u/x", port);
+	fprintf(f, "[generic]\n\tlistenaddr = 127.0.0.1\n\tport = %u\n[x]\n\texportname = %s\n\tflush = true\n\tfua = true\n", port,
+		fix_store);
+	fclose(f);
+	snprintf(cmd, sizeof(cmd), "nbd-server -C %s -p %s/pid", conf, dir);
+	start_server(cmd);
+	create();
+	load();
+	kill_rounds(cmd, 1);		/* it takes its time to say hello where names are not resolved */
+	finish(fix_store);
+}
+
+/* Says something to the daemon's monitor and looks for an answer without "error". */
+static bool qmp(int fd, const char *text)
+{
+	char buf[8192];
+	size_t n = 0;
+	ssize_t r;
+
+	if (write(fd, text, strlen(text)) < 0)
+		return false;
+	while (n < sizeof(buf) - 1 && (r = read(fd, buf + n, sizeof(buf) - 1 - n)) > 0) {
+		n += r;
+		buf[n] = 0;
+		if (strstr(buf, "\"error\"")) {
+			ktap_note("%s: %s", text, buf);
+			return false;
+		}
+		if (strstr(buf, "\"return\""))
+			return true;
+	}
+	return false;
+}
+
+/* A local image in a format that the kernel does not know, and a snapshot of it taken under load. */
+static void qcow2_snapshot(void)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	char cmd[1024], text[1024];
+	int fd;
+
+	if (!have("qemu-storage-daemon") || !have("qemu-img"))
+		ktap_skip("no qemu-storage-daemon");
+	begin();
+	T_REQUIRE(!sh("qemu-img create -q -f qcow2 %s/base %uM && qemu-img create -q -f qcow2 -b %s/base -F qcow2 %s/over", dir, MB,
+		      dir, dir), "qemu-img");
+	snprintf(cmd, sizeof(cmd), "qemu-storage-daemon --chardev socket,path=%s/qmp,server=on,wait=off,id=c --monitor chardev=c "
+		 "--blockdev driver=file,node-name=f,filename=%s/base --blockdev driver=qcow2,node-name=q,file=f "
+		 "--nbd-server addr.type=unix,addr.path=%s,max-connections=0 --export nbd,id=e,node-name=q,name=x,writable=on", dir, dir,
+		 sock);
+	start_server(cmd);
+	create();
+	load();
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s/qmp", dir);
+	T_REQUIRE(!connect(fd, (void *)&sa, sizeof(sa)), "qmp: %s", strerror(errno));
+	snprintf(text, sizeof(text), "{\"execute\":\"blockdev-add\",\"arguments\":{\"driver\":\"qcow2\",\"node-name\":\"o\",\"backing\":null,"
+		 "\"file\":{\"driver\":\"file\",\"filename\":\"%s/over\"}}}\n", dir);
+	T_CHECK(qmp(fd, "{\"execute\":\"qmp_capabilities\"}\n") && qmp(fd, text), "overlay");
+	T_CHECK(vload_progress(&L, 50, 30000), "no progress");
+	T_CHECK(qmp(fd, "{\"execute\":\"blockdev-snapshot\",\"arguments\":{\"node\":\"q\",\"overlay\":\"o\"}}\n"), "snapshot");
+	close(fd);
+	T_CHECK(vload_progress(&L, 300, 30000), "no progress behind the snapshot");
+	finish(NULL);
+	/* both images are sound, and what came behind the snapshot went to the overlay */
+	fix_close(0);
+	ctl_dev_destroy("kt-0", IOVM_DESTROY_F_FORCE);
+	end_server(SIGTERM);
+	T_CHECK(!sh("qemu-img check -q %s/base && qemu-img check -q %s/over", dir, dir), "qemu-img check");
+	T_CHECK(!sh("test $(stat -c %%b %s/over) -gt 1000", dir), "nothing went to the overlay");
+}
+
+static const char *setup(void)
+{
+	char self[400];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *p;
+
+	if (!system("command -v iovmctl >/dev/null")) {
+		strcpy(iovmctl, "iovmctl");
+	} else {
+		/* build/selftests/t_servers: beside it, build/userland */
+		self[n > 0 ? n : 0] = 0;
+		p = strstr(self, "/selftests/");
+		if (p)
+			*p = 0;
+		snprintf(iovmctl, sizeof(iovmctl), "%s/userland/iovmctl/iovmctl", self);
+		if (access(iovmctl, X_OK))
+			return "no iovmctl";
+	}
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	return ctl_setup();
+}
+
+static const struct ktap_case cases[] = {
+	{ "nbdkit", nbdkit, 90 },
+	{ "qemu_nbd", qemu_nbd, 90 },
+	{ "nbd_server", nbd_server, 170 },
+	{ "qcow2_snapshot", qcow2_snapshot, 90 },
+};
+
+int main(int argc, char **argv)
+{
+	ktap_set_cleanup(cleanup);
+	return ktap_main(argc, argv, cases, ARRAY_SIZE(cases), setup, NULL);
+}
