@@ -305,6 +305,8 @@ int viovm_node_retire(struct viovm_node *node, bool force)
 			for (i = 0; i < dev->nvqs; i++)
 				viovm_vq_finish(&dev->vqs[i]);
 			mutex_unlock(&dev->mutex);
+			/* whoever serves a VMM asks, hears ENODEV, and need not leave it waiting */
+			viovm_node_config_changed(node);
 		}
 	}
 	mutex_unlock(&node->mutex);

@@ -290,6 +290,23 @@ static void resize(void)
 	fe_end();
 }
 
+/* Destroyed under the front end: it sees the connection end, and can come back when there is a device again. */
+static void destroyed(void)
+{
+	fe_connect();
+	fe_realize(1);
+	fe_start(1);
+	fake.destroyed = true;
+	fake_resize(fake.capacity);	/* signals */
+	CHECK(fe_eof());
+	fe_end();
+	CHECK(fe.result == -ENODEV);
+	fake.destroyed = false;
+	fe_connect();
+	fe_realize(1);
+	fe_end();
+}
+
 /* The node is busy at first; then the front end gives up waiting. */
 static void busy_node(void)
 {
@@ -379,6 +396,7 @@ int main(void)
 		{ "memory hotplug while running", mem_hotplug_while_running },
 		{ "configuration space", config },
 		{ "resize", resize },
+		{ "device destroyed", destroyed },
 		{ "busy node", busy_node },
 		{ "orderly end", orderly_end },
 	};

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #define GONE_MS 500
 #define TERM_MS 3000
+#define OPEN_MS 3000
 #include "vu_fake.h"
 #include "vu_front.h"
 
@@ -241,7 +242,7 @@ static void session_dies(void)
 	fe_start(1);
 	session = session_pid();
 	CHECK(session > 0);
-	*busy = 1;
+	*busy = EBUSY;
 	CHECK(session > 0 && kill(session, SIGKILL) == 0);
 	p = (struct pollfd){ .fd = fe.fd, .events = POLLIN };
 	CHECK(soon_in_log("killed by signal 9"));
@@ -253,7 +254,7 @@ static void session_dies(void)
 	CHECK(fe_sync());
 	leave();
 	/* A front end that comes while the node is busy waits for it. */
-	*busy = 1;
+	*busy = EBUSY;
 	arrive();
 	CHECK(soon_in_log("is busy; waiting"));
 	*busy = 0;
@@ -261,6 +262,67 @@ static void session_dies(void)
 	leave();
 	kill(server, SIGTERM);
 	CHECK(server_status() == 0);
+	fake.busy = NULL;
+	munmap(busy, 4096);
+}
+
+static bool exists(bool want)
+{
+	struct stat st;
+
+	for (int i = 0; i < 1000; i++) {
+		if (!lstat(sock, &st) == want)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/*
+ * Busy without end: nobody is let in, rather than let in and turned away, until the node is free. Then the device is
+ * destroyed.
+ */
+static void closed_door(void)
+{
+	int *busy = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct stat st;
+
+	fake.busy = busy;
+	serve(NULL, -1);
+	*busy = EBUSY;
+	arrive();
+	CHECK(fe_eof());
+	CHECK(lstat(sock, &st) && errno == ENOENT);
+	leave();
+	*busy = 0;
+	CHECK(exists(true));
+	arrive();
+	CHECK(fe_sync());
+	leave();
+	*busy = ENODEV;
+	arrive();
+	CHECK(fe_eof());
+	CHECK(lstat(sock, &st) && errno == ENOENT);
+	leave();
+	CHECK(server_status() == 1);
+	CHECK(in_log("the device is no more"));
+	/* It goes while it is busy; and the program is ended while it is. */
+	*busy = 0;
+	for (int end = 0; end < 2; end++) {
+		serve(NULL, -1);
+		CHECK(exists(true));
+		*busy = EBUSY;
+		arrive();
+		CHECK(fe_eof());
+		leave();
+		CHECK(soon_in_log("not listening"));
+		if (end)
+			kill(server, SIGTERM);
+		else
+			*busy = ENOENT;
+		CHECK(server_status() == !end);
+		*busy = 0;
+	}
 	fake.busy = NULL;
 	munmap(busy, 4096);
 }
@@ -403,6 +465,7 @@ int main(void)
 		{ "front end gone while its requests hang", gone_while_waiting },
 		{ "terminated", terminated },
 		{ "the session dies", session_dies },
+		{ "closed door", closed_door },
 		{ "once", once },
 		{ "the socket", the_socket },
 		{ "options and node", options_and_node },

@@ -73,9 +73,10 @@ static struct {
 	/* For the test to set. */
 	uint64_t capacity;		/* sectors */
 	int busy_opens;			/* this many opens fail with EBUSY; -1: all */
-	volatile int *busy;		/* while not zero, opens fail with EBUSY; may be in shared memory */
+	volatile int *busy;		/* while not zero, opens fail with this; may be in shared memory */
 	unsigned long fail_cmd;		/* this ioctl fails ... */
 	int fail_errno;			/* ... with this */
+	bool destroyed;			/* ioctls fail with ENODEV */
 	int hold_fd;			/* GET_VRING_BASE waits until this eventfd is readable, -1 */
 	int (*start)(uint32_t i);	/* what serves a queue, NULL: nothing */
 	void (*stop)(uint32_t i);
@@ -198,7 +199,9 @@ static int fake_open(const char *path, int flags)
 			fake.busy_opens--;
 		return fake_err(EBUSY);
 	}
-	if (fake.fd >= 0 || (fake.busy && *fake.busy))
+	if (fake.busy && *fake.busy)
+		return fake_err(*fake.busy);
+	if (fake.fd >= 0)
 		return fake_err(EBUSY);
 	fake.fd = open(path, flags);
 	for (int i = 0; i < FAKE_QUEUES; i++)
@@ -429,6 +432,8 @@ static int fake_ioctl(int fd, unsigned long cmd, void *arg)
 
 	if (fd < 0 || fd != fake.fd)
 		return fake_err(EBADF);
+	if (fake.destroyed)
+		return fake_err(ENODEV);
 	pthread_mutex_lock(&fake.lock);
 	ret = cmd == fake.fail_cmd && fake.fail_errno ? fake_err(fake.fail_errno) : fake_device_ioctl(cmd, arg);
 	pthread_mutex_unlock(&fake.lock);

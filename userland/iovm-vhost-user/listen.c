@@ -115,6 +115,8 @@ int vu_listen(struct vu_listener *l, const char *path, int mode, const char *gro
 		goto fail;
 	}
 	l->path = path;
+	l->mode = mode;
+	l->group = group;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
 	return 0;

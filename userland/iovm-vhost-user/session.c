@@ -10,7 +10,9 @@
 
 #include "vu.h"
 
+#ifndef OPEN_MS			/* a test may be less patient */
 #define OPEN_MS		30000	/* how long the requests of an earlier front end may take to finish */
+#endif
 #define RETRY_MIN_MS	10
 #define RETRY_MAX_MS	500
 #define DEVICE_ID_BLOCK	2
@@ -61,6 +63,8 @@ static int open_node(struct vu_session *s)
 			return vu_fail(s, -EINTR, "given up while %s was busy", s->node_path);
 		ms = ms * 2 < RETRY_MAX_MS ? ms * 2 : RETRY_MAX_MS;
 	}
+	if (ret == -ENOENT || ret == -ENXIO)
+		ret = -ENODEV;
 	if (ret < 0)
 		return vu_fail(s, ret, "%s: %s", s->node_path, strerror(-ret));
 	s->node = ret;
@@ -80,7 +84,7 @@ static int ask_node(struct vu_session *s)
 		ret = vuk_get_device_id(s->node, &id);
 	}
 	if (!ret && id != DEVICE_ID_BLOCK)
-		return vu_fail(s, -ENODEV, "%s is of virtio device type %u, not a block device", s->node_path, id);
+		return vu_fail(s, -EINVAL, "%s is of virtio device type %u, not a block device", s->node_path, id);
 	if (!ret) {
 		what = "VHOST_GET_FEATURES";
 		ret = vuk_get_features(s->node, &s->offered);
@@ -103,6 +107,20 @@ static int ask_node(struct vu_session *s)
 		return vu_fail(s, -EINVAL, "%s has %u queues", s->node_path, s->nr_queues);
 	s->offered &= ~(1ull << VU_F_PROTOCOL_FEATURES);
 	vu_trace("features 0x%" PRIx64 ", %u queues, %u bytes of configuration", s->offered, s->nr_queues, s->config_size);
+	return 0;
+}
+
+/* The kernel signals a change of the configuration space, or the end of the device. */
+static int on_config_call(struct vu_session *s)
+{
+	uint32_t size;
+	uint64_t n;
+
+	if (read(s->config_call, &n, sizeof(n)) != sizeof(n))
+		return 0;
+	if (vuk_get_config_size(s->node, &size) == -ENODEV)
+		return vu_fail(s, -ENODEV, "%s: the device was destroyed", s->node_path);
+	s->config_pending = true;
 	return 0;
 }
 
@@ -167,10 +185,9 @@ static int loop(struct vu_session *s)
 		if (p[1].revents)
 			return 0;
 		if (p[2].revents) {
-			uint64_t n;
-
-			if (read(s->config_call, &n, sizeof(n)) == sizeof(n))
-				s->config_pending = true;
+			ret = on_config_call(s);
+			if (ret)
+				return ret;
 		}
 		if (p[3].revents & (POLLIN | POLLHUP | POLLERR))
 			drop_backend_input(s);
@@ -192,6 +209,7 @@ static int loop(struct vu_session *s)
  */
 int vu_session_run(struct vu_session *s, int conn, const char *node_path, int signal_fd, struct vu_shared *shared)
 {
+	bool busy = false;
 	int ret;
 
 	vu_session_reset(s);
@@ -201,19 +219,22 @@ int vu_session_run(struct vu_session *s, int conn, const char *node_path, int si
 	s->shared = shared;
 	s->config_call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret = s->config_call < 0 ? vu_fail(s, -errno, "eventfd: %s", strerror(errno)) : 0;
-	if (!ret)
+	if (!ret) {
 		ret = open_node(s);
+		busy = ret == -EBUSY;
+	}
 	if (!ret)
 		ret = ask_node(s);
 	if (!ret)
 		ret = loop(s);
 
+	s->exit_status = !ret || ret == VU_EOF ? 0 : busy ? VU_EXIT_BUSY : ret == -ENODEV ? VU_EXIT_GONE : 1;
 	if (ret == VU_EOF)
 		vu_trace("the front end closed the connection");
 	else if (ret)
 		vu_say("connection closed: %s", s->error);
 	if (s->node >= 0) {
-		if (ret != VU_EOF)
+		if (ret != VU_EOF && ret != -ENODEV)
 			vu_rings_drain(s);
 		vuk_close(s->node);
 		s->node = -1;

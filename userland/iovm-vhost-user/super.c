@@ -32,6 +32,7 @@
 #endif
 #define FREE_MS		30000	/* for the node of a child that died */
 #define FREE_TERM_MS	5000	/* the same when we are to end */
+#define AWAY_MS		200	/* how often a busy node is looked at */
 #define SAY_MS		1000	/* a wait that is longer is mentioned */
 #define SAY_AGAIN_MS	10000
 
@@ -45,12 +46,14 @@
  * @peer: pid of its front end
  * @conn: the connection it serves, held open until it has gone
  * @gone: the front end closed the connection
- * @ending: somebody ends us
+ * @ending: somebody ends us, or the device is no more
+ * @away: the node is busy for so long that nobody is let in
+ * @lost: there is nothing left to serve, or nowhere
  * @kill_at_ms: when the child is killed, 0 = never
  * @said_since_ms: the wait that was mentioned, as vu_shared.busy_since_ms
  * @say_at_ms: when it is mentioned again
  * @refused_ms: when a front end was last refused with a message
- * @failed: of the last child
+ * @failed: the last child did
  */
 struct super {
 	const struct vu_options *o;
@@ -62,6 +65,8 @@ struct super {
 	int conn;
 	bool gone;
 	bool ending;
+	bool away;
+	bool lost;
 	uint64_t kill_at_ms;
 	uint64_t said_since_ms;
 	uint64_t say_at_ms;
@@ -83,6 +88,11 @@ static int open_signals(bool child)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static int set_nonblocking(int fd)
+{
+	return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
 static void child_main(struct super *u, pid_t parent)
 {
 	static struct vu_session session;
@@ -97,7 +107,8 @@ static void child_main(struct super *u, pid_t parent)
 	signals = open_signals(true);
 	if (signals < 0)
 		exit(1);
-	exit(vu_session_run(&session, u->conn, u->o->node_path, signals, u->shared) ? 1 : 0);
+	vu_session_run(&session, u->conn, u->o->node_path, signals, u->shared);
+	exit(session.exit_status);
 }
 
 static pid_t peer_pid(int conn)
@@ -186,6 +197,48 @@ static void read_signals(struct super *u)
 	}
 }
 
+/*
+ * The device is no more, or busy without end. A front end must not find us in this state: QEMU 7.2 tries to reconnect
+ * until it can, but once it could and is then turned away it never speaks again. So there must be nobody to connect to, and
+ * that before the connection at hand is closed.
+ */
+static void close_the_door(struct super *u, bool for_good)
+{
+	if (for_good) {
+		vu_say("the device is no more; ending");
+		vu_listen_end(u->l);
+		u->ending = true;
+		u->lost = true;
+		return;
+	}
+	vu_say("not listening until %s can be opened", u->o->node_path);
+	if (u->l->path)
+		vu_listen_end(u->l);
+	u->away = true;
+}
+
+/* Whether it can be opened now, or has gone. */
+static void look_at_the_door(struct super *u)
+{
+	struct vu_listener *l = u->l;
+	int fd = vuk_open(u->o->node_path);
+
+	if (fd == -EBUSY)
+		return;
+	if (fd >= 0)
+		vuk_close(fd);
+	u->away = false;
+	if (fd == -ENODEV || fd == -ENOENT || fd == -ENXIO) {
+		close_the_door(u, true);
+	} else if (l->path && vu_listen(l, l->path, l->mode, l->group)) {
+		u->ending = true;
+		u->lost = true;
+	} else {
+		vu_say("listening again");
+		set_nonblocking(l->fd);
+	}
+}
+
 /* A child died over its work: hold the connection until the kernel has finished what it had issued. */
 static void wait_for_node(struct super *u)
 {
@@ -223,6 +276,10 @@ static void reap(struct super *u)
 		vu_say("front end pid %d: end of session", (int)u->peer);
 	if (WIFSIGNALED(status) && peer_is_there(u->conn))
 		wait_for_node(u);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == VU_EXIT_GONE)
+		close_the_door(u, true);
+	else if (WIFEXITED(status) && WEXITSTATUS(status) == VU_EXIT_BUSY && !u->ending)
+		close_the_door(u, false);
 	close(u->conn);
 	u->conn = -1;
 }
@@ -246,7 +303,7 @@ static void watch_wait(struct super *u, uint64_t now)
 
 static int next_timeout(struct super *u, uint64_t now)
 {
-	int ms = -1;
+	int ms = u->away ? AWAY_MS : -1;
 
 	if (u->child && (u->shared->busy_since_ms || u->said_since_ms))
 		ms = 250;
@@ -261,7 +318,7 @@ static int next_timeout(struct super *u, uint64_t now)
 
 static void turn(struct super *u)
 {
-	bool listening = !u->ending && !u->gone;
+	bool listening = !u->ending && !u->gone && !u->away;
 	struct pollfd p[4] = {
 		{ .fd = u->signals, .events = POLLIN },
 		{ .fd = u->shared->wake, .events = POLLIN },
@@ -287,10 +344,12 @@ static void turn(struct super *u)
 		u->kill_at_ms = 0;
 	}
 	reap(u);
+	if (u->away)
+		look_at_the_door(u);
 	if (!u->child)
 		u->gone = false;
 	/* Last, so that a front end that comes back at once finds the old session gone. */
-	if (p[3].revents && !u->ending && !u->gone)
+	if (p[3].revents && !u->ending && !u->gone && !u->away)
 		on_connection(u);
 }
 
@@ -306,7 +365,7 @@ int vu_supervise(const struct vu_options *o, struct vu_listener *l)
 		return 1;
 	}
 	u.shared->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (u.shared->wake < 0 || fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK)) {
+	if (u.shared->wake < 0 || set_nonblocking(l->fd)) {
 		vu_say("%s", strerror(errno));
 		return 1;
 	}
@@ -318,5 +377,5 @@ int vu_supervise(const struct vu_options *o, struct vu_listener *l)
 		if (had && !u.child && o->once)
 			return u.failed;
 	}
-	return 0;
+	return u.lost;
 }

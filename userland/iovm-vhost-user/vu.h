@@ -30,6 +30,10 @@
 #define VU_MAX_RING	1024	/* descriptors; VHOST_IOVM_MAX_RING */
 #define VU_ERR_MAX	320
 
+/* Exit status of a session's process: the device is no more; it could not be opened for too long. */
+#define VU_EXIT_GONE	3
+#define VU_EXIT_BUSY	4
+
 /* Returned by the message reader at a clean end of the connection. */
 #define VU_EOF		(-4096)
 
@@ -144,6 +148,7 @@ struct vu_shared {
  * @log: dirty log
  * @ring: the queues
  * @shared: for the supervisor, may be NULL
+ * @exit_status: of the session's process: 0, 1, VU_EXIT_*
  * @error: what went wrong, set by vu_fail()
  */
 struct vu_session {
@@ -165,6 +170,7 @@ struct vu_session {
 	struct vu_dirty_log log;
 	struct vu_ring ring[VU_MAX_QUEUES];
 	struct vu_shared *shared;
+	int exit_status;
 	char error[VU_ERR_MAX];
 };
 
@@ -233,9 +239,20 @@ int vuk_set_vring_call(int node, uint32_t i, int fd);
 int vuk_set_vring_err(int node, uint32_t i, int fd);
 
 /* listen.c */
+/**
+ * struct vu_listener - the listening socket
+ * @fd: the socket, -1 when there is none at the moment
+ * @path: where it is, NULL when the socket was handed over: not ours to unlink
+ * @mode: permissions
+ * @group: its group, NULL = as it comes
+ * @dev: of @path, with @ino, to see that it is still ours
+ * @ino: see @dev
+ */
 struct vu_listener {
 	int fd;
-	const char *path;	/* NULL when the socket was handed over: not ours to unlink */
+	const char *path;
+	int mode;
+	const char *group;
 	dev_t dev;
 	ino_t ino;
 };
