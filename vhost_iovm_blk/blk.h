@@ -47,22 +47,6 @@ struct viovm_blk_rq;
 struct viovm_blk_queue;
 
 /**
- * struct viovm_nbd_cmd - the nbd back end's part of a request
- * @cookie: as sent, 0 when not sent
- * @state: the nbd back end's
- * @sent: bytes handed to the socket so far
- * @conn: the connection it was given to
- * @priv: the nbd back end's
- */
-struct viovm_nbd_cmd {
-	u64 cookie;
-	u32 state;
-	u32 sent;
-	void *conn;
-	void *priv;
-};
-
-/**
  * struct viovm_blk_part - what is issued to a path at once
  * @req: as the mux sees it; op, offset, len, flags
  * @rq: the virtio request it belongs to
@@ -75,7 +59,6 @@ struct viovm_nbd_cmd {
  * @error: of a part that the worker ends
  * @data_off: bytes of the request's data before this part
  * @bio: the bdev back end's
- * @nbd: the nbd back end's
  * @work: bdev: discard and zeroes; map: unpin in process context. Never both at a time
  * @inline_bv: storage of @bv for an inline part
  */
@@ -89,10 +72,7 @@ struct viovm_blk_part {
 	bool big;
 	int error;
 	u32 data_off;
-	union {
-		struct bio bio;
-		struct viovm_nbd_cmd nbd;
-	};
+	struct bio bio;
 	struct work_struct work;
 	struct bio_vec inline_bv[VIOVM_BLK_INLINE_BVECS];
 };
