@@ -102,7 +102,7 @@ bool viovm_ring_should_signal(struct viovm_ring *r);
 void viovm_ring_kick_off(struct viovm_ring *r);
 bool viovm_ring_kick_on(struct viovm_ring *r);
 
-/* Requests the guest had made available when its index was last read, 0 when it must be read again */
+/* Requests that were available when the guest's index was last read; 0: read it again */
 static inline u16 viovm_ring_known(const struct viovm_ring *r)
 {
 	return r->avail_idx - r->last_avail;
