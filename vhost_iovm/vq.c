@@ -385,10 +385,11 @@ void viovm_vq_break(struct viovm_vq *vq, int error)
 	vq->broken = true;
 	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name,
 		 vq->index, vq->ring.last_avail, error);
-	if (vq->err)
-		eventfd_signal(vq->err);
+	/* the event first: who is woken by the eventfd finds it */
 	if (vq->dev->node->class.vq_broken)
 		vq->dev->node->class.vq_broken(vq, error);
+	if (vq->err)
+		eventfd_signal(vq->err);
 }
 EXPORT_SYMBOL_GPL(viovm_vq_break);
 
