@@ -43,9 +43,13 @@ void iovm_no_path_arm(struct iovm_dev *dev)
 void iovm_probe_arm(struct iovm_dev *dev)
 {
 	lockdep_assert_held(&dev->lock);
-	/* not mod_delayed_work(): one failing path must not put off the probe of another */
+	/*
+	 * not mod_delayed_work(): one failing path must not put off the probe of another.
+	 * Not on iovm_wq: it takes dev->mutex, under which fail_work is waited for
+	 */
 	if (!dev->dead)
-		queue_delayed_work(iovm_wq, &dev->probe_work, msecs_to_jiffies(IOVM_PROBE_MS));
+		queue_delayed_work(system_unbound_wq, &dev->probe_work,
+				   msecs_to_jiffies(IOVM_PROBE_MS));
 }
 
 /*
