@@ -202,7 +202,7 @@ two_paths() { # SERVE
 	local unwell
 	backing
 	"$1"
-	ctl created create one --size ${mb}M --queues 2 || return
+	ctl created create one --size ${mb}M --queues 2 --iops 300 || return
 	ctl "is live" path add one local "$dm" || return
 	ctl "is live" path add one peer "$uri" --dead 60000 || return
 	start_load || return
@@ -275,7 +275,7 @@ snapshot() {
 	local sum
 	qemu-img create -q -f qcow2 "$tmp/base.qcow2" ${mb}M
 	serve_storage_daemon "$tmp/base.qcow2" || return
-	ctl created create one --size ${mb}M --queues 2 || return
+	ctl created create one --size ${mb}M --queues 2 --iops 300 || return
 	ctl "is live" path add one local "$uri" --dead 60000 || return
 	start_load 4 || return
 	guest progress 300 60000 || return
@@ -331,7 +331,7 @@ killed() {
 	local round
 	qemu-img create -q -f qcow2 "$tmp/disk.qcow2" ${mb}M
 	serve_qcow2
-	ctl created create one --size ${mb}M --queues 2 || return
+	ctl created create one --size ${mb}M --queues 2 --iops 300 || return
 	ctl "is live" path add one only "$uri" --dead 60000 || return
 	start_load || return
 	for round in 1 2; do
