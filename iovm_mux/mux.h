@@ -72,7 +72,7 @@ struct iovm_req;
  * @len: bytes; 0 for FLUSH
  * @op: IOVM_OP_*
  * @flags: IOVM_REQ_*
- * @tried: bit per path slot that ended it with IOVM_RES_IO
+ * @tried: bit per path slot that ended it with IOVM_RES_IO and is not usable since
  * @io_errors: how often it has ended so
  * @flushed: FLUSH: bit per path slot that has done it
  * @bound_id: path id, with IOVM_REQ_BOUND

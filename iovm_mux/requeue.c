@@ -251,6 +251,22 @@ static void iovm_req_hold(struct iovm_path *path, struct iovm_req *req, struct i
 		iovm_event_emit(dev, path, IOVM_EV_HELD, 0, 0, 0, path->nr_held);
 }
 
+/*
+ * The paths that this request is known to fail on. One that is usable again was repaired since:
+ * what it said then says nothing about the request. dev->lock held.
+ */
+static u8 iovm_req_tried(struct iovm_dev *dev, const struct iovm_req *req)
+{
+	struct iovm_path *path;
+	u8 tried = req->tried;
+
+	lockdep_assert_held(&dev->lock);
+	list_for_each_entry(path, &dev->paths, node)
+		if (path != req->path && iovm_state_usable(path->state))
+			tried &= ~BIT(path->slot);
+	return tried;
+}
+
 /* iovm_req_done() with anything but success. */
 void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 {
@@ -267,6 +283,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		error = -EIO;
 
 	spin_lock_irqsave(&dev->lock, flags);
+	req->tried = iovm_req_tried(dev, req);
 	end = (struct iovm_end) {
 		.res = res,
 		.state = path->state,
