@@ -417,9 +417,13 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 		err = viovm_blk_run_lists(q);
 	}
 	if (!err && q->stalled) {
-		err = viovm_blk_rq_go(q->stalled);
-		if (!err)
-			q->stalled = NULL;
+		struct viovm_blk_rq *rq = q->stalled;
+
+		/* NULL first: with all parts made, the request may end in the call */
+		q->stalled = NULL;
+		err = viovm_blk_rq_go(rq);
+		if (err && !rq->made_all)
+			q->stalled = rq;
 	}
 	if (!err)
 		again = viovm_blk_fetch_all(q, &plug);

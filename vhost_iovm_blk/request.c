@@ -277,9 +277,8 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
 
 static void viovm_blk_finish_work(struct work_struct *work)
 {
-	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
-
-	viovm_blk_rq_finish(part->rq);
+	/* not by way of part.rq: the request may have used other parts only */
+	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work));
 }
 
 static void viovm_blk_rq_put(struct viovm_blk_rq *rq)
