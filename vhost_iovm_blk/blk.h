@@ -11,7 +11,7 @@
  *	bdev.c     path type bdev: a bio per part
  *	nbd*.c     path type nbd: transmission phase on sockets from user space
  *
- *	kick -> viovm_blk_run() -> viovm_blk_fetch() -> viovm_blk_rq_start() -> parts
+ *	kick -> viovm_blk_vq_run() -> viovm_blk_fetch() -> viovm_blk_rq_go() -> parts
  *	part -> iovm_req_route() -> viovm_blk_map() -> iovm_req_issue() -> back end
  *	back end -> iovm_req_done() -> viovm_blk_complete() -> last part: status byte,
  *	used ring, call eventfd
