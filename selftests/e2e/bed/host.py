@@ -50,7 +50,8 @@ class Host:
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
-                  f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']}")
+                  f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']} "
+                  f"e2e.top={TOP}")
         # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
             tool("setpriv"), "--pdeathsig", "KILL", tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
