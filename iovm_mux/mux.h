@@ -467,11 +467,13 @@ void iovm_req_drop(struct iovm_req *req);
 /**
  * iovm_req_issue - give a routed request to its path
  * @req: routed
+ * @now_ns: ktime_get_ns(), at most as old as a batch of requests takes to be given away; not older
+ *	than the last route_changed()
  *
  * Front-end worker. The caller may not touch @req afterwards: it may have been completed or
  * requeued.
  */
-void iovm_req_issue(struct iovm_req *req);
+void iovm_req_issue(struct iovm_req *req, u64 now_ns);
 
 /**
  * iovm_req_done - a back end has ended a request

@@ -42,6 +42,7 @@
 #define VIOVM_BLK_INLINE_BVECS	4
 #define VIOVM_BLK_INLINE_SEGS	6	/* header, four of data, status */
 #define VIOVM_BLK_MAX_BIG	64	/* allocated parts per queue */
+#define VIOVM_BLK_STAMP		16	/* parts that share a reading of the clock */
 
 struct viovm_blk_rq;
 struct viovm_blk_queue;
@@ -138,6 +139,8 @@ struct viovm_blk_rq {
  * @table: scratch for an indirect table; worker
  * @pages: scratch for pinning; worker
  * @stalled: a request that waits for memory or for an allocated part; worker
+ * @issued_in_turn: parts issued since the worker's turn began; worker
+ * @now_ns: the time of the newest reading in this turn; worker
  * @timer: wakes the worker: limits, shortage of memory
  * @nr_big: allocated parts
  * @want_big: the worker waits for one
@@ -155,6 +158,8 @@ struct viovm_blk_queue {
 	struct vring_desc *table;
 	struct page **pages;
 	struct viovm_blk_rq *stalled;
+	u32 issued_in_turn;
+	u64 now_ns;
 	struct hrtimer timer;
 	atomic_t nr_big;
 	bool want_big;

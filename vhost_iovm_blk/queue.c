@@ -412,6 +412,7 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 	bool again = false;
 	int err = 0;
 
+	q->issued_in_turn = 0;
 	if (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned)) {
 		blk_start_plug(&plug);
 		err = viovm_blk_run_lists(q);

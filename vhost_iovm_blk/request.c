@@ -358,6 +358,14 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 	return part;
 }
 
+/* The time, read once for some requests of a turn. Worker. */
+static u64 viovm_blk_now(struct viovm_blk_queue *q)
+{
+	if (!(q->issued_in_turn++ % VIOVM_BLK_STAMP))
+		q->now_ns = ktime_get_ns();
+	return q->now_ns;
+}
+
 /**
  * viovm_blk_part_issue - route a part, map its data, give it to its path
  * @part: not mapped; not to be touched afterwards
@@ -385,7 +393,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 		err = viovm_blk_map(part);
 	if (!err) {
 		atomic_inc(&rq->issued);
-		viovm_issue(&part->req);
+		viovm_issue(&part->req, viovm_blk_now(rq->queue));
 		return 0;
 	}
 	viovm_unroute(&part->req);

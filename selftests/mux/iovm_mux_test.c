@@ -354,7 +354,7 @@ static int t_worker(void *arg)
 			}
 			spin_unlock_irq(&td->lock);
 			if (!err)
-				iovm_req_issue(&t->req);
+				iovm_req_issue(&t->req, ktime_get_ns());
 		}
 		while (!quiet && iovm_dev_may_fetch(td->dev)) {
 			spin_lock_irq(&td->lock);
@@ -371,7 +371,7 @@ static int t_worker(void *arg)
 			spin_unlock_irq(&td->lock);
 			err = iovm_req_route(&t->req);
 			if (!err) {
-				iovm_req_issue(&t->req);
+				iovm_req_issue(&t->req, ktime_get_ns());
 				continue;
 			}
 			spin_lock_irq(&td->lock);
