@@ -5,22 +5,10 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 
+#include "ktap.h"
 #include "../../userland/common/json.c"
-
-
 #include "../../userland/iovmctl/out.c"
 #include "../../userland/iovmctl/hist.c"
-
-static bool case_failed;
-
-#define CHECK(cond, ...) do { \
-	if (!(cond)) { \
-		printf("# %s:%d: not so: %s: ", __FILE__, __LINE__, #cond); \
-		printf(__VA_ARGS__); \
-		putchar('\n'); \
-		case_failed = true; \
-	} \
-} while (0)
 
 /* What the writer makes of one string */
 static char *json_of(const char *s, size_t n)
@@ -178,24 +166,13 @@ static void percentiles(void)
 
 int main(void)
 {
-	static const struct {
-		const char *name;
-		void (*run)(void);
-	} cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "JSON strings", escapes },
 		{ "strings without a NUL", bounded },
 		{ "JSON structure", structure },
 		{ "numbers as text", numbers },
 		{ "percentiles", percentiles },
 	};
-	unsigned int i, nr = sizeof(cases) / sizeof(*cases), failed = 0;
 
-	printf("KTAP version 1\n1..%u\n", nr);
-	for (i = 0; i < nr; i++) {
-		case_failed = false;
-		cases[i].run();
-		printf("%sok %u %s\n", case_failed ? "not " : "", i + 1, cases[i].name);
-		failed += case_failed;
-	}
-	return failed ? 1 : 0;
+	return KTAP_RUN(cases);
 }

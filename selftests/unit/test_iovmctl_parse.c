@@ -5,18 +5,8 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 
+#include "ktap.h"
 #include "../../userland/common/parse.c"
-
-static bool case_failed;
-
-#define CHECK(cond, ...) do { \
-	if (!(cond)) { \
-		printf("# %s:%d: not so: %s: ", __FILE__, __LINE__, #cond); \
-		printf(__VA_ARGS__); \
-		putchar('\n'); \
-		case_failed = true; \
-	} \
-} while (0)
 
 /* What is stored where a parser fails: it must be left alone. */
 #define UNTOUCHED	0x5555aaaa5555aaaaULL
@@ -267,10 +257,7 @@ static void every_short_address(void)
 
 int main(void)
 {
-	static const struct {
-		const char *name;
-		void (*run)(void);
-	} cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "sizes", sizes },
 		{ "counts", counts },
 		{ "durations", durations },
@@ -281,14 +268,6 @@ int main(void)
 		{ "every short string", every_short_string },
 		{ "every short address", every_short_address },
 	};
-	unsigned int i, nr = sizeof(cases) / sizeof(*cases), failed = 0;
 
-	printf("KTAP version 1\n1..%u\n", nr);
-	for (i = 0; i < nr; i++) {
-		case_failed = false;
-		cases[i].run();
-		printf("%sok %u %s\n", case_failed ? "not " : "", i + 1, cases[i].name);
-		failed += case_failed;
-	}
-	return failed ? 1 : 0;
+	return KTAP_RUN(cases);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "ktap.h"
 #include "../../vhost_iovm_blk/nbd_proto.c"
 
 #define MAX_CMDS 4
@@ -24,15 +25,7 @@ static struct {
 
 static u8 stream[MAX_STREAM];
 static u32 stream_len;
-static bool case_failed;
 static u32 seed;
-
-#define CHECK(cond) do { \
-	if (!(cond)) { \
-		printf("# %s:%d: not so: %s\n", __FILE__, __LINE__, #cond); \
-		case_failed = true; \
-	} \
-} while (0)
 
 static u32 rnd(u32 n)
 {
@@ -662,10 +655,7 @@ static void t_random_pieces(void)
 	}
 }
 
-static const struct {
-	const char *name;
-	void (*fn)(void);
-} cases[] = {
+static const struct ktap_case cases[] = {
 	{ "request header", t_pack },
 	{ "errors of the wire", t_errno },
 	{ "simple replies in any order", t_simple_any_order },
@@ -697,17 +687,14 @@ static const struct {
 
 int main(void)
 {
-	u32 n = sizeof(cases) / sizeof(cases[0]), failed = 0;
+	u32 n = sizeof(cases) / sizeof(cases[0]);
 
-	printf("KTAP version 1\n1..%u\n", n);
+	ktap_plan(n);
 	for (u32 i = 0; i < n; i++) {
-		case_failed = false;
 		seed = i + 1;
 		reset();
-		cases[i].fn();
-		failed += case_failed;
-		printf("%s %u %s\n", case_failed ? "not ok" : "ok", i + 1, cases[i].name);
+		ktap_run(cases[i].name, cases[i].run);
 	}
 	reset();
-	return failed ? 1 : 0;
+	return ktap_status();
 }

@@ -6,16 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ktap.h"
 #include "../../iovm_mux/policy.c"
-
-static bool case_failed;
-
-#define CHECK(cond) do { \
-	if (!(cond)) { \
-		printf("# %s:%d: not so: %s\n", __FILE__, __LINE__, #cond); \
-		case_failed = true; \
-	} \
-} while (0)
 
 #define NR_STATES 6
 #define C IOVM_PATH_CONNECTING
@@ -298,10 +290,7 @@ static void test_hist(void)
 	}
 }
 
-static const struct {
-	const char *name;
-	void (*fn)(void);
-} cases[] = {
+static const struct ktap_case cases[] = {
 	{ "transitions of a path", test_transitions },
 	{ "choice of the route, all combinations of up to four paths", test_choose },
 	{ "failover and failback by hand", test_choose_by_hand },
@@ -317,15 +306,5 @@ static const struct {
 
 int main(void)
 {
-	unsigned int n = sizeof(cases) / sizeof(cases[0]);
-	bool failed = false;
-
-	printf("KTAP version 1\n1..%u\n", n);
-	for (unsigned int i = 0; i < n; i++) {
-		case_failed = false;
-		cases[i].fn();
-		printf("%sok %u %s\n", case_failed ? "not " : "", i + 1, cases[i].name);
-		failed |= case_failed;
-	}
-	return failed;
+	return KTAP_RUN(cases);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ktap.h"
 #include "../../vhost_iovm/ring.c"
 
 #define NUM 8
@@ -16,14 +17,6 @@ static uint16_t avail_mem[3 + 1024], used_mem[4 + 4 * 1024];
 static struct viovm_seg segs[VIOVM_MAX_CHAIN];
 static struct viovm_ring ring;
 static uint16_t guest_avail;
-static int failed, tests;
-
-#define CHECK(x) do { \
-	if (!(x)) { \
-		printf("# %s:%d: %s\n", __FILE__, __LINE__, #x); \
-		return 1; \
-	} \
-} while (0)
 
 /* "Guest memory" of an indirect table: an address is an offset into guest_table */
 static int fetch(void *ctx, void *to, u64 gpa, u32 len)
@@ -72,17 +65,16 @@ static void set(struct vring_desc *d, u64 addr, u32 len, u16 flags, u16 next)
 	*d = (struct vring_desc) { .addr = addr, .len = len, .flags = flags, .next = next };
 }
 
-static int init_refuses(void)
+static void init_refuses(void)
 {
 	struct viovm_ring r = { .used = (void *)used_mem };
 
 	CHECK(viovm_ring_init(&r, 0, 0, false) == -EINVAL);
 	CHECK(viovm_ring_init(&r, 3, 0, false) == -EINVAL);
 	CHECK(viovm_ring_init(&r, 1, 0, false) == 0);
-	return 0;
 }
 
-static int peek_take_wrap(void)
+static void peek_take_wrap(void)
 {
 	u16 head;
 	int i;
@@ -96,10 +88,9 @@ static int peek_take_wrap(void)
 		viovm_ring_take(&ring);
 		CHECK(viovm_ring_peek(&ring, &head) == 0);
 	}
-	return 0;
 }
 
-static int peek_refuses(void)
+static void peek_refuses(void)
 {
 	u16 head;
 
@@ -115,10 +106,9 @@ static int peek_refuses(void)
 	reset(0, false);
 	avail_mem[1] = NUM;
 	CHECK(viovm_ring_peek(&ring, &head) == 1);
-	return 0;
 }
 
-static int walk_direct(void)
+static void walk_direct(void)
 {
 	struct viovm_chain c;
 
@@ -131,10 +121,9 @@ static int walk_direct(void)
 	CHECK(segs[0].gpa == 0x1000 && segs[0].len == 16 && !segs[0].write);
 	CHECK(segs[1].gpa == 0x2000 && segs[1].len == 4096 && segs[1].write);
 	CHECK(segs[2].gpa == 0x3000 && segs[2].len == 1 && segs[2].write);
-	return 0;
 }
 
-static int walk_refuses(void)
+static void walk_refuses(void)
 {
 	struct viovm_chain c;
 
@@ -153,10 +142,9 @@ static int walk_refuses(void)
 	set(&desc[0], 0x1000, 16, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 1);
 	set(&desc[1], 0x1000, 16, 0, 0);
 	CHECK(walk(0, &c) == -EBADMSG);
-	return 0;
 }
 
-static int walk_indirect(void)
+static void walk_indirect(void)
 {
 	struct viovm_chain c;
 	int i;
@@ -172,10 +160,9 @@ static int walk_indirect(void)
 	/* a descriptor before the table counts */
 	set(&desc[0], 0x9000, 16, VRING_DESC_F_NEXT, 2);
 	CHECK(walk(0, &c) == 0 && c.nr == 101 && c.nr_out == 41);
-	return 0;
 }
 
-static int walk_indirect_refuses(void)
+static void walk_indirect_refuses(void)
 {
 	struct viovm_chain c;
 	int i;
@@ -207,10 +194,9 @@ static int walk_indirect_refuses(void)
 	CHECK(walk(1, &c) == 0 && c.nr == VIOVM_MAX_CHAIN);
 	set(&desc[0], 0x1000, 1, VRING_DESC_F_NEXT, 1);
 	CHECK(walk(0, &c) == -E2BIG);
-	return 0;
 }
 
-static int push_writes(void)
+static void push_writes(void)
 {
 	u32 *elem;
 
@@ -222,10 +208,9 @@ static int push_writes(void)
 	viovm_ring_push(&ring, 6, 1);
 	CHECK(((u32 *)&used_mem[2])[0] == 6 && used_mem[1] == 1);
 	CHECK(viovm_ring_used_off(&ring) == 4);
-	return 0;
 }
 
-static int signal_flags(void)
+static void signal_flags(void)
 {
 	reset(0, false);
 	viovm_ring_push(&ring, 0, 0);
@@ -233,10 +218,9 @@ static int signal_flags(void)
 	avail_mem[0] = VRING_AVAIL_F_NO_INTERRUPT;
 	viovm_ring_push(&ring, 0, 0);
 	CHECK(!viovm_ring_should_signal(&ring));
-	return 0;
 }
 
-static int signal_event_idx(void)
+static void signal_event_idx(void)
 {
 	int i;
 
@@ -267,10 +251,9 @@ static int signal_event_idx(void)
 		viovm_ring_push(&ring, 0, 0);
 	guest_want(ring.used_idx + 100);
 	CHECK(viovm_ring_should_signal(&ring));
-	return 0;
 }
 
-static int kicks(void)
+static void kicks(void)
 {
 	u16 head;
 
@@ -291,30 +274,23 @@ static int kicks(void)
 	CHECK(!viovm_ring_kick_on(&ring));
 	/* avail_event is the index whose addition kicks */
 	CHECK(used_mem[viovm_ring_avail_event_off(&ring) / 2] == 1);
-	return 0;
 }
 
-static void run(const char *name, int (*fn)(void))
-{
-	int bad = fn();
-
-	printf("%sok %d %s\n", bad ? "not " : "", ++tests, name);
-	failed |= bad;
-}
+static const struct ktap_case cases[] = {
+	{ "init_refuses", init_refuses },
+	{ "peek_take_wrap", peek_take_wrap },
+	{ "peek_refuses", peek_refuses },
+	{ "walk_direct", walk_direct },
+	{ "walk_refuses", walk_refuses },
+	{ "walk_indirect", walk_indirect },
+	{ "walk_indirect_refuses", walk_indirect_refuses },
+	{ "push_writes", push_writes },
+	{ "signal_flags", signal_flags },
+	{ "signal_event_idx", signal_event_idx },
+	{ "kicks", kicks },
+};
 
 int main(void)
 {
-	printf("KTAP version 1\n1..11\n");
-	run("init_refuses", init_refuses);
-	run("peek_take_wrap", peek_take_wrap);
-	run("peek_refuses", peek_refuses);
-	run("walk_direct", walk_direct);
-	run("walk_refuses", walk_refuses);
-	run("walk_indirect", walk_indirect);
-	run("walk_indirect_refuses", walk_indirect_refuses);
-	run("push_writes", push_writes);
-	run("signal_flags", signal_flags);
-	run("signal_event_idx", signal_event_idx);
-	run("kicks", kicks);
-	return failed;
+	return KTAP_RUN(cases);
 }

@@ -451,7 +451,7 @@ static void at_random(void)
 
 int main(void)
 {
-	static const struct fe_case cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "bad messages", bad_messages },
 		{ "piece by piece", piece_by_piece },
 		{ "many at once", many_at_once },
@@ -462,5 +462,5 @@ int main(void)
 		{ "at random", at_random },
 	};
 
-	return FE_RUN(cases);
+	return KTAP_RUN(cases);
 }

@@ -386,7 +386,7 @@ static void orderly_end(void)
 
 int main(void)
 {
-	static const struct fe_case cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "QEMU 7.2: realize, start, migrate, stop, go on", qemu_7_2 },
 		{ "QEMU 10: acknowledged", qemu_10 },
 		{ "start while logging", start_while_logging },
@@ -401,5 +401,5 @@ int main(void)
 		{ "orderly end", orderly_end },
 	};
 
-	return FE_RUN(cases);
+	return KTAP_RUN(cases);
 }

@@ -468,7 +468,7 @@ static void migration(void)
 
 int main(void)
 {
-	static const struct fe_case cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "boot", boot },
 		{ "memory hotplug", memory_hotplug },
 		{ "resize", guest_hears_of_resize },
@@ -476,7 +476,7 @@ int main(void)
 		{ "migration", migration },
 	};
 	const int nr = sizeof(cases) / sizeof(cases[0]);
-	char cmd[128];
+	char cmd[128], name[64];
 	ssize_t n;
 	int ret = 0;
 
@@ -487,21 +487,17 @@ int main(void)
 	*strrchr(qemu10, '/') = 0;
 	strcat(qemu10, "/../trixie/bin/qemu-system-x86_64");
 
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	printf("KTAP version 1\n1..%d\n", 2 * nr);
+	ktap_plan(2 * nr);
 	for (int i = 0; i < 2 * nr; i++) {
-		case_failed = false;
 		strcpy(dir, "/tmp/vu-qemu-XXXXXX");
 		if (!mkdtemp(dir))
 			return 1;
 		qemu = i < nr ? "qemu-system-x86_64" : qemu10;
-		cases[i % nr].fn();
-		printf("%sok %d %s: %s\n", case_failed ? "not " : "", i + 1, i < nr ? "QEMU 7.2" : "QEMU 10",
-		       cases[i % nr].name);
-		ret |= case_failed;
+		snprintf(name, sizeof(name), "%s: %s", i < nr ? "QEMU 7.2" : "QEMU 10", cases[i % nr].name);
+		ktap_run(name, cases[i % nr].run);
 		snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
 		if (system(cmd))
 			ret = 1;
 	}
-	return ret;
+	return ret | ktap_status();
 }

@@ -459,7 +459,7 @@ static void notify(void)
 
 int main(void)
 {
-	static const struct fe_case cases[] = {
+	static const struct ktap_case cases[] = {
 		{ "one after another", one_after_another },
 		{ "one at a time", one_at_a_time },
 		{ "front end gone while its requests hang", gone_while_waiting },
@@ -479,7 +479,7 @@ int main(void)
 		return 1;
 	snprintf(sock, sizeof(sock), "%s/sock", dir);
 	fe.ram = fe_memfd("ram", RAM_SIZE);
-	ret = FE_RUN(cases);
+	ret = KTAP_RUN(cases);
 	snprintf(cmd, sizeof(cmd), "rm -r %s", dir);
 	if (system(cmd))
 		ret = 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A front end, as QEMU drives vhost-user-blk, for the tests of iovm-vhost-user; and a few KTAP helpers. The session
- * runs in a thread of the test, on the other end of a socket pair.
+ * A front end, as QEMU drives vhost-user-blk, for the tests of iovm-vhost-user. The session runs in a thread of the
+ * test, on the other end of a socket pair.
  */
 #ifndef VU_FRONT_H
 #define VU_FRONT_H
@@ -9,6 +9,8 @@
 #include <dirent.h>
 #include <poll.h>
 #include <sys/socket.h>
+
+#include "ktap.h"
 
 #define FE_UNUSED __attribute__((unused))
 #define REPLY_TIMEOUT_MS 10000
@@ -27,15 +29,6 @@
 			 1ull << VU_PROTO_CONFIGURE_MEM_SLOTS | 1ull << VU_PROTO_STATUS)
 #define F_PROTO		(1ull << VU_F_PROTOCOL_FEATURES)
 #define F_GUEST		(1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_BLK_F_FLUSH)
-
-static bool case_failed;
-
-#define CHECK(cond) do { \
-	if (!(cond)) { \
-		printf("# %s:%d: not so: %s\n", __FILE__, __LINE__, #cond); \
-		case_failed = true; \
-	} \
-} while (0)
 
 #define CHECK_LOG(want) do { \
 	if (strcmp(fake.log, want)) { \
@@ -376,27 +369,5 @@ static FE_UNUSED int64_t fe_set_log(uint64_t size, uint64_t offset)
 	fe_send_fds(VU_SET_LOG_BASE, VU_FLAG_VERSION, &l, sizeof(l), &fe.log, 1);
 	return fe_answer(VU_SET_LOG_BASE, &v, sizeof(v)) == sizeof(v) ? (int64_t)v : -1;
 }
-
-struct fe_case {
-	const char *name;
-	void (*fn)(void);
-};
-
-static FE_UNUSED int fe_run(const struct fe_case *cases, int nr)
-{
-	int failed = 0;
-
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	printf("KTAP version 1\n1..%d\n", nr);
-	for (int i = 0; i < nr; i++) {
-		case_failed = false;
-		cases[i].fn();
-		printf("%sok %d %s\n", case_failed ? "not " : "", i + 1, cases[i].name);
-		failed |= case_failed;
-	}
-	return failed;
-}
-
-#define FE_RUN(cases) fe_run(cases, sizeof(cases) / sizeof((cases)[0]))
 
 #endif /* VU_FRONT_H */
