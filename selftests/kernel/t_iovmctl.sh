@@ -6,11 +6,8 @@
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 ctl=$(command -v iovmctl || echo "$top/build/userland/iovmctl/iovmctl")
-tmp=$(mktemp -d)
-bg=()
-number=0
-fails=0
-bad=
+# shellcheck source=selftests/unit/iovmctl.sh
+. "$top/selftests/unit/iovmctl.sh" || exit 1
 
 echo "KTAP version 1"
 for need in nbdkit python3; do
@@ -22,43 +19,18 @@ echo "1..9"
 
 finish() {
 	local n
-	[ ${#bg[@]} = 0 ] || kill "${bg[@]}" 2>/dev/null
 	for n in one two; do "$ctl" destroy $n --force; done >/dev/null 2>&1
-	rm -rf "$tmp"
+	tidy
 	rmmod brd
 }
 trap finish EXIT
 
-ok() {
-	number=$((number + 1))
-	if [ -z "$bad" ]; then
-		echo "ok $number $1"
-	else
-		fails=$((fails + 1))
-		sed 's/^/# /' <<<"$bad"
-		echo "not ok $number $1"
-	fi
-	bad=
-}
-complain() { bad+="$*"$'\n'; }
-
 # want RC PATTERN ARGS...: exit status, and what either output must hold
 want() {
-	local code=$1 pattern=$2 rc
+	local code=$1 pattern=$2
 	shift 2
-	out=$("$ctl" "$@" 2>&1)
-	rc=$?
-	[ $rc = "$code" ] || complain "iovmctl $*: exit $rc, not $code: $out"
-	grep -Eq -- "$pattern" <<<"$out" || complain "iovmctl $*: no /$pattern/ in: $out"
-}
-
-# json EXPRESSION ARGS...: it holds for the output d
-json() {
-	local expr=$1
-	shift
-	"$ctl" "$@" --json >"$tmp/out" 2>"$tmp/err" || complain "iovmctl $*: exit $?: $(cat "$tmp/err")"
-	python3 -c 'import json,sys; d = json.load(open(sys.argv[1])); sys.exit(0 if eval("(" + sys.argv[2] + ")") else "not so")' \
-		"$tmp/out" "$expr" 2>"$tmp/err" || complain "$(tail -1 "$tmp/err"): $expr: $(tr -d ' \n' <"$tmp/out")"
+	exits "$code" "$@"
+	says "$pattern" "$out"$'\n'"$err" "$@"
 }
 
 # The number of the newest event; what follows it is waited for by came.
@@ -71,20 +43,6 @@ came() { # TYPE PATTERN: such an event of device one came after mark, or comes s
 		[ $SECONDS -lt $deadline ] || { complain "no event $1 /$2/ in: $(cat "$tmp/events")"; return; }
 		sleep 0.2
 	done
-}
-
-serve() { # SOCKET OPTIONS...: nbdkit there; $server is its pid
-	local socket=$1 i
-	shift
-	rm -f "$socket"
-	nbdkit -f -U "$socket" "$@" >"$tmp/nbdkit.log" 2>&1 &
-	server=$!
-	bg+=("$server")
-	for ((i = 0; i < 200; i++)); do
-		[ -S "$socket" ] && return
-		sleep 0.1
-	done
-	complain "nbdkit $* does not start: $(cat "$tmp/nbdkit.log")"
 }
 
 want 0 '^path types: bdev nbd$' version
@@ -112,15 +70,15 @@ json '[(p["name"], p["type"], p["routed"], p["cache"], p["fence"]) for p in d] =
 	[("local", "bdev", True, "survives", "local-error")]' path list one
 ok "path add: a block device, and what does not fit"
 
-serve "$tmp/n" memory size=64M
-uri="nbd+unix:///?socket=$tmp/n"
+serve n memory size=64M
+uri="nbd+unix:///?socket=$tmp/n.sock"
 mark
 want 0 "path 'n' .* is live" path add one n "$uri"
 came path-state '"path":"n".*"old_state":"connecting","new_state":"live"'
 json 'd["paths"][1]["sockets"] == 4 and d["paths"][1]["addr"] == "'"$uri"'" and "flush" in d["paths"][1]["nbd_flags"] and
 	d["paths"][1]["cache"] == "dies" and d["paths"][1]["fence"] == "none" and d["paths"][1]["size_bytes"] == 1 << 26' show one
-serve "$tmp/small" memory size=32M
-want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small"
+serve small memory size=32M
+want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small.sock"
 want 1 'cannot connect' path add one none "nbd+unix:///?socket=$tmp/none"
 json 'len(d) == 2' path list one
 ok "path add: an NBD server, and what does not fit"
@@ -151,7 +109,7 @@ kill $server 2>/dev/null	# the last one started: small; n is the first
 kill "${bg[0]}"
 wait "${bg[0]}"
 came path-state '"path":"n".*"new_state":"failed"'
-serve "$tmp/n" memory size=64M
+serve n memory size=64M
 came path-state '"path":"n".*"old_state":"failed","new_state":"live"'
 json 'd[1]["sockets"] == 2 and d[1]["generation"] >= 3' path list one
 mark
@@ -229,8 +187,7 @@ if udevadm --version >/dev/null 2>&1 && [ -x /lib/systemd/systemd-udevd ]; then
 	rm /run/udev/rules.d/60-iovm.rules
 	ok "udev rule"
 else
-	number=$((number + 1))
-	echo "ok $number udev rule # SKIP no udev"
+	skip "udev rule" "no udev"
 fi
 
-exit $((fails > 0))
+conclude

@@ -13,9 +13,9 @@ top=$here/../..
 OUT=${OUT:-$top/build/unit}
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
-tmp=$(mktemp -d)
-servers=()
-trap '[ ${#servers[@]} = 0 ] || kill "${servers[@]}" 2>/dev/null; rm -rf "$tmp"' EXIT
+# shellcheck source=selftests/unit/iovmctl.sh
+. "$here/iovmctl.sh" || exit 1
+trap tidy EXIT
 
 make -s -C "$top/userland/iovmctl" SAN=1 O="$OUT/iovmctl" >"$tmp/build" 2>&1 ||
 	{ sed 's/^/# /' "$tmp/build"; echo "Bail out! iovmctl does not build"; exit 1; }
@@ -24,56 +24,14 @@ ctl=$OUT/iovmctl/iovmctl-san
 	"$here/iovmctl_fake.c" -ldl || { echo "Bail out! the stand-in does not build"; exit 1; }
 preload="$("${CC:-gcc}" -print-file-name=libasan.so) $OUT/iovmctl_fake.so"
 
-number=0
-fails=0
-
-ok() { # NAME: a test that went well unless $bad says why not
-	number=$((number + 1))
-	if [ -z "$bad" ]; then
-		echo "ok $number $1"
-	else
-		fails=$((fails + 1))
-		sed 's/^/# /' <<<"$bad"
-		echo "not ok $number $1"
-	fi
-	bad=
-}
-
-complain() { bad+="$*"$'\n'; }
-
-# run ARGS...: iovmctl on the stand-in; sets $out, $err and $rc
-run() {
-	LD_PRELOAD=$preload "$ctl" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-	rc=$?
-	out=$(cat "$tmp/out")
-	err=$(cat "$tmp/err")
-	! grep -q 'Sanitizer\|runtime error' "$tmp/err" || complain "sanitizer: $err"
-}
-
 # want RC [PATTERN in stdout [PATTERN in stderr]] -- ARGS...
 want() {
 	local code=$1 so=$2 se=$3
 	shift 3
-	run "$@"
-	[ "$rc" = "$code" ] || complain "iovmctl $*: exit $rc, not $code: $err"
-	[ -z "$so" ] || grep -Eq -- "$so" <<<"$out" || complain "iovmctl $*: no /$so/ in: $out"
-	[ -z "$se" ] || grep -Eq -- "$se" <<<"$err" || complain "iovmctl $*: no /$se/ in: $err"
+	exits "$code" "$@"
+	[ -z "$so" ] || says "$so" "$out" "$@"
+	[ -z "$se" ] || says "$se" "$err" "$@"
 	[ "$code" = 0 ] || [ -z "$out" ] || complain "iovmctl $*: failed, but wrote to stdout: $out"
-}
-
-# json FILTER ARGS...: the output is JSON, and the Python expression on it (d) holds
-json() {
-	local expr=$1
-	shift
-	run "$@" --json
-	[ "$rc" = 0 ] || complain "iovmctl $* --json: exit $rc: $err"
-	python3 -c 'import json,sys
-try:
-    d = json.load(open(sys.argv[1]))
-except ValueError as e:
-    sys.exit(f"not JSON: {e}")
-sys.exit(0 if eval("(" + sys.argv[2] + ")") else "not so")' "$tmp/out" "$expr" 2>"$tmp/why" ||
-		complain "iovmctl $* --json: $(cat "$tmp/why"): $expr: $(tr -d ' \n' <"$tmp/out" | head -c 3000)"
 }
 
 # logged PATTERN: the stand-in was asked this
@@ -360,20 +318,7 @@ ok "progress of a long wait"
 
 command -v nbdkit >/dev/null || complain "nbdkit is not installed"
 
-# serve NAME OPTIONS...: nbdkit on $tmp/NAME.sock
-serve() {
-	local name=$1 i
-	shift
-	nbdkit -f -U "$tmp/$name.sock" -v "$@" >"$tmp/$name.log" 2>&1 &
-	servers+=($!)
-	for ((i = 0; i < 100; i++)); do
-		[ -S "$tmp/$name.sock" ] && return
-		sleep 0.1
-	done
-	complain "nbdkit $* does not start: $(cat "$tmp/$name.log")"
-}
-
-serve multi -e disk memory size=512M
+serve multi -v -e disk memory size=512M
 fresh_log
 want 0 "path 'n' \(nbd\+unix:///disk\?socket=.*\) is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
 logged "^path-add vm1 n type=2 addr=nbd\+unix:///disk\?socket=$tmp/multi.sock flags=0 fence=0 fd=none heartbeat=0 dead=0$"
@@ -406,8 +351,8 @@ command -v qemu-nbd >/dev/null || complain "qemu-nbd is not installed"
 truncate -s 512M "$tmp/image"
 echo data | dd of="$tmp/image" conv=notrunc status=none	# a hole would be answered in another way
 qemu-nbd -t -f raw -x disk --shared=8 -k "$tmp/qemu.sock" "$tmp/image" >"$tmp/qemu.log" 2>&1 &
-servers+=($!)
-for ((i = 0; i < 100; i++)); do [ -S "$tmp/qemu.sock" ] && break; sleep 0.1; done
+bg+=($!)
+listens "$tmp/qemu.sock"
 fresh_log
 want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/qemu.sock"
 logged "^connect vm1 n fds=4 bytes=536870912 flags=0x[0-9a-f]+ structured min=1 max=33554432$"
@@ -426,7 +371,7 @@ END
 nbd-server -C "$tmp/nbd-server.conf" -p "$tmp/nbd-server.pid" >"$tmp/nbd-server.log" 2>&1 ||
 	complain "nbd-server does not start: $(cat "$tmp/nbd-server.log")"
 for ((i = 0; i < 100; i++)); do [ -s "$tmp/nbd-server.pid" ] && [ -S "$tmp/nbd-server.sock" ] && break; sleep 0.1; done
-servers+=("$(cat "$tmp/nbd-server.pid")")
+bg+=("$(cat "$tmp/nbd-server.pid")")
 fresh_log
 want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/nbd-server.sock"
 logged "^connect vm1 n fds=[0-9]+ bytes=536870912 flags=0x[0-9a-f]+ (simple|structured)"
@@ -457,8 +402,8 @@ python3 - "$tmp/mute.sock" <<-'END' &
 	s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
 	time.sleep(60)
 END
-servers+=($!)
-for ((i = 0; i < 100; i++)); do [ -S "$tmp/mute.sock" ] && break; sleep 0.1; done
+bg+=($!)
+listens "$tmp/mute.sock"
 start=$(date +%s%N)
 want 1 "" "did not finish the handshake in 500ms" path add vm1 n "nbd+unix:///?socket=$tmp/mute.sock" --timeout 500ms
 [ $((($(date +%s%N) - start) / 1000000)) -lt 5000 ] || complain "it took too long"
@@ -483,8 +428,8 @@ python3 - "$tmp/turn.sock" "$tmp/small.sock" "$tmp/big.sock" <<-'END' &
 	    for a, b in ((c, o), (o, c)):
 	        threading.Thread(target=pump, args=(a, b), daemon=True).start()
 END
-servers+=($!)
-for ((i = 0; i < 100; i++)); do [ -S "$tmp/turn.sock" ] && break; sleep 0.1; done
+bg+=($!)
+listens "$tmp/turn.sock"
 fresh_log
 want 4 "" "two connections were told different sizes or features" path add vm1 n "nbd+unix:///?socket=$tmp/turn.sock"
 not_logged "^path-add"
@@ -500,4 +445,4 @@ want 0 "" "" create x --size-from "nbd+unix:///?socket=$tmp/blk4k.sock"
 logged "capacity=2048 bs=4096"
 ok "create --size-from an NBD server"
 
-exit $((fails > 0))
+conclude

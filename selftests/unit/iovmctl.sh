@@ -1,0 +1,95 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# For the tests that run iovmctl, which source it: results as KTAP, iovmctl's output and exit status, NBD servers. They set
+# $ctl, the program; $preload, when it is to run on a stand-in of the kernel; and call tidy() when they exit.
+
+tmp=$(mktemp -d)
+bg=()		# what tidy() kills
+number=0
+fails=0
+bad=
+
+tidy() {
+	[ ${#bg[@]} = 0 ] || kill "${bg[@]}" 2>/dev/null
+	rm -rf "$tmp"
+}
+
+ok() { # NAME: a test that went well unless something complained since the last one
+	number=$((number + 1))
+	if [ -z "$bad" ]; then
+		echo "ok $number $1"
+	else
+		fails=$((fails + 1))
+		sed 's/^/# /' <<<"$bad"
+		echo "not ok $number $1"
+	fi
+	bad=
+}
+
+skip() { # NAME WHY
+	number=$((number + 1))
+	echo "ok $number $1 # SKIP $2"
+}
+
+complain() { bad+="$*"$'\n'; }
+
+conclude() { exit $((fails > 0)); }
+
+# run ARGS...: iovmctl; sets $out, $err and $rc
+run() {
+	LD_PRELOAD=${preload:-} "${ctl:?}" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+	rc=$?
+	out=$(cat "$tmp/out")
+	err=$(cat "$tmp/err")
+	! grep -q 'Sanitizer\|runtime error' "$tmp/err" || complain "sanitizer: $err"
+}
+
+# exits RC ARGS...: likewise, with this exit status
+exits() {
+	local code=$1
+	shift
+	run "$@"
+	[ "$rc" = "$code" ] || complain "iovmctl $*: exit $rc, not $code: $out$err"
+}
+
+# says PATTERN TEXT ARGS...: this output of iovmctl ARGS holds the pattern
+says() {
+	local pattern=$1 text=$2
+	shift 2
+	grep -Eq -- "$pattern" <<<"$text" || complain "iovmctl $*: no /$pattern/ in: $text"
+}
+
+# json EXPRESSION ARGS...: the output is JSON, and the Python expression on it (d) holds
+json() {
+	local expr=$1
+	shift
+	run "$@" --json
+	[ "$rc" = 0 ] || complain "iovmctl $* --json: exit $rc: $err"
+	python3 -c 'import json,sys
+try:
+    d = json.load(open(sys.argv[1]))
+except ValueError as e:
+    sys.exit(f"not JSON: {e}")
+sys.exit(0 if eval("(" + sys.argv[2] + ")") else "not so")' "$tmp/out" "$expr" 2>"$tmp/why" ||
+		complain "iovmctl $* --json: $(tail -1 "$tmp/why"): $expr: $(tr -d ' \n' <"$tmp/out" | head -c 3000)"
+}
+
+listens() { # SOCKET: it is there, or comes soon
+	local i
+	for ((i = 0; i < 200; i++)); do
+		[ -S "$1" ] && return
+		sleep 0.1
+	done
+	return 1
+}
+
+serve() { # NAME OPTIONS...: nbdkit on $tmp/NAME.sock; $server is its pid
+	local name=$1
+	shift
+	rm -f "$tmp/$name.sock"
+	nbdkit -f -U "$tmp/$name.sock" "$@" >"$tmp/$name.log" 2>&1 &
+	server=$!
+	bg+=("$server")
+	listens "$tmp/$name.sock" || complain "nbdkit $* does not start: $(cat "$tmp/$name.log")"
+}
