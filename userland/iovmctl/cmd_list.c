@@ -64,7 +64,6 @@ const struct cmd cmd_list = {
 static int run_show(int argc, char **argv)
 {
 	struct path_view paths[IOVM_MAX_PATHS];
-	struct iovm_dev_info info;
 	struct dev_view v;
 	unsigned int nr, i;
 	char name[IOVM_NAME_MAX];
@@ -76,12 +75,9 @@ static int run_show(int argc, char **argv)
 	if (!err)
 		err = mux_open();
 	if (!err)
-		err = get_dev(name, &info);
+		err = load_paths(name, &v, paths, &nr);
 	if (err)
 		return err;
-	err = load_dev(&info, &v, paths, &nr);
-	if (err)
-		return mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name);
 	if (opt_json) {
 		json_init(&j, stdout, true);
 		json_open(&j, NULL, '{');

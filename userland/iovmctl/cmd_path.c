@@ -252,7 +252,6 @@ const struct cmd cmd_path_remove = {
 static int run_path_list(int argc, char **argv)
 {
 	struct path_view paths[IOVM_MAX_PATHS];
-	struct iovm_dev_info info;
 	char name[IOVM_NAME_MAX];
 	struct dev_view v;
 	unsigned int nr;
@@ -264,12 +263,9 @@ static int run_path_list(int argc, char **argv)
 	if (!err)
 		err = mux_open();
 	if (!err)
-		err = get_dev(name, &info);
+		err = load_paths(name, &v, paths, &nr);
 	if (err)
 		return err;
-	err = load_dev(&info, &v, paths, &nr);
-	if (err)
-		return mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name);
 	if (opt_json) {
 		json_init(&j, stdout, true);
 		fields_json_array(&j, NULL, path_fields, paths, nr, sizeof(*paths));

@@ -161,7 +161,6 @@ static int run_stats(int argc, char **argv)
 	struct path_view paths[IOVM_MAX_PATHS];
 	struct iovm_path_stats ps[IOVM_MAX_PATHS];
 	char name[IOVM_NAME_MAX], path[IOVM_NAME_MAX];
-	struct iovm_dev_info info;
 	struct iovm_path_info pi;
 	struct iovm_dev_stats ds;
 	struct dev_view v;
@@ -174,16 +173,14 @@ static int run_stats(int argc, char **argv)
 		err = take_name(&cmd_stats, "path", path, only_path);
 	if (!err)
 		err = mux_open();
-	if (!err)
-		err = get_dev(name, &info);
 	if (!err && only_path)
 		err = get_path(name, path, &pi);
+	if (!err)
+		err = load_paths(name, &v, paths, &nr);
+	if (!err)
+		err = get_stats(name, NULL, &ds, NULL);
 	if (err)
 		return err;
-	err = load_dev(&info, &v, paths, &nr);
-	if (err)
-		return mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name);
-	err = get_stats(name, NULL, &ds, NULL);
 	for (i = 0; i < nr && !err; i++) {
 		if (only_path && strcmp(paths[i].i.name, path))
 			continue;

@@ -136,3 +136,15 @@ int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_v
 	snprintf(v->node, sizeof(v->node), NODE_DIR "/%.*s", IOVM_NAME_MAX - 1, info->name);
 	return 0;
 }
+
+int load_paths(const char *name, struct dev_view *v, struct path_view *paths, unsigned int *nr)
+{
+	struct iovm_dev_info info;
+	int err;
+
+	err = get_dev(name, &info);
+	if (err)
+		return err;
+	err = load_dev(&info, v, paths, nr);
+	return err ? mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name) : EX_DONE;
+}

@@ -211,6 +211,8 @@ extern const char *const class_names[], *const op_names[];
 
 /* Fill a view; paths[] (IOVM_MAX_PATHS) and *nr may be NULL. Returns 0 or an errno. */
 int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_view *paths, unsigned int *nr);
+/* get_dev() and load_dev() with all paths; a failure has been explained. */
+int load_paths(const char *name, struct dev_view *v, struct path_view *paths, unsigned int *nr);
 
 /* ---- what a command that changed something says (report.c) ---- */
 

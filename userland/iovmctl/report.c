@@ -39,18 +39,14 @@ int report_dev(const char *name, const char *text)
 int report_path(const char *dev, const char *name)
 {
 	struct path_view paths[IOVM_MAX_PATHS];
-	struct iovm_dev_info info;
 	struct dev_view v;
 	unsigned int nr, i;
 	struct json j;
 	int err;
 
-	err = get_dev(dev, &info);
+	err = load_paths(dev, &v, paths, &nr);
 	if (err)
 		return err;
-	err = load_dev(&info, &v, paths, &nr);
-	if (err)
-		return mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", dev);
 	for (i = 0; i < nr && strcmp(paths[i].i.name, name);)
 		i++;
 	if (i == nr)
