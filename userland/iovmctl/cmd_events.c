@@ -230,14 +230,6 @@ static int take_events(const char *buf, size_t len)
 	return 0;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /* 1: something to read, 0: no more (--no-follow, or nobody reads our output), else 2 + exit code. */
 static int wait_readable(uint64_t end_ms)
 {

@@ -133,6 +133,8 @@ int next_path(const char *dev, struct iovm_path_info *info);
 
 /* ---- waiting (progress.c) ---- */
 
+uint64_t now_ms(void);		/* CLOCK_MONOTONIC */
+
 /* Like mux_ioctl(), but says on stderr what is waited for when it takes long. path may be NULL. */
 int mux_ioctl_wait(unsigned long req, void *arg, const char *what, const char *dev, const char *path);
 

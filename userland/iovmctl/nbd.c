@@ -12,7 +12,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "iovmctl.h"
@@ -53,14 +52,6 @@ struct deadline {
 	uint64_t end_ms;
 	uint64_t all_ms;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 /* Let libnbd work until it is no longer connecting. Returns false when time is up. */
 static bool pump(struct nbd_handle *h, const struct deadline *d)

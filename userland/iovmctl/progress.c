@@ -21,7 +21,7 @@ struct watch {
 	bool shown;
 };
 
-static uint64_t now_ms(void)
+uint64_t now_ms(void)
 {
 	struct timespec ts;
 
