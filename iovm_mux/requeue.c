@@ -62,6 +62,20 @@ static void iovm_req_bind(struct iovm_path *path, struct iovm_req *req)
 	path->nr_bound++;
 }
 
+/* @req will not be issued again: its path need not wait for it any more. dev->lock. */
+static void iovm_req_unbind(struct iovm_dev *dev, struct iovm_req *req)
+{
+	struct iovm_path *path;
+
+	lockdep_assert_held(&dev->lock);
+	if (iovm_req_bound_write(req)) {
+		path = iovm_path_by_id(dev, req->bound_id);
+		if (path)
+			path->nr_bound--;
+	}
+	req->flags &= ~IOVM_REQ_BOUND;
+}
+
 static void iovm_req_account_pause(struct iovm_dev *dev, struct iovm_req *req)
 {
 	u64 pause = ktime_get_ns() - req->error_ns;
@@ -171,9 +185,7 @@ int iovm_req_route_slow(struct iovm_req *req)
 		return -EAGAIN;
 	}
 
-	if (iovm_req_bound_write(req) && bound)
-		bound->nr_bound--;
-	req->flags &= ~IOVM_REQ_BOUND;
+	iovm_req_unbind(dev, req);
 	iovm_req_unwait(dev, req);
 	if (req->error_ns)
 		iovm_req_account_pause(dev, req);
@@ -187,16 +199,10 @@ int iovm_req_route_slow(struct iovm_req *req)
 void iovm_req_drop(struct iovm_req *req)
 {
 	struct iovm_dev *dev = req->dev;
-	struct iovm_path *path;
 	unsigned long flags;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	if (iovm_req_bound_write(req)) {
-		path = iovm_path_by_id(dev, req->bound_id);
-		if (path)
-			path->nr_bound--;
-	}
-	req->flags &= ~IOVM_REQ_BOUND;
+	iovm_req_unbind(dev, req);
 	iovm_req_unwait(dev, req);
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
@@ -455,12 +461,7 @@ void iovm_dev_cancel(struct iovm_dev *dev)
 	todo.error = -ECANCELED;
 	spin_lock_irqsave(&dev->lock, flags);
 	list_for_each_entry(req, &dev->retry, node) {
-		if (iovm_req_bound_write(req)) {
-			path = iovm_path_by_id(dev, req->bound_id);
-			if (path)
-				path->nr_bound--;
-		}
-		req->flags &= ~IOVM_REQ_BOUND;
+		iovm_req_unbind(dev, req);
 		iovm_req_unwait(dev, req);
 	}
 	list_splice_init(&dev->retry, &todo.complete);
