@@ -56,6 +56,14 @@ options() {
 	return $bad
 }
 
+in_uapi_md() { # LIST: a name on each line
+	local w bad=0
+	while read -r w; do
+		has_word "$w" "$docs/docs/uapi.md" || { echo "uapi.md has no $w"; bad=1; }
+	done <<<"$1"
+	return $bad
+}
+
 # A section for each ioctl of the mux; its operations and flags.
 control_abi() {
 	local w bad=0 list
@@ -67,20 +75,15 @@ control_abi() {
 	list=$(sed -nE 's/^#define (IOVM_(DEV|PATH_CTL|PATH|DESTROY|FENCE|OP|NBD)_[A-Z_]+)[[:space:]]+[0-9(].*/\1/p' uapi/iovm.h |
 		grep -vE '_(ALL|MAX)$|^IOVM_NBD_F_')
 	[ "$(wc -l <<<"$list")" -gt 20 ] || { echo "the list of operations is not where it was"; return 1; }
-	while read -r w; do
-		has_word "$w" "$docs/docs/uapi.md" || { echo "uapi.md has no $w"; bad=1; }
-	done <<<"$list"
+	in_uapi_md "$list" || bad=1
 	return $bad
 }
 
 node_abi() {
-	local w bad=0 list
+	local list
 	list=$(grep -ohE 'case VHOST_[A-Z_]+' vhost_iovm/ioctl.c | sort -u | sed 's/case //')
 	[ "$(wc -l <<<"$list")" -gt 25 ] || { echo "the list of the node's ioctls is not where it was"; return 1; }
-	while read -r w; do
-		has_word "$w" "$docs/docs/uapi.md" || { echo "uapi.md has no $w"; bad=1; }
-	done <<<"$list"
-	return $bad
+	in_uapi_md "$list"
 }
 
 events() {

@@ -16,15 +16,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#define close(fd)	fake_close(fd)
-#define open(...)	fake_open(__VA_ARGS__)
-#include "../../userland/iovm-vhost-user/listen.c"
-#include "../../userland/iovm-vhost-user/super.c"
-#define main(...)	vu_main(__VA_ARGS__)
-#include "../../userland/iovm-vhost-user/main.c"
-#undef main
-#undef close
-#undef open
+#include "vu_program.h"
 
 #define GUEST_GOOD	(0x10 << 1 | 1)
 #define WAIT_S		60
