@@ -21,6 +21,21 @@ static void start(u64 features)
 	q = &F[0].d.vqs[0];
 }
 
+/* A device "kt-0" that is not the usual one, on fix_store */
+static void start_created(struct iovm_dev_create *c)
+{
+	int r;
+
+	r = ctl_dev_create(c);
+	T_REQUIRE(!r, "create: %s: %s", strerror(-r), ctl_msg);
+	strcpy(F[0].name, "kt-0");
+	r = ctl_path_add_bdev("kt-0", "a", fix_store, 0, 0);
+	T_REQUIRE(!r, "path: %s: %s", strerror(-r), ctl_msg);
+	area = 0;
+	fix_open(0, ALL_FEATURES, 1, 128);
+	q = &F[0].d.vqs[0];
+}
+
 static u64 galloc(u64 size, u64 align)
 {
 	u64 a = gmem_alloc(&F[0].mem, -1, size, align);
@@ -662,14 +677,7 @@ static void block_4096(void)
 	fix_store_make(DISK_MB, 4096);
 	ctl_dev_defaults(&c, "kt-0", DISK_MB * 2048, 1);
 	c.blk.block_size = 4096;
-	r = ctl_dev_create(&c);
-	T_REQUIRE(!r, "create: %s: %s", strerror(-r), ctl_msg);
-	strcpy(F[0].name, "kt-0");
-	r = ctl_path_add_bdev("kt-0", "a", fix_store, 0, 0);
-	T_REQUIRE(!r, "path: %s: %s", strerror(-r), ctl_msg);
-	area = 0;
-	fix_open(0, ALL_FEATURES, 1, 128);
-	q = &F[0].d.vqs[0];
+	start_created(&c);
 	T_CHECK(F[0].d.cfg.blk_size == 4096, "blk_size %u", F[0].d.cfg.blk_size);
 	pattern(buf, 16, 32, 1);
 	r = vblk_write(&F[0].s, q, 16, buf, 16384);
@@ -702,14 +710,7 @@ static void read_only(void)
 	fill_disk(0, 64, 9);
 	ctl_dev_defaults(&c, "kt-0", DISK_MB * 2048, 1);
 	c.flags = IOVM_DEV_F_RDONLY;
-	r = ctl_dev_create(&c);
-	T_REQUIRE(!r, "create: %s: %s", strerror(-r), ctl_msg);
-	strcpy(F[0].name, "kt-0");
-	r = ctl_path_add_bdev("kt-0", "a", fix_store, 0, 0);
-	T_REQUIRE(!r, "path: %s: %s", strerror(-r), ctl_msg);
-	area = 0;
-	fix_open(0, ALL_FEATURES, 1, 128);
-	q = &F[0].d.vqs[0];
+	start_created(&c);
 	T_CHECK(F[0].d.offered & BIT64(VIRTIO_BLK_F_RO), "RO is not offered");
 	r = vblk_read(&F[0].s, q, 0, buf, 4096);
 	T_CHECK(r == 0 && pattern_ok(buf, 0, 8, 9), "read: %d", r);

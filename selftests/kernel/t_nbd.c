@@ -69,6 +69,16 @@ static void mem_server(struct nbdsrv *s)
 	T_REQUIRE(!nbdsrv_init(s, NULL, MB * MiB), "server");
 }
 
+/* srv and srv2, which serve the same memory */
+static void two_servers(void)
+{
+	mem_server(&srv);
+	mem_server(&srv2);
+	free(srv2.mem);
+	srv2.mem = srv.mem;
+	shared_mem = true;
+}
+
 static void begin(struct vload_cfg c)
 {
 	int r;
@@ -319,12 +329,7 @@ static void hangs(void)
 	int r, e;
 	u64 t0;
 
-	mem_server(&srv);
-	T_REQUIRE(!nbdsrv_init(&srv2, NULL, MB * MiB), "server");
-	/* both serve the same memory */
-	free(srv2.mem);
-	srv2.mem = srv.mem;
-	shared_mem = true;
+	two_servers();
 	create();
 	add_nbd(&srv, "n", 0, 0, 200, 1000, 1, true);
 	add_nbd(&srv2, "m", 0, 0, 0, 0, 1, true);
@@ -374,11 +379,7 @@ static void server_errors(void)
 	struct iovm_path_info pi;
 	int r;
 
-	mem_server(&srv);
-	T_REQUIRE(!nbdsrv_init(&srv2, NULL, MB * MiB), "server");
-	free(srv2.mem);
-	srv2.mem = srv.mem;
-	shared_mem = true;
+	two_servers();
 	create();
 	add_nbd(&srv, "n", 0, 0, 0, 0, 1, false);
 	add_nbd(&srv2, "m", 0, 0, 0, 0, 1, false);
