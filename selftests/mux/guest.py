@@ -274,12 +274,8 @@ def test_failovers(ctl):
     check(ctl.dev_stats("d")["errors"] == 0)
 
 
-def test_fence(ctl):
-    two_paths(ctl)
-    check(not ctl.ctl("d", FAILOVER, "B"), ctl.msg)
-    check(moves(ctl))
-    ctl.events()
-    # B fails until it holds something
+def fail_until_held(ctl):
+    """B, which takes requests, fails until it holds something."""
     rates(path=300, slot=1)
     while not ctl.dev("d")["held"]:
         check(ctl.events_until("PATH_STATE", "B"))
@@ -287,6 +283,14 @@ def test_fence(ctl):
             break
         ctl.connect("d", "B")
         ctl.ctl("d", FAILOVER, "B")
+
+
+def test_fence(ctl):
+    two_paths(ctl)
+    check(not ctl.ctl("d", FAILOVER, "B"), ctl.msg)
+    check(moves(ctl))
+    ctl.events()
+    fail_until_held(ctl)
     rates()
     time.sleep(0.1)
     held = ctl.dev("d")["held"]
@@ -298,13 +302,7 @@ def test_fence(ctl):
     check(wait(lambda: ctl.dev("d")["held"] == 0 and ctl.dev("d")["requeued"] == 0), ctl.dev("d"))
     # or anywhere when the fence is confirmed
     check(not ctl.ctl("d", FAILOVER, "B"), ctl.msg)
-    rates(path=300, slot=1)
-    while not ctl.dev("d")["held"]:
-        check(ctl.events_until("PATH_STATE", "B"))
-        if wait(lambda: ctl.dev("d")["held"], 0.3):
-            break
-        ctl.connect("d", "B")
-        ctl.ctl("d", FAILOVER, "B")
+    fail_until_held(ctl)
     time.sleep(0.1)
     held = ctl.dev("d")["held"]
     ctl.events()
