@@ -66,16 +66,11 @@ static int run_show(int argc, char **argv)
 	struct path_view paths[IOVM_MAX_PATHS];
 	struct dev_view v;
 	unsigned int nr, i;
-	char name[IOVM_NAME_MAX];
 	struct json j;
 	int err;
 
 	(void)argc;
-	err = take_name(&cmd_show, "device", name, argv[0]);
-	if (!err)
-		err = mux_open();
-	if (!err)
-		err = load_paths(name, &v, paths, &nr);
+	err = take_paths(&cmd_show, argv[0], &v, paths, &nr);
 	if (err)
 		return err;
 	if (opt_json) {

@@ -252,18 +252,13 @@ const struct cmd cmd_path_remove = {
 static int run_path_list(int argc, char **argv)
 {
 	struct path_view paths[IOVM_MAX_PATHS];
-	char name[IOVM_NAME_MAX];
 	struct dev_view v;
 	unsigned int nr;
 	struct json j;
 	int err;
 
 	(void)argc;
-	err = take_name(&cmd_path_list, "device", name, argv[0]);
-	if (!err)
-		err = mux_open();
-	if (!err)
-		err = load_paths(name, &v, paths, &nr);
+	err = take_paths(&cmd_path_list, argv[0], &v, paths, &nr);
 	if (err)
 		return err;
 	if (opt_json) {

@@ -148,3 +148,14 @@ int load_paths(const char *name, struct dev_view *v, struct path_view *paths, un
 	err = load_dev(&info, v, paths, nr);
 	return err ? mux_fail(err, NULL, NULL, "cannot read the paths of '%s'", name) : EX_DONE;
 }
+
+int take_paths(const struct cmd *cmd, const char *arg, struct dev_view *v, struct path_view *paths, unsigned int *nr)
+{
+	char name[IOVM_NAME_MAX];
+	int err;
+
+	err = take_name(cmd, "device", name, arg);
+	if (!err)
+		err = mux_open();
+	return err ? err : load_paths(name, v, paths, nr);
+}

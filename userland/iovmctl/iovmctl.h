@@ -215,6 +215,8 @@ extern const char *const class_names[], *const op_names[];
 int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_view *paths, unsigned int *nr);
 /* get_dev() and load_dev() with all paths; a failure has been explained. */
 int load_paths(const char *name, struct dev_view *v, struct path_view *paths, unsigned int *nr);
+/* The same for the argument of a command, after take_name() and mux_open(). */
+int take_paths(const struct cmd *cmd, const char *arg, struct dev_view *v, struct path_view *paths, unsigned int *nr);
 
 /* ---- what a command that changed something says (report.c) ---- */
 
