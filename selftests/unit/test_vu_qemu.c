@@ -333,17 +333,27 @@ static void end(void)
 	}
 }
 
+static void start_guest(struct host *h, uint64_t reads)
+{
+	begin();
+	backend_start(h);
+	vm_start(h, NULL);
+	CHECK(passed(h, reads));
+}
+
+static void end_guest(struct host *h)
+{
+	h->disk->stop = 1;
+	CHECK(guest_is_good(h));
+}
+
 static void boot(void)
 {
 	struct host *h = &hosts[0];
 	uint32_t v;
 
-	begin();
-	backend_start(h);
-	vm_start(h, NULL);
-	CHECK(passed(h, 300));
-	h->disk->stop = 1;
-	CHECK(guest_is_good(h));
+	start_guest(h, 300);
+	end_guest(h);
 	v = h->disk->written[0];
 	CHECK(h->disk->writes >= 3 && v > 2048 && (v - 2048) % 96 == 95);
 	CHECK(h->disk->logged == 0);
@@ -356,10 +366,7 @@ static void memory_hotplug(void)
 	struct host *h = &hosts[0];
 	uint64_t reads;
 
-	begin();
-	backend_start(h);
-	vm_start(h, NULL);
-	CHECK(passed(h, 200));
+	start_guest(h, 200);
 	CHECK(qmp(h, "{\"execute\":\"object-add\",\"arguments\":{\"qom-type\":\"memory-backend-memfd\",\"id\":\"more\","
 		     "\"size\":134217728,\"share\":true}}"));
 	CHECK(qmp(h, "{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"pc-dimm\",\"id\":\"dimm\","
@@ -367,8 +374,7 @@ static void memory_hotplug(void)
 	CHECK(soon_log(h, "ADD_MEM_REG", "queue 0 runs"));
 	reads = h->disk->reads;
 	CHECK(passed(h, reads + 200));
-	h->disk->stop = 1;
-	CHECK(guest_is_good(h));
+	end_guest(h);
 	end();
 }
 
@@ -376,14 +382,10 @@ static void guest_hears_of_resize(void)
 {
 	struct host *h = &hosts[0];
 
-	begin();
-	backend_start(h);
-	vm_start(h, NULL);
-	CHECK(passed(h, 200));
+	start_guest(h, 200);
 	h->disk->resize_to = 1ull << 32;
 	CHECK(soon_log(h, "GET_CONFIG", "told the front end of the new configuration"));
-	h->disk->stop = 1;
-	CHECK(guest_is_good(h));
+	end_guest(h);
 	end();
 }
 
@@ -393,10 +395,7 @@ static void backend_restarts(void)
 	struct host *h = &hosts[0];
 	uint64_t reads;
 
-	begin();
-	backend_start(h);
-	vm_start(h, NULL);
-	CHECK(passed(h, 200));
+	start_guest(h, 200);
 	kill(h->backend, SIGTERM);
 	CHECK(finish(&h->backend, 30) == 0);
 	reads = h->disk->reads;
@@ -404,8 +403,7 @@ static void backend_restarts(void)
 	CHECK(h->disk->reads == reads);
 	backend_start(h);
 	CHECK(passed(h, reads + 300));
-	h->disk->stop = 1;
-	CHECK(guest_is_good(h));
+	end_guest(h);
 	end();
 }
 
@@ -447,8 +445,7 @@ static void migration(void)
 	reads = a->disk->reads;
 	CHECK(a->disk->logged > 0);
 	CHECK(passed(b, 300));
-	b->disk->stop = 1;
-	CHECK(guest_is_good(b));
+	end_guest(b);
 	CHECK(a->disk->reads == reads);
 	printf("# %llu pages logged\n", (unsigned long long)a->disk->logged);
 	/* The source, should it go on after all, still has its disk. */
