@@ -100,6 +100,15 @@ static void end(void)
 	vload_finish(&L, "load");
 }
 
+/* The same, for a load whose paths end at fix_store: looks there. */
+static void end_on_node(void)
+{
+	vload_stop(&L);
+	loading = false;
+	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data at rest");
+	vload_finish(&L, "load");
+}
+
 static void plain(bool tcp, unsigned int nconn, bool structured, u32 batch)
 {
 	struct iovm_path_stats st;
@@ -191,10 +200,7 @@ static void from_bdev(void)
 	T_CHECK(!r, "failback: %s: %s", strerror(-r), ctl_msg);
 	T_CHECK(ctl_events_wait(&ev, at, IOVM_EV_REROUTED, "kt-0", "a", 5000) >= 0, "not rerouted");
 	T_CHECK(vload_progress(&L, 200, 20000), "no progress at home");
-	vload_stop(&L);
-	loading = false;
-	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data at rest");
-	vload_finish(&L, "load");
+	end_on_node();
 }
 
 /* A FLUSH behind a switch covers what was written before it. */
@@ -254,47 +260,9 @@ static void killed_and_back(void)
 	end();
 }
 
-/* Writes that a dead server may still execute wait for the operator's word; all else goes on elsewhere. */
-static void held_writes(void)
+/* A load on server "n", which dies: its writes are held. Path "a" has the rest. */
+static void hold_writes(void)
 {
-	struct iovm_dev_info di;
-	int r, e;
-
-	fix_store_make(MB, 512);
-	fix_two_paths(a_node, b_node);
-	T_REQUIRE(!nbdsrv_init(&srv, fix_store, 0), "server");
-	srv.delay_us = 2000;
-	create();
-	add_nbd(&srv, "n", 0, IOVM_FENCE_NONE, 0, 0, 1, true);
-	r = ctl_path_add_bdev("kt-0", "a", a_node, 0, 0);
-	T_REQUIRE(!r, "path: %s: %s", strerror(-r), ctl_msg);
-	begin((struct vload_cfg){ .depth = 32, .write_pct = 70 });
-	T_CHECK(vload_progress(&L, 50, 20000), "no progress");
-	nbdsrv_kill(&srv);
-	e = ctl_events_wait(&ev, 0, IOVM_EV_HELD, "kt-0", NULL, 10000);
-	T_CHECK(e >= 0, "no HELD event");
-	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_REROUTED, "kt-0", "a", 10000) >= 0, "not rerouted");
-	sleep_ms(200);
-	r = ctl_dev_get("kt-0", &di);
-	T_CHECK(!r && di.held > 0, "held %llu", (unsigned long long)di.held);
-	T_CHECK(vload_progress(&L, 50, 20000), "nothing goes on while writes are held");
-	r = ctl_path_ctl("kt-0", "n", IOVM_PATH_CTL_FENCED);
-	T_CHECK(!r, "fenced: %s: %s", strerror(-r), ctl_msg);
-	e = ctl_events_wait(&ev, 0, IOVM_EV_FENCED, "kt-0", "n", 5000);
-	T_CHECK(e >= 0 && ev.seen[e].value > 0, "no FENCED event, or for nothing");
-	r = ctl_dev_get("kt-0", &di);
-	T_CHECK(!r && di.held == 0, "held %llu", (unsigned long long)di.held);
-	T_CHECK(vload_progress(&L, 300, 20000), "no progress");
-	vload_stop(&L);
-	loading = false;
-	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data at rest");
-	vload_finish(&L, "load");
-}
-
-/* The other way to settle it: the same server is back, what was held is sent there again. */
-static void held_and_reconnected(void)
-{
-	struct iovm_dev_info di;
 	int r;
 
 	fix_store_make(MB, 512);
@@ -309,6 +277,37 @@ static void held_and_reconnected(void)
 	T_CHECK(vload_progress(&L, 50, 20000), "no progress");
 	nbdsrv_kill(&srv);
 	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_HELD, "kt-0", NULL, 10000) >= 0, "no HELD event");
+}
+
+/* Writes that a dead server may still execute wait for the operator's word; all else goes on elsewhere. */
+static void held_writes(void)
+{
+	struct iovm_dev_info di;
+	int r, e;
+
+	hold_writes();
+	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_REROUTED, "kt-0", "a", 10000) >= 0, "not rerouted");
+	sleep_ms(200);
+	r = ctl_dev_get("kt-0", &di);
+	T_CHECK(!r && di.held > 0, "held %llu", (unsigned long long)di.held);
+	T_CHECK(vload_progress(&L, 50, 20000), "nothing goes on while writes are held");
+	r = ctl_path_ctl("kt-0", "n", IOVM_PATH_CTL_FENCED);
+	T_CHECK(!r, "fenced: %s: %s", strerror(-r), ctl_msg);
+	e = ctl_events_wait(&ev, 0, IOVM_EV_FENCED, "kt-0", "n", 5000);
+	T_CHECK(e >= 0 && ev.seen[e].value > 0, "no FENCED event, or for nothing");
+	r = ctl_dev_get("kt-0", &di);
+	T_CHECK(!r && di.held == 0, "held %llu", (unsigned long long)di.held);
+	T_CHECK(vload_progress(&L, 300, 20000), "no progress");
+	end_on_node();
+}
+
+/* The other way to settle it: the same server is back, what was held is sent there again. */
+static void held_and_reconnected(void)
+{
+	struct iovm_dev_info di;
+	int r;
+
+	hold_writes();
 	T_CHECK(vload_progress(&L, 50, 20000), "nothing goes on while writes are held");
 	srv.delay_us = 0;
 	r = nbdsrv_attach(&srv, "kt-0", "n", 1, true);
@@ -317,10 +316,7 @@ static void held_and_reconnected(void)
 	sleep_ms(200);
 	r = ctl_dev_get("kt-0", &di);
 	T_CHECK(!r && di.held == 0, "held %llu although the path is back", (unsigned long long)di.held);
-	vload_stop(&L);
-	loading = false;
-	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data at rest");
-	vload_finish(&L, "load");
+	end_on_node();
 }
 
 /* A server that takes everything and answers nothing. */
