@@ -259,3 +259,21 @@ bool viovm_ring_kick_on(struct viovm_ring *r)
 	smp_mb();
 	return viovm_le16(READ_ONCE(r->avail->idx)) != r->last_avail;
 }
+
+/**
+ * viovm_ring_unseen - how many requests does the guest still wait for?
+ * @r: ring
+ *
+ * Worker only. Counts what was taken and what the guest has not looked at since it ended, going by
+ * where it wants its next interrupt. A guest that lies only cheats itself.
+ * Return: 0 without EVENT_IDX.
+ */
+u16 viovm_ring_unseen(const struct viovm_ring *r)
+{
+	u16 n;
+
+	if (!r->event_idx)
+		return 0;
+	n = r->last_avail - viovm_le16(READ_ONCE(*viovm_used_event(r)));
+	return n <= r->num ? n : 0;
+}

@@ -101,6 +101,7 @@ void viovm_ring_push(struct viovm_ring *r, u16 head, u32 len);
 bool viovm_ring_should_signal(struct viovm_ring *r);
 void viovm_ring_kick_off(struct viovm_ring *r);
 bool viovm_ring_kick_on(struct viovm_ring *r);
+u16 viovm_ring_unseen(const struct viovm_ring *r);
 
 /* Requests that were available when the guest's index was last read; 0: read it again */
 static inline u16 viovm_ring_known(const struct viovm_ring *r)

@@ -173,6 +173,7 @@ struct viovm_call {
  * @call: RCU; written under dev->mutex
  * @err: error eventfd; dev->mutex for writing, @mutex for use
  * @kick: file of the kick eventfd; dev->mutex
+ * @kick_cpu: where the last kick came from, a hint; no lock
  * @kick_wait, @kick_wqh, @kick_pt: our entry in its wait queue
  * @worker: who serves it; constant while running
  * @attached: worker chosen by ATTACH_VRING_WORKER, NULL: its own; dev->mutex
@@ -201,6 +202,7 @@ struct viovm_vq {
 	struct viovm_mapping used_map;
 	struct eventfd_ctx *err;
 	struct file *kick;
+	int kick_cpu;
 	wait_queue_entry_t kick_wait;
 	wait_queue_head_t *kick_wqh;
 	poll_table kick_pt;
@@ -328,6 +330,7 @@ void viovm_vq_kick_off(struct viovm_vq *vq);
 
 /* worker.c */
 void viovm_worker_queue(struct viovm_worker *w, struct viovm_vq *vq);
+void viovm_worker_idle(struct viovm_vq *vq);
 void viovm_worker_drop(struct viovm_vq *vq);
 void viovm_workers_stop(struct viovm_dev *dev);
 int viovm_worker_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp);

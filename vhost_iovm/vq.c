@@ -48,8 +48,10 @@ static int viovm_kick_wake(wait_queue_entry_t *wait, unsigned int mode, int sync
 {
 	struct viovm_vq *vq = container_of(wait, struct viovm_vq, kick_wait);
 
-	if (key_to_poll(key) & EPOLLIN)
+	if (key_to_poll(key) & EPOLLIN) {
+		WRITE_ONCE(vq->kick_cpu, raw_smp_processor_id());
 		viovm_vq_kick(vq);
+	}
 	return 0;
 }
 
@@ -417,6 +419,8 @@ bool viovm_vq_kick_on(struct viovm_vq *vq)
 	lockdep_assert_held(&vq->mutex);
 	more = viovm_ring_kick_on(&vq->ring);
 	viovm_vq_log_used(vq, vq->ring.event_idx ? viovm_ring_avail_event_off(&vq->ring) : 0);
+	if (!more)
+		viovm_worker_idle(vq);
 	return more;
 }
 EXPORT_SYMBOL_GPL(viovm_vq_kick_on);

@@ -10,6 +10,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "pace.h"
 #include "vhost_iovm.h"
 
 /**
@@ -20,6 +21,7 @@
  * @id: in dev->workers, or VIOVM_WORKER_OWN for a queue's own
  * @users: queues it is attached to or that run on it; dev->mutex
  * @listed: made by VHOST_NEW_WORKER; dev->mutex
+ * @pace: how eager it is; the thread's own
  * @killed: the thread has left its loop: its process is being killed
  */
 struct viovm_worker {
@@ -29,6 +31,7 @@ struct viovm_worker {
 	u32 id;
 	u32 users;
 	bool listed;
+	struct viovm_pace pace;
 	bool killed;
 };
 
@@ -62,6 +65,16 @@ static bool viovm_worker_fn(void *data)
 	return true;
 }
 
+/**
+ * viovm_worker_idle - a queue is empty and its guest was asked for a kick
+ * @vq: queue; vq->mutex held, from its worker
+ */
+void viovm_worker_idle(struct viovm_vq *vq)
+{
+	if (likely(vq->worker))
+		viovm_pace_end(&vq->worker->pace, vq);
+}
+
 /* The owner is being killed: its files' release ends the queues */
 static void viovm_worker_killed(void *data)
 {
@@ -78,6 +91,7 @@ static struct viovm_worker *viovm_worker_create(struct viovm_dev *dev)
 	if (!w)
 		return ERR_PTR(-ENOMEM);
 	w->dev = dev;
+	w->pace.eager_until = jiffies;
 	w->id = VIOVM_WORKER_OWN;
 	init_llist_head(&w->list);
 	snprintf(name, sizeof(name), "iovm-%d", task_tgid_nr(current));

@@ -253,6 +253,25 @@ static void signal_event_idx(void)
 	CHECK(viovm_ring_should_signal(&ring));
 }
 
+static void unseen(void)
+{
+	reset(0xfffe, true);
+	guest_want(0xfffe);
+	CHECK(viovm_ring_unseen(&ring) == 0);
+	ring.last_avail = 3;
+	CHECK(viovm_ring_unseen(&ring) == 5);
+	guest_want(3);
+	CHECK(viovm_ring_unseen(&ring) == 0);
+	/* more than fit into the ring: nonsense, or an interrupt wanted much later */
+	guest_want(4);
+	CHECK(viovm_ring_unseen(&ring) == 0);
+	ring.last_avail = 4 + NUM;
+	CHECK(viovm_ring_unseen(&ring) == NUM);
+	reset(0, false);
+	ring.last_avail = 5;
+	CHECK(viovm_ring_unseen(&ring) == 0);
+}
+
 static void kicks(void)
 {
 	u16 head;
@@ -288,6 +307,7 @@ static const struct ktap_case cases[] = {
 	{ "signal_flags", signal_flags },
 	{ "signal_event_idx", signal_event_idx },
 	{ "kicks", kicks },
+	{ "unseen", unseen },
 };
 
 int main(void)
