@@ -489,12 +489,14 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
 /**
  * iovm_dev_cancel - give back what the mux keeps
  * @dev: whose front end stops
+ * @held: also what is held for a fence. False when a successor will issue it again: it has to wait
+ *	for the fence as well
  *
- * Any context, no lock held. Every request of this device that is held for a fence or waits for a
- * retry goes to class->complete(-ECANCELED). Requests in flight are not touched: they may still be
- * held afterwards, so call this again until the front end has everything back.
+ * Any context, no lock held. Every request of this device that waits for a retry, or is held and
+ * not to be, goes to class->complete(-ECANCELED). Requests in flight are not touched: they may
+ * still be held afterwards, so call this again until the front end has everything back.
  */
-void iovm_dev_cancel(struct iovm_dev *dev);
+void iovm_dev_cancel(struct iovm_dev *dev, bool held);
 
 /* path.c */
 

@@ -450,7 +450,7 @@ u32 iovm_held_fail(struct iovm_dev *dev, struct iovm_path *only, struct iovm_tod
 	return n;
 }
 
-void iovm_dev_cancel(struct iovm_dev *dev)
+void iovm_dev_cancel(struct iovm_dev *dev, bool held)
 {
 	struct iovm_todo todo;
 	struct iovm_path *path;
@@ -466,6 +466,8 @@ void iovm_dev_cancel(struct iovm_dev *dev)
 	}
 	list_splice_init(&dev->retry, &todo.complete);
 	list_for_each_entry(path, &dev->paths, node) {
+		if (!held)
+			break;
 		list_for_each_entry(req, &path->held, node)
 			req->flags &= ~IOVM_REQ_BOUND;
 		list_splice_tail_init(&path->held, &todo.complete);

@@ -4,6 +4,7 @@
  */
 #include <linux/file.h>
 #include <linux/log2.h>
+#include <linux/net.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -43,6 +44,25 @@ static int viovm_set_owner(struct viovm_dev *dev)
 	return 0;
 }
 
+static int viovm_lend_socket(struct viovm_dev *dev, int fd)
+{
+	struct file *file = NULL;
+
+	if (fd != -1) {
+		file = fget(fd);
+		if (!file)
+			return -EBADF;
+		if (!sock_from_file(file)) {
+			fput(file);
+			return -ENOTSOCK;
+		}
+	}
+	file = viovm_dev_lend(dev, file);
+	if (file)
+		fput(file);
+	return 0;
+}
+
 /* Stop every queue and forget everything that was set. dev->mutex held, by the owner. */
 static int viovm_reset_owner(struct viovm_dev *dev)
 {
@@ -57,6 +77,7 @@ static int viovm_reset_owner(struct viovm_dev *dev)
 	viovm_log_enable(dev, false);
 	viovm_workers_stop(dev);
 	viovm_log_free(dev);
+	viovm_lend_socket(dev, -1);
 	for (i = 0; i < dev->nvqs; i++) {
 		struct viovm_vq *vq = &dev->vqs[i];
 
@@ -71,6 +92,7 @@ static int viovm_reset_owner(struct viovm_dev *dev)
 		vq->num = 0;
 		vq->base = 0;
 		memset(&vq->addr, 0, sizeof(vq->addr));
+		memset(&vq->record, 0, sizeof(vq->record));
 		vq->log_used = false;
 	}
 	if (dev->mem)
@@ -156,6 +178,19 @@ static int viovm_set_vring_addr(struct viovm_vq *vq, const struct vhost_vring_ad
 	return 0;
 }
 
+static int viovm_set_inflight(struct viovm_vq *vq, const struct vhost_iovm_inflight *rec)
+{
+	if (vq->running)
+		return -EBUSY;
+	if (rec->addr && (!rec->desc_num || rec->desc_num > U16_MAX || !IS_ALIGNED(rec->addr, 8) ||
+			  rec->size < VHOST_IOVM_INFLIGHT_BYTES(rec->desc_num)))
+		return -EINVAL;
+	if ((u64)(unsigned long)rec->addr != rec->addr)
+		return -EFAULT;
+	vq->record = *rec;
+	return 0;
+}
+
 static int viovm_set_kick(struct viovm_vq *vq, int fd)
 {
 	struct file *file;
@@ -214,6 +249,7 @@ static int viovm_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void __use
 		struct vhost_vring_state state;
 		struct vhost_vring_addr addr;
 		struct vhost_vring_file file;
+		struct vhost_iovm_inflight inflight;
 	} a;
 	size_t size = _IOC_SIZE(cmd);
 	struct viovm_vq *vq;
@@ -255,6 +291,8 @@ static int viovm_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void __use
 		return viovm_set_vring_addr(vq, &a.addr);
 	case VHOST_SET_VRING_KICK:
 		return viovm_set_kick(vq, a.file.fd);
+	case VHOST_IOVM_SET_INFLIGHT:
+		return viovm_set_inflight(vq, &a.inflight);
 	default:
 		return viovm_set_call_err(vq, cmd, a.file.fd);
 	}
@@ -322,6 +360,10 @@ static long viovm_owner_ioctl(struct viovm_dev *dev, unsigned int cmd, void __us
 		if (copy_from_user(&fd, argp, sizeof(fd)))
 			return -EFAULT;
 		return viovm_set_config_call(dev, fd);
+	case VHOST_IOVM_LEND_SOCKET:
+		if (copy_from_user(&fd, argp, sizeof(fd)))
+			return -EFAULT;
+		return viovm_lend_socket(dev, fd);
 	case VHOST_NEW_WORKER:
 	case VHOST_FREE_WORKER:
 	case VHOST_ATTACH_VRING_WORKER:
@@ -336,6 +378,7 @@ static long viovm_owner_ioctl(struct viovm_dev *dev, unsigned int cmd, void __us
 	case VHOST_SET_VRING_KICK:
 	case VHOST_SET_VRING_CALL:
 	case VHOST_SET_VRING_ERR:
+	case VHOST_IOVM_SET_INFLIGHT:
 		return viovm_vring_ioctl(dev, cmd, argp);
 	}
 	return -ENOTTY;

@@ -2,6 +2,7 @@
 /*
  * /dev/vhost-iovm/NAME: the node of a device, and the life of the front end that has it open.
  */
+#include <linux/file.h>
 #include <linux/idr.h>
 #include <linux/module.h>
 #include <linux/sched/mm.h>
@@ -59,6 +60,20 @@ void viovm_dev_config_call(struct viovm_dev *dev, struct eventfd_ctx *ctx)
 		eventfd_ctx_put(ctx);
 }
 
+/**
+ * viovm_dev_lend - keep a socket open until the front end has ended
+ * @dev: front end; dev->mutex held
+ * @file: socket, taken over; NULL for none
+ *
+ * Return: the one that was kept before, for the caller to put; or NULL.
+ */
+struct file *viovm_dev_lend(struct viovm_dev *dev, struct file *file)
+{
+	lockdep_assert_held(&dev->mutex);
+	swap(dev->lent, file);
+	return file;
+}
+
 /*
  * The file is closed and dev is shut down: wait for what is in flight, free, make room for the
  * next front end
@@ -67,6 +82,7 @@ static void viovm_dev_finish(struct viovm_dev *dev)
 {
 	struct viovm_node *node = dev->node;
 	struct module *owner = node->class.owner;
+	struct file *lent;
 	u32 i;
 
 	mutex_lock(&dev->mutex);
@@ -80,6 +96,7 @@ static void viovm_dev_finish(struct viovm_dev *dev)
 	}
 	viovm_log_free(dev);
 	viovm_dev_config_call(dev, NULL);
+	lent = viovm_dev_lend(dev, NULL);
 	mutex_unlock(&dev->mutex);
 
 	if (dev->mem)
@@ -95,6 +112,9 @@ static void viovm_dev_finish(struct viovm_dev *dev)
 		node->class.closed(node);
 	rcu_assign_pointer(node->cur, NULL);
 	mutex_unlock(&node->mutex);
+	/* only now: a VMM that sees its connection end finds the node free */
+	if (lent)
+		fput(lent);
 	/* completions signal outside of the queue's lock, viovm_node_kick_all() uses cur */
 	synchronize_rcu();
 	kvfree(dev->vqs);
@@ -285,6 +305,7 @@ EXPORT_SYMBOL_GPL(viovm_node_create);
  */
 int viovm_node_retire(struct viovm_node *node, bool force)
 {
+	struct file *lent = NULL;
 	struct viovm_dev *dev;
 	u32 i;
 	int err = 0;
@@ -304,12 +325,16 @@ int viovm_node_retire(struct viovm_node *node, bool force)
 			viovm_dev_shutdown(dev);
 			for (i = 0; i < dev->nvqs; i++)
 				viovm_vq_finish(&dev->vqs[i]);
+			/* also when the socket holds the node's own file, sent and not received */
+			lent = viovm_dev_lend(dev, NULL);
 			mutex_unlock(&dev->mutex);
 			/* whoever serves a VMM asks, hears ENODEV, and need not leave it waiting */
 			viovm_node_config_changed(node);
 		}
 	}
 	mutex_unlock(&node->mutex);
+	if (lent)
+		fput(lent);
 	return err;
 }
 EXPORT_SYMBOL_GPL(viovm_node_retire);

@@ -59,6 +59,15 @@ int viovm_ring_init(struct viovm_ring *r, u16 num, u16 base, bool event_idx)
 }
 
 /**
+ * viovm_ring_avail_idx - the guest's available index as it is now
+ * @r: ring
+ */
+u16 viovm_ring_avail_idx(const struct viovm_ring *r)
+{
+	return viovm_le16(READ_ONCE(r->avail->idx));
+}
+
+/**
  * viovm_ring_peek - the next available head, not yet taken
  * @r: ring
  * @head: out

@@ -95,6 +95,7 @@ static inline size_t viovm_ring_used_bytes(u32 num)
 }
 
 int viovm_ring_init(struct viovm_ring *r, u16 num, u16 base, bool event_idx);
+u16 viovm_ring_avail_idx(const struct viovm_ring *r);
 int viovm_ring_peek(struct viovm_ring *r, u16 *head);
 int viovm_ring_walk(const struct viovm_ring *r, u16 head, struct viovm_chain *c);
 void viovm_ring_push(struct viovm_ring *r, u16 head, u32 len);

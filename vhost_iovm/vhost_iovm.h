@@ -10,6 +10,7 @@
  *	worker.c   threads that serve queues, in the owner's address space
  *	log.c      the dirty log
  *	ring.c     the split ring on plain pointers (also built in user space)
+ *	inflight.c the record of what is in flight, for a successor (also built in user space)
  *
  * Objects. A node (struct viovm_node) lives as long as its device. Each open() makes one struct
  * viovm_dev, the front-end instance; there is one at a time. Its queues (struct viovm_vq) start
@@ -23,7 +24,7 @@
  *				what it uses. Sleeping
  *	viovm_log.flush_mutex	writing the log to user memory. Sleeping
  *	viovm_vq.lock		irqsave spinlock: what completions touch (used ring,
- *				dirty log). Never held across
+ *				dirty log, in-flight record). Never held across
  *				eventfd_signal() or submit_bio(), never taken in a wake-up callback
  */
 #ifndef _VHOST_IOVM_H
@@ -46,6 +47,7 @@
 #include <linux/xarray.h>
 
 #include "../uapi/vhost_iovm.h"
+#include "inflight.h"
 #include "ring.h"
 
 struct viovm_dev;
@@ -162,6 +164,11 @@ struct viovm_call {
  * @mutex: see the top of this file
  * @lock: see the top of this file
  * @ring: fetching side: @mutex; completing side: @lock
+ * @inflight: the in-flight record; record: constant while running; fetching side: @mutex;
+ *	completing side: @lock
+ * @resubmit: heads that the record named at the start, to be served first, newest first; NULL
+ *	when there is no record; @mutex
+ * @nr_resubmit: how many of them are left; @mutex
  * @running: started and not stopped; @mutex and dev->mutex for writing
  * @stopping: GET_VRING_BASE waits: fetch nothing new; @mutex
  * @broken: the guest broke the ring: fetch nothing; @mutex
@@ -170,6 +177,8 @@ struct viovm_call {
  * @log_used: log writes to the used ring, F_LOG; @lock
  * @log_addr: guest physical address of the used ring; @lock
  * @desc_map, @avail_map, @used_map: dev->mutex
+ * @record: the in-flight record's place as set by ioctl, addr 0: none; dev->mutex
+ * @record_map: dev->mutex
  * @call: RCU; written under dev->mutex
  * @err: error eventfd; dev->mutex for writing, @mutex for use
  * @kick: file of the kick eventfd; dev->mutex
@@ -191,6 +200,9 @@ struct viovm_vq {
 	void *priv;
 	struct mutex mutex;
 	struct viovm_ring ring ____cacheline_aligned_in_smp;
+	struct viovm_inflight inflight;
+	struct viovm_inflight_item *resubmit;
+	u16 nr_resubmit;
 	bool running;
 	bool stopping;
 	bool broken;
@@ -200,6 +212,8 @@ struct viovm_vq {
 	struct viovm_mapping desc_map;
 	struct viovm_mapping avail_map;
 	struct viovm_mapping used_map;
+	struct vhost_iovm_inflight record;
+	struct viovm_mapping record_map;
 	struct eventfd_ctx *err;
 	struct file *kick;
 	int kick_cpu;
@@ -266,6 +280,7 @@ struct viovm_log {
  * @log: dirty log
  * @shut: shut down: every ioctl answers ENODEV; @mutex
  * @abort: a forced end waits for @mutex: stop waiting for requests; READ_ONCE
+ * @lent: the socket to the VMM, or NULL; given back when the node is free again; @mutex
  * @nvqs: constant
  * @vqs: constant
  * @workers: by id; @mutex
@@ -281,6 +296,7 @@ struct viovm_dev {
 	struct viovm_log log;
 	bool shut;
 	bool abort;
+	struct file *lent;
 	u32 nvqs;
 	struct viovm_vq *vqs;
 	struct xarray workers;
@@ -296,6 +312,7 @@ void viovm_node_config_changed(struct viovm_node *node);
 void viovm_node_kick_all(struct viovm_node *node);
 void viovm_node_owner(struct viovm_node *node, u32 *in_use, u32 *pid, u32 *running);
 void viovm_dev_config_call(struct viovm_dev *dev, struct eventfd_ctx *ctx);
+struct file *viovm_dev_lend(struct viovm_dev *dev, struct file *file);
 int viovm_nodes_init(void);
 void viovm_nodes_exit(void);
 
@@ -352,10 +369,49 @@ static inline bool viovm_vq_dead(const struct viovm_vq *vq)
 	return READ_ONCE(vq->dead);
 }
 
-/* May the worker take a new request from the ring? vq->mutex held. */
+/*
+ * May the worker take a request? vq->mutex held. What a predecessor had taken is served even when
+ * the queue is about to stop: the next head to serve could not be told otherwise.
+ */
 static inline bool viovm_vq_may_fetch(const struct viovm_vq *vq)
 {
-	return vq->running && !vq->stopping && !vq->broken;
+	return vq->running && !vq->broken && (!vq->stopping || vq->nr_resubmit);
+}
+
+/**
+ * viovm_vq_peek - the next head to serve, not yet taken
+ * @vq: queue; vq->mutex held, from the worker
+ * @head: out
+ *
+ * Heads that the in-flight record names come before the ring's.
+ * Return: as viovm_ring_peek().
+ */
+static inline int viovm_vq_peek(struct viovm_vq *vq, u16 *head)
+{
+	if (unlikely(vq->nr_resubmit)) {
+		*head = vq->resubmit[vq->nr_resubmit - 1].head;
+		return 1;
+	}
+	return viovm_ring_peek(&vq->ring, head);
+}
+
+/**
+ * viovm_vq_take - take what viovm_vq_peek() found: it will be completed or dropped
+ * @vq: queue; vq->mutex held, from the worker
+ * @head: from viovm_vq_peek()
+ */
+static inline void viovm_vq_take(struct viovm_vq *vq, u16 head)
+{
+	lockdep_assert_held(&vq->mutex);
+	vq->fetched++;
+	if (unlikely(vq->nr_resubmit)) {
+		/* it counts as taken in ring and record */
+		vq->nr_resubmit--;
+		return;
+	}
+	viovm_ring_take(&vq->ring);
+	if (vq->inflight.record)
+		viovm_inflight_take(&vq->inflight, head);
 }
 
 #endif /* _VHOST_IOVM_H */

@@ -87,6 +87,50 @@ static void viovm_vq_unmap(struct viovm_vq *vq)
 	viovm_unmap(vq->dev, &vq->desc_map);
 	viovm_unmap(vq->dev, &vq->avail_map);
 	viovm_unmap(vq->dev, &vq->used_map);
+	vq->inflight.record = NULL;
+	viovm_unmap(vq->dev, &vq->record_map);
+	kvfree(vq->resubmit);
+	vq->resubmit = NULL;
+	vq->nr_resubmit = 0;
+}
+
+/*
+ * Take over the in-flight record. dev->mutex held, in the owner's process; the ring is initialised.
+ * Return: as viovm_inflight_start(), 0 without a record; -ENOMEM; an errno of viovm_map().
+ */
+static int viovm_vq_recover(struct viovm_vq *vq)
+{
+	const struct vhost_iovm_inflight *rec = &vq->record;
+	int err;
+
+	lockdep_assert_held(&vq->dev->mutex);
+	if (!rec->addr)
+		return 0;
+	vq->resubmit = kvmalloc_array(vq->num, sizeof(*vq->resubmit), GFP_KERNEL_ACCOUNT);
+	if (!vq->resubmit)
+		return -ENOMEM;
+	err = viovm_map(vq->dev, rec->addr, VHOST_IOVM_INFLIGHT_BYTES(rec->desc_num),
+			&vq->record_map);
+	if (err)
+		return err;
+	err = viovm_inflight_start(&vq->inflight, vq->record_map.addr, rec->desc_num, &vq->ring,
+				   vq->resubmit, &vq->nr_resubmit);
+	if (err)
+		pr_debug("%s: queue %u: in-flight record: %d, %u to serve again\n",
+			 vq->dev->node->name, vq->index, err, vq->nr_resubmit);
+	return err;
+}
+
+/* Have the guest look at the used ring. */
+static void viovm_vq_signal(struct viovm_vq *vq)
+{
+	struct viovm_call *call;
+
+	rcu_read_lock();
+	call = rcu_dereference(vq->call);
+	if (call)
+		eventfd_signal(call->ctx);
+	rcu_read_unlock();
 }
 
 /**
@@ -95,15 +139,15 @@ static void viovm_vq_unmap(struct viovm_vq *vq)
  * @kick: eventfd's file; taken over on success
  *
  * A running queue only changes its kick.
- * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker or of
- * the class.
+ * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker, of the
+ * class or of viovm_inflight_start().
  */
 int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 {
 	const struct vhost_vring_addr *a = &vq->addr;
 	struct viovm_dev *dev = vq->dev;
 	struct viovm_ring *r = &vq->ring;
-	int err;
+	int err, record;
 
 	lockdep_assert_held(&dev->mutex);
 	if (vq->running) {
@@ -130,6 +174,11 @@ int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 	err = viovm_ring_init(r, vq->num, vq->base, dev->acked & BIT_ULL(VIRTIO_RING_F_EVENT_IDX));
 	if (err)
 		goto unmap;
+	record = viovm_vq_recover(vq);
+	if (record < 0 && record != -ESTALE) {
+		err = record;
+		goto unmap;
+	}
 	err = viovm_worker_get(vq);
 	if (err)
 		goto unmap;
@@ -144,9 +193,14 @@ int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 	err = dev->node->class.vq_start(vq);
 	if (!err)
 		vq->running = true;
+	if (!err && record == -ESTALE)
+		viovm_vq_break(vq, record);
 	mutex_unlock(&vq->mutex);
 	if (err)
 		goto drop_worker;
+	/* the predecessor may have died between the used ring and the call */
+	if (record > 0)
+		viovm_vq_signal(vq);
 
 	viovm_kick_attach(vq, kick);
 	/* requests may have been there before the kick fd was */
@@ -166,7 +220,8 @@ static bool viovm_vq_drained(struct viovm_vq *vq)
 
 	/* under the lock, so that the completion that was last has left it */
 	spin_lock_irq(&vq->lock);
-	drained = vq->completed == vq->fetched;
+	drained = vq->completed == vq->fetched &&
+		  (!READ_ONCE(vq->nr_resubmit) || READ_ONCE(vq->broken) || vq->dead);
 	spin_unlock_irq(&vq->lock);
 	return drained;
 }
@@ -306,7 +361,10 @@ void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct 
 				if (segs[i].write)
 					viovm_log_mark(log, map, segs[i].gpa, segs[i].len);
 		}
-		viovm_ring_push(&vq->ring, head, written);
+		if (vq->inflight.record)
+			viovm_inflight_push(&vq->inflight, &vq->ring, head, written);
+		else
+			viovm_ring_push(&vq->ring, head, written);
 		if (unlikely(map && vq->log_used)) {
 			viovm_log_mark(log, map, vq->log_addr + viovm_ring_used_off(&vq->ring),
 				       sizeof(struct vring_used_elem));
@@ -327,7 +385,7 @@ EXPORT_SYMBOL_GPL(viovm_vq_complete);
  * viovm_vq_drop_one - end a request of a dead front end without telling the guest
  * @vq: queue, dead
  *
- * Any context.
+ * Any context. Its mark in the in-flight record stays: a successor serves it again.
  */
 void viovm_vq_drop_one(struct viovm_vq *vq)
 {
@@ -373,7 +431,7 @@ int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx)
 
 /**
  * viovm_vq_break - the guest broke the ring
- * @vq: queue; vq->mutex held, from the worker
+ * @vq: queue; vq->mutex held, from the worker or before it serves
  * @error: what was wrong, negative errno
  *
  * The queue takes nothing more; what is in flight completes; the err eventfd is signalled. A stop
@@ -385,6 +443,8 @@ void viovm_vq_break(struct viovm_vq *vq, int error)
 	if (vq->broken)
 		return;
 	vq->broken = true;
+	/* what a predecessor had taken is not served any more */
+	wake_up(&vq->drain);
 	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name,
 		 vq->index, vq->ring.last_avail, error);
 	/* the event first: who is woken by the eventfd finds it */

@@ -322,7 +322,7 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 	u16 head;
 	int err;
 
-	err = viovm_ring_peek(&vq->ring, &head);
+	err = viovm_vq_peek(vq, &head);
 	if (err <= 0)
 		return err;
 	if (viovm_blk_throttled(q))
@@ -349,8 +349,7 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 		return fatal_signal_pending(current) ? -EINTR : err;
 
 	rq->active = true;
-	viovm_ring_take(&vq->ring);
-	vq->fetched++;
+	viovm_vq_take(vq, head);
 	viovm_blk_charge(q, rq->data_len);
 	err = viovm_blk_rq_go(rq);
 	if (err && !rq->made_all) {
@@ -459,5 +458,6 @@ void viovm_blk_vq_drop(struct viovm_vq *vq)
 		q->stalled = NULL;
 		viovm_blk_rq_abandon(stalled);
 	}
-	iovm_dev_cancel(q->blk->dev);
+	/* a write that may still land keeps the successor away, who would issue it again */
+	iovm_dev_cancel(q->blk->dev, !vq->inflight.record || READ_ONCE(vq->dev->abort));
 }

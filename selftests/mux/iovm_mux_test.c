@@ -436,7 +436,7 @@ static int t_destroy_prepare(struct iovm_dev *dev, bool force, char *msg)
 		return -EBUSY;
 	kthread_stop(td->task);
 	do {
-		iovm_dev_cancel(dev);
+		iovm_dev_cancel(dev, true);
 		spin_lock_irq(&td->lock);
 		list_for_each_entry_safe(t, n, &td->back, fe) {
 			list_del(&t->fe);
