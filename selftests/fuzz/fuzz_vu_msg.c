@@ -149,6 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	vu_rings_drain(&s);
 	fake_release();
 	vu_mem_destroy(&s);
+	vu_inflight_end(&s);
 	vu_rings_close(&s);
 	vu_reader_reset(&s.rd);
 	if (s.backend_fd >= 0)

@@ -19,6 +19,7 @@ struct bad {
 };
 
 #define ADDR(i, flags, d, u, a)	{ (uint64_t)(flags) << 32 | (i), d, u, a, 0 }
+#define INFLIGHT(nr, size)	((uint64_t)(size) << 16 | (nr))
 #define STATE(i, num)		{ (uint64_t)(num) << 32 | (i) }
 
 static const struct bad bads[] = {
@@ -26,7 +27,14 @@ static const struct bad bads[] = {
 	{ "request 255", 255, 0, 8, { 0 }, 0, false },
 	{ "request 2^32-1", 0xffffffff, 0, 0, { 0 }, 0, false },
 	{ "a request that is for networks", 20, 0, 8, { 1500 }, 0, false },
-	{ "in-flight record, not offered", VU_GET_INFLIGHT_FD, 0, 24, { 0 }, 0, false },
+	{ "a record for no queue", VU_GET_INFLIGHT_FD, 0, 24, { 0, 0, INFLIGHT(0, 128) }, 0, false },
+	{ "a record for more queues than there are", VU_GET_INFLIGHT_FD, 0, 24, { 0, 0, INFLIGHT(5, 128) }, 0, false },
+	{ "a record for empty rings", VU_GET_INFLIGHT_FD, 0, 24, { 0, 0, INFLIGHT(1, 0) }, 0, false },
+	{ "a record for rings too large", VU_GET_INFLIGHT_FD, 0, 24, { 0, 0, INFLIGHT(1, 2048) }, 0, false },
+	{ "a record, cut off", VU_GET_INFLIGHT_FD, 0, 16, { 0 }, 0, false },
+	{ "no record", VU_SET_INFLIGHT_FD, 0, 24, { 2112, 0, INFLIGHT(1, 128) }, 0, false },
+	{ "two records", VU_SET_INFLIGHT_FD, 0, 24, { 2112, 0, INFLIGHT(1, 128) }, 2, false },
+	{ "running: another record", VU_SET_INFLIGHT_FD, 0, 24, { 2112, 0, INFLIGHT(1, 128) }, 1, false },
 	{ "postcopy", 28, 0, 0, { 0 }, 0, false },
 	{ "a reply", VU_SET_FEATURES, VU_FLAG_REPLY, 8, { F_PROTO }, 0, true },
 	{ "version 2", VU_SET_FEATURES, 3, 8, { F_PROTO }, 0, true },
@@ -38,7 +46,7 @@ static const struct bad bads[] = {
 	{ "features of 16 bytes", VU_SET_FEATURES, 0, 16, { F_PROTO }, 0, false },
 	{ "features with a file descriptor", VU_SET_FEATURES, 0, 8, { F_PROTO }, 1, false },
 	{ "features that were not offered", VU_SET_FEATURES, 0, 8, { F_PROTO | 1ull << VIRTIO_F_RING_PACKED }, 0, false },
-	{ "protocol features that were not offered", VU_SET_PROTOCOL_FEATURES, 0, 8, { PF_ALL | 1 << 12 }, 0, false },
+	{ "protocol features that were not offered", VU_SET_PROTOCOL_FEATURES, 0, 8, { PF_ALL | 1 << 8 }, 0, false },
 	{ "more regions than a message has", VU_SET_MEM_TABLE, 0, 8, { 9 }, 0, false },
 	{ "2^32-1 regions", VU_SET_MEM_TABLE, 0, 8, { 0xffffffff }, 0, false },
 	{ "a region without file", VU_SET_MEM_TABLE, 0, 40, { 1, 0, RAM_SIZE, RAM_UVA, 0 }, 0, false },
@@ -313,6 +321,37 @@ static void bad_logs(void)
 	fe_end();
 }
 
+/* The record that a front end brings must hold all of its queues, in its file. */
+static void bad_records(void)
+{
+	const uint64_t piece = 2112;	/* of a queue of 128 */
+	const struct vu_wire_inflight w[] = {
+		{ 2 * piece - 1, 0, 2, 128, 0 }, { 0, 0, 1, 128, 0 }, { piece, RAM_SIZE - piece + 64, 1, 128, 0 },
+		{ piece, -piece, 1, 128, 0 }, { piece, 8, 1, 128, 0 }, { ~0ull, 64, 1, 128, 0 }, { piece, 0, 5, 128, 0 },
+		{ piece, 0, 1, 0, 0 }, { RAM_SIZE, 0, 1, 65535, 0 },
+	};
+
+	fe_connect();
+	fe_realize(1);
+	for (size_t i = 0; i < sizeof(w) / sizeof(w[0]); i++)
+		CHECK(fe_set_inflight(&w[i], fe.ram) == 1, "number %zu", i);
+	CHECK(fe.session.inflight.map == NULL);
+	CHECK(fe_set_inflight(&(struct vu_wire_inflight){ piece, RAM_SIZE - piece, 1, 128, 0 }, fe.ram) == 0);
+	/* What was good before stays. */
+	CHECK(fe_set_inflight(&w[0], fe.ram) == 1);
+	CHECK(fe.session.inflight.nr_queues == 1);
+	/* A ring that it has no room for: the kernel says so. */
+	CHECK(fe_set_inflight(&(struct vu_wire_inflight){ piece, 0, 1, 64, 0 }, fe.ram) == 0);
+	fe_setup(1, F_PROTO | F_GUEST);
+	CHECK(fe_add_region(&fe_ram_region, fe.ram) == 0);
+	fe_state(VU_SET_VRING_NUM, 0, RING_SIZE);
+	CHECK(fe_ack(VU_SET_VRING_ADDR, &(struct vu_wire_addr){ 0, 0, RAM_UVA, RAM_UVA, RAM_UVA, 0 }, 40) == 0);
+	CHECK(fe_ack_eventfd(VU_SET_VRING_KICK, 0) == 0);
+	CHECK(fe_ack_state(VU_SET_VRING_ENABLE, 0, 1) == 1);
+	CHECK(strstr(fe.session.error, "in-flight record"));
+	fe_end();
+}
+
 /* The kernel refuses this or that: an answer, the connection goes on, and what was stays. */
 static void kernel_refuses(void)
 {
@@ -323,7 +362,7 @@ static void kernel_refuses(void)
 	};
 	static const unsigned long at_open[] = {
 		VHOST_SET_OWNER, VHOST_GET_FEATURES, VHOST_VDPA_GET_DEVICE_ID, VHOST_VDPA_GET_VQS_COUNT,
-		VHOST_VDPA_GET_CONFIG_SIZE, VHOST_VDPA_SET_CONFIG_CALL,
+		VHOST_VDPA_GET_CONFIG_SIZE, VHOST_VDPA_SET_CONFIG_CALL, VHOST_IOVM_LEND_SOCKET,
 	};
 
 	for (size_t i = 0; i < sizeof(in) / sizeof(in[0]); i++) {
@@ -457,6 +496,7 @@ int main(void)
 		{ "many at once", many_at_once },
 		{ "bad rings", bad_rings },
 		{ "bad logs", bad_logs },
+		{ "in-flight records", bad_records },
 		{ "the kernel refuses", kernel_refuses },
 		{ "a front end that never reads", never_reads },
 		{ "at random", at_random },

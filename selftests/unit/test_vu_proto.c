@@ -384,6 +384,74 @@ static void orderly_end(void)
 	}
 }
 
+static bool same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return !fstat(a, &sa) && !fstat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+/*
+ * The in-flight record: made here, kept by the front end, handed to a second session as to a successor; each queue's piece
+ * is where the kernel is told, and nobody but the kernel writes there.
+ */
+static void inflight(void)
+{
+	struct vu_wire_inflight w, none;
+	uint64_t piece = 2112;	/* 16 + 128 * 16, to a multiple of 64 */
+	struct stat st;
+	char *p;
+	int fd;
+
+	fe_connect();
+	fe_realize(2);
+	CHECK(fe_get_inflight(&w, 2, 24, &fd) == 24);
+	CHECK(w.size == 2 * piece && w.offset == 0 && w.nr_queues == 2 && w.queue_size == RING_SIZE);
+	CHECK(!fstat(fd, &st) && (uint64_t)st.st_size == w.size);
+	CHECK(ftruncate(fd, 0) && errno == EPERM);
+	p = mmap(NULL, w.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	for (uint64_t i = 0; i < w.size; i++)
+		CHECK(p[i] == 0);
+	CHECK(fe_set_inflight(&w, fd) == 0);
+	CHECK_LOG("OWNER ");
+	fe_start(3);
+	CHECK_LOG("FEATURES MEM(1) NUM0=128 BASE0=0 ADDR0 INFLIGHT0=128 CALL0 ERR0 KICK0 "
+		  "NUM1=128 BASE1=1 ADDR1 INFLIGHT1=128 CALL1 ERR1 KICK1 "
+		  "NUM2=128 BASE2=2 ADDR2 INFLIGHT2=0 CALL2 ERR2- KICK2 ");
+	for (int i = 0; i < 2; i++) {
+		CHECK(fake.q[i].inflight.size == piece);
+		p[i * piece] = 7 + i;
+		CHECK(*(char *)(uintptr_t)fake.q[i].inflight.addr == 7 + i);
+	}
+	CHECK(same_file(fake.lent, fe.session.rd.fd));
+	fe.open_files++;	/* the record */
+	fe_end();
+
+	/* The front end goes on with another session. */
+	fe_connect();
+	fe_realize(2);
+	CHECK(fe_set_inflight(&w, fd) == 0);
+	fe_start(2);
+	for (int i = 0; i < 2; i++)
+		CHECK(*(char *)(uintptr_t)fake.q[i].inflight.addr == 7 + i);
+	/* It stops and starts a queue, without saying it again. */
+	CHECK(fe_ack_state(VU_SET_VRING_ENABLE, 1, 0) == 0);
+	CHECK(fe_ack_state(VU_SET_VRING_ENABLE, 1, 1) == 0);
+	CHECK(fake.q[1].inflight.addr && fake.q[1].running);
+	/* A reset: all queues stop, and there is another record. */
+	CHECK(fe_get_base(0) >= 0 && fe_get_base(1) >= 0);
+	close(fd);
+	fe.open_files--;
+	/* One who counts without padding is answered in kind. */
+	CHECK(fe_get_inflight(&w, 1, 20, &fd) == 20 && w.size == piece);
+	CHECK(fe_set_inflight(&w, fd) == 0);
+	close(fd);
+	CHECK(fe_get_inflight(&none, 5, 24, &fd) == -1 && fd == -1);
+	CHECK(munmap(p, 2 * piece) == 0);
+	fe_end();
+	CHECK(fe.result == -EINVAL);
+}
+
 int main(void)
 {
 	static const struct ktap_case cases[] = {
@@ -396,6 +464,7 @@ int main(void)
 		{ "memory hotplug while running", mem_hotplug_while_running },
 		{ "configuration space", config },
 		{ "resize", resize },
+		{ "in-flight record", inflight },
 		{ "device destroyed", destroyed },
 		{ "busy node", busy_node },
 		{ "orderly end", orderly_end },

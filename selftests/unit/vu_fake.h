@@ -30,6 +30,8 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
+#include "vhost_iovm.h"
+
 #define FAKE_NODE	"/dev/null"	/* a character device that is always there */
 #define FAKE_QUEUES	4
 #define FAKE_RING_MAX	1024
@@ -44,6 +46,7 @@ struct fake_queue {
 	uint32_t base;
 	struct vhost_vring_addr addr;
 	bool have_addr;
+	struct vhost_iovm_inflight inflight;
 	bool running;
 	int kick;
 	int call;
@@ -65,6 +68,7 @@ static struct {
 	struct vhost_memory *table;
 	uint64_t log_base;
 	int config_call;
+	int lent;			/* the socket to the front end, -1 */
 	struct fake_queue q[FAKE_QUEUES];
 	struct fake_map map[FAKE_MAPS];
 	uint32_t nr_maps;
@@ -86,7 +90,7 @@ static struct {
 	size_t log_len;
 	int opens;
 	int violations;
-} fake = { .fd = -1, .hold_fd = -1, .config_call = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .capacity = 2048 };
+} fake = { .fd = -1, .lent = -1, .hold_fd = -1, .config_call = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .capacity = 2048 };
 
 static void fake_note(const char *fmt, ...)
 {
@@ -239,6 +243,7 @@ static void fake_release(void)
 		fake_set_fd(&fake.q[i].err, -1);
 	}
 	fake_set_fd(&fake.config_call, -1);
+	fake_set_fd(&fake.lent, -1);
 	free(fake.table);
 	fake.table = NULL;
 	fake.owned = false;
@@ -307,8 +312,11 @@ static int fake_ring_ioctl(unsigned long cmd, void *arg)
 			return fake_err(EINVAL);
 		if (!q->running && (!fake_mapped(q->addr.desc_user_addr, 16 * q->num) ||
 				    !fake_mapped(q->addr.avail_user_addr, 6 + 2 * q->num) ||
-				    !fake_mapped(q->addr.used_user_addr, 6 + 8 * q->num)))
+				    !fake_mapped(q->addr.used_user_addr, 6 + 8 * q->num) ||
+				    (q->inflight.addr && !fake_mapped(q->inflight.addr, q->inflight.size))))
 			return fake_err(EFAULT);
+		if (!q->running && q->inflight.addr && q->num > q->inflight.desc_num)
+			return fake_err(EINVAL);
 		fake_note("KICK%u ", i);
 		fake_set_fd(&q->kick, f->fd);
 		if (q->running)
@@ -316,6 +324,15 @@ static int fake_ring_ioctl(unsigned long cmd, void *arg)
 		q->running = true;
 		fake_audit("SET_VRING_KICK");
 		return fake.start && fake.start(i) ? fake_err(ENOMEM) : 0;
+	case VHOST_IOVM_SET_INFLIGHT:
+		if (q->running)
+			return fake_err(EBUSY);
+		q->inflight = *(struct vhost_iovm_inflight *)arg;
+		if (q->inflight.addr && (q->inflight.addr % 8 ||
+					 q->inflight.size < VHOST_IOVM_INFLIGHT_BYTES(q->inflight.desc_num)))
+			return fake_err(EINVAL);
+		fake_note("INFLIGHT%u=%u ", i, q->inflight.desc_num);
+		return 0;
 	case VHOST_SET_VRING_CALL:
 	case VHOST_SET_VRING_ERR:
 		if (f->fd >= 0 && !fake_is_eventfd(f->fd))
@@ -419,6 +436,9 @@ static int fake_device_ioctl(unsigned long cmd, void *arg)
 	case VHOST_SET_LOG_FD:
 		fake_note("LOG_FD ");
 		return 0;
+	case VHOST_IOVM_LEND_SOCKET:
+		fake_set_fd(&fake.lent, *(int *)arg);
+		return 0;
 	case VHOST_VDPA_SET_CONFIG_CALL:
 		fake_set_fd(&fake.config_call, *(int *)arg);
 		return 0;
@@ -459,6 +479,7 @@ static __attribute__((unused)) void fake_resize(uint64_t sectors)
 #include "../../userland/iovm-vhost-user/log.c"
 #include "../../userland/iovm-vhost-user/kernel.c"
 #include "../../userland/iovm-vhost-user/memory.c"
+#include "../../userland/iovm-vhost-user/inflight.c"
 #include "../../userland/iovm-vhost-user/vring.c"
 #include "../../userland/iovm-vhost-user/vu_msg.c"
 #include "../../userland/iovm-vhost-user/vu_proto.c"

@@ -25,7 +25,7 @@
 #define RING_SIZE	128
 
 #define PF_ALL		(1ull << VU_PROTO_MQ | 1ull << VU_PROTO_LOG_SHMFD | 1ull << VU_PROTO_REPLY_ACK | \
-			 1ull << VU_PROTO_BACKEND_REQ | 1ull << VU_PROTO_CONFIG | \
+			 1ull << VU_PROTO_BACKEND_REQ | 1ull << VU_PROTO_CONFIG | 1ull << VU_PROTO_INFLIGHT_SHMFD | \
 			 1ull << VU_PROTO_CONFIGURE_MEM_SLOTS | 1ull << VU_PROTO_STATUS)
 #define F_PROTO		(1ull << VU_F_PROTOCOL_FEATURES)
 #define F_GUEST		(1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_BLK_F_FLUSH)
@@ -359,6 +359,36 @@ static FE_UNUSED void fe_start(uint32_t queues)
 	CHECK(fe_add_region(&fe_ram_region, fe.ram) == 0);
 	fe_rings(queues, 0, false);
 	CHECK(fe_sync());
+}
+
+/* GET_INFLIGHT_FD for rings of RING_SIZE: the answer's size, its payload in *@w and what came with it in *@fd (-1: nothing). */
+static FE_UNUSED int fe_get_inflight(struct vu_wire_inflight *w, uint32_t queues, uint32_t size, int *fd)
+{
+	union { char buf[CMSG_SPACE(sizeof(int))]; struct cmsghdr c; } control;
+	uint32_t header[3] = { 0 };
+	struct iovec iov[2] = { { header, sizeof(header) }, { w, sizeof(*w) } };
+	struct msghdr mh = {
+		.msg_iov = iov, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof(control),
+	};
+	struct pollfd p = { .fd = fe.fd, .events = POLLIN };
+	struct cmsghdr *c;
+	ssize_t n;
+
+	*fd = -1;
+	*w = (struct vu_wire_inflight){ .nr_queues = queues, .queue_size = RING_SIZE };
+	fe_send(VU_GET_INFLIGHT_FD, w, size);
+	if (poll(&p, 1, REPLY_TIMEOUT_MS) != 1)
+		return -1;
+	n = recvmsg(fe.fd, &mh, MSG_CMSG_CLOEXEC);
+	c = CMSG_FIRSTHDR(&mh);
+	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(c), sizeof(int));
+	return n == (ssize_t)(sizeof(header) + header[2]) && header[0] == VU_GET_INFLIGHT_FD ? (int)header[2] : -1;
+}
+
+static FE_UNUSED int64_t fe_set_inflight(const struct vu_wire_inflight *w, int fd)
+{
+	return fe_ack_fds(VU_SET_INFLIGHT_FD, w, sizeof(*w), &fd, 1);
 }
 
 static FE_UNUSED int64_t fe_set_log(uint64_t size, uint64_t offset)

@@ -189,6 +189,18 @@ int vuk_set_vring_addr(int node, const struct vu_wire_addr *a)
 	return do_ioctl(node, VHOST_SET_VRING_ADDR, &v);
 }
 
+int vuk_set_inflight(int node, uint32_t i, uint32_t desc_num, uint64_t hva, uint64_t size)
+{
+	struct vhost_iovm_inflight v = { .index = i, .desc_num = desc_num, .addr = hva, .size = size };
+
+	return do_ioctl(node, VHOST_IOVM_SET_INFLIGHT, &v);
+}
+
+int vuk_lend_socket(int node, int fd)
+{
+	return do_ioctl(node, VHOST_IOVM_LEND_SOCKET, &fd);
+}
+
 static int set_vring_file(int node, unsigned long request, uint32_t i, int fd)
 {
 	struct vhost_vring_file f = { .index = i, .fd = fd };

@@ -31,8 +31,8 @@ static uint64_t file_page_size(int fd)
 }
 
 /* Map [offset, offset + size) of a file; *hva is where its first byte lies. The caller keeps the fd. */
-static int map_file(struct vu_session *s, const char *what, int fd, uint64_t offset, uint64_t size,
-		    void **map, size_t *map_len, uint64_t *hva)
+int vu_map_file(struct vu_session *s, const char *what, int fd, uint64_t offset, uint64_t size, void **map,
+		size_t *map_len, uint64_t *hva)
 {
 	uint64_t page, start, end;
 	struct stat st;
@@ -138,7 +138,7 @@ static int append(struct vu_session *s, struct vu_memory *mem, const struct vu_w
 		.gpa = w->gpa, .size = w->size, .uva = w->uva, .offset = w->offset,
 		.dev = st.st_dev, .ino = st.st_ino,
 	};
-	ret = map_file(s, "memory region", fd, w->offset, w->size, &r->map, &r->map_len, &r->hva);
+	ret = vu_map_file(s, "memory region", fd, w->offset, w->size, &r->map, &r->map_len, &r->hva);
 	if (!ret)
 		mem->nr++;
 	return ret;
@@ -299,7 +299,7 @@ int vu_log_set(struct vu_session *s, const struct vu_wire_log *w, int fd)
 	struct vu_dirty_log log = { .size = w->size }, old = s->log;
 	int ret;
 
-	ret = map_file(s, "log", fd, w->offset, w->size, &log.map, &log.map_len, &log.hva);
+	ret = vu_map_file(s, "log", fd, w->offset, w->size, &log.map, &log.map_len, &log.hva);
 	if (ret)
 		return ret;
 	ret = vu_log_check(s, s->features, &s->mem, &log);

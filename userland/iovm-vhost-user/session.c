@@ -80,6 +80,11 @@ static int ask_node(struct vu_session *s)
 	what = "VHOST_SET_OWNER";
 	ret = vuk_set_owner(s->node);
 	if (!ret) {
+		/* however we end, the front end hears of it only when a successor can open the node */
+		what = "VHOST_IOVM_LEND_SOCKET";
+		ret = vuk_lend_socket(s->node, s->rd.fd);
+	}
+	if (!ret) {
 		what = "VHOST_VDPA_GET_DEVICE_ID";
 		ret = vuk_get_device_id(s->node, &id);
 	}
@@ -131,7 +136,7 @@ static void tell_config_change(struct vu_session *s)
 
 	if (!s->config_pending || s->backend_fd < 0)
 		return;
-	ret = vu_msg_send(s->backend_fd, VU_BACKEND_CONFIG_CHANGE_MSG, 0, NULL, 0, 0);
+	ret = vu_msg_send(s->backend_fd, VU_BACKEND_CONFIG_CHANGE_MSG, 0, NULL, 0, -1, 0);
 	if (ret == -EAGAIN)
 		return;
 	s->config_pending = false;
@@ -240,6 +245,7 @@ int vu_session_run(struct vu_session *s, int conn, const char *node_path, int si
 		s->node = -1;
 	}
 	vu_mem_destroy(s);
+	vu_inflight_end(s);
 	vu_rings_close(s);
 	vu_reader_reset(&s->rd);
 	if (s->backend_fd >= 0)

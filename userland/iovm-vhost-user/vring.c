@@ -39,7 +39,7 @@ bool vu_any_running(const struct vu_session *s)
 }
 
 /* Why the kernel would not start a queue, for whoever set up the VM. */
-static const char *start_hint(int err)
+static const char *start_hint(const struct vu_session *s, int err)
 {
 	switch (err) {
 	case -EOPNOTSUPP:
@@ -48,6 +48,11 @@ static const char *start_hint(int err)
 		return " (locked-memory limit? see LimitMEMLOCK, ulimit -l)";
 	case -ENODEV:
 		return " (the device was destroyed)";
+	case -EINVAL:
+	case -ERANGE:
+	case -EEXIST:
+	case -EOVERFLOW:
+		return s->inflight.map ? " (a damaged in-flight record?)" : "";
 	default:
 		return "";
 	}
@@ -56,7 +61,7 @@ static const char *start_hint(int err)
 static int step(struct vu_session *s, uint32_t i, const char *what, int ret)
 {
 	if (ret)
-		vu_fail(s, ret, "queue %u: %s: %s%s", i, what, strerror(-ret), start_hint(ret));
+		vu_fail(s, ret, "queue %u: %s: %s%s", i, what, strerror(-ret), start_hint(s, ret));
 	return ret;
 }
 
@@ -95,6 +100,8 @@ static int start(struct vu_session *s, uint32_t i)
 		ret = step(s, i, "VHOST_SET_VRING_BASE", vuk_set_vring_base(s->node, i, r->base));
 	if (!ret)
 		ret = step(s, i, "VHOST_SET_VRING_ADDR", vuk_set_vring_addr(s->node, &t));
+	if (!ret)
+		ret = step(s, i, "VHOST_IOVM_SET_INFLIGHT", vu_inflight_tell(s, i));
 	if (!ret)
 		ret = step(s, i, "VHOST_SET_VRING_CALL", vuk_set_vring_call(s->node, i, r->call));
 	if (!ret)

@@ -8,11 +8,12 @@
  *	vu_msg.c    framing of messages and file descriptors
  *	vu_proto.c  one handler per message; every size and file descriptor count is checked in a table
  *	memory.c    guest memory and the dirty log, mapped here so that the kernel can use the addresses
+ *	inflight.c  the in-flight record, likewise: it lets a successor go on
  *	vring.c     what a queue was told, and when it starts and stops in the kernel
  *	kernel.c    the ioctls of the node
  *	log.c       messages on stderr, sd_notify
  *
- * Nothing of the guest's memory or of the log is ever read or written here: a front end that truncates a file
+ * Nothing of the guest's memory, the log or the record is ever read or written here: a front end that truncates a file
  * under a mapping hurts itself only.
  */
 #ifndef VU_H
@@ -93,6 +94,22 @@ struct vu_dirty_log {
 };
 
 /**
+ * struct vu_inflight - the in-flight record: one piece a queue, in a file that the front end keeps
+ * @map: its mapping, NULL when there is none
+ * @map_len: of @map
+ * @hva: of the first queue's piece
+ * @nr_queues: with a piece
+ * @queue_size: entries of a piece
+ */
+struct vu_inflight {
+	void *map;
+	size_t map_len;
+	uint64_t hva;
+	uint16_t nr_queues;
+	uint16_t queue_size;
+};
+
+/**
  * struct vu_ring - one queue
  * @num: descriptors, 0 until told
  * @base: next head, kept over a stop
@@ -146,6 +163,7 @@ struct vu_shared {
  * @said_set_config: SET_CONFIG was refused and logged
  * @mem: guest memory
  * @log: dirty log
+ * @inflight: in-flight record
  * @ring: the queues
  * @shared: for the supervisor, may be NULL
  * @exit_status: of the session's process: 0, 1, VU_EXIT_*
@@ -168,6 +186,7 @@ struct vu_session {
 	bool said_set_config;
 	struct vu_memory mem;
 	struct vu_dirty_log log;
+	struct vu_inflight inflight;
 	struct vu_ring ring[VU_MAX_QUEUES];
 	struct vu_shared *shared;
 	int exit_status;
@@ -179,7 +198,8 @@ void vu_reader_init(struct vu_reader *rd, int fd);
 void vu_reader_reset(struct vu_reader *rd);
 int vu_msg_recv(struct vu_session *s);
 int vu_msg_take_fd(struct vu_msg *msg);
-int vu_msg_send(int fd, uint32_t request, uint32_t flags, const void *payload, uint32_t size, int timeout_ms);
+int vu_msg_send(int fd, uint32_t request, uint32_t flags, const void *payload, uint32_t size, int pass_fd,
+		int timeout_ms);
 
 /* vu_proto.c */
 int vu_dispatch(struct vu_session *s);
@@ -187,6 +207,8 @@ uint64_t vu_proto_offered(void);
 const char *vu_request_name(uint32_t request);
 
 /* memory.c */
+int vu_map_file(struct vu_session *s, const char *what, int fd, uint64_t offset, uint64_t size, void **map,
+		size_t *map_len, uint64_t *hva);
 int vu_mem_set(struct vu_session *s, const struct vu_wire_region *w, uint32_t nr, struct vu_msg *msg);
 int vu_mem_add(struct vu_session *s, const struct vu_wire_region *w, int fd);
 int vu_mem_remove(struct vu_session *s, const struct vu_wire_region *w);
@@ -195,6 +217,12 @@ void vu_mem_destroy(struct vu_session *s);
 int vu_log_set(struct vu_session *s, const struct vu_wire_log *w, int fd);
 int vu_log_check(struct vu_session *s, uint64_t features, const struct vu_memory *mem, const struct vu_dirty_log *log);
 int vu_log_check_ring(struct vu_session *s, uint32_t i, const struct vu_wire_addr *a, const struct vu_dirty_log *log);
+
+/* inflight.c */
+int vu_inflight_make(struct vu_session *s, struct vu_wire_inflight *w, int *fd);
+int vu_inflight_set(struct vu_session *s, const struct vu_wire_inflight *w, int fd);
+int vu_inflight_tell(struct vu_session *s, uint32_t i);
+void vu_inflight_end(struct vu_session *s);
 
 /* vring.c */
 void vu_rings_init(struct vu_session *s);
@@ -234,6 +262,8 @@ int vuk_set_vring_num(int node, uint32_t i, uint32_t num);
 int vuk_set_vring_base(int node, uint32_t i, uint32_t base);
 int vuk_get_vring_base(int node, uint32_t i, uint32_t *base);
 int vuk_set_vring_addr(int node, const struct vu_wire_addr *a);
+int vuk_set_inflight(int node, uint32_t i, uint32_t desc_num, uint64_t hva, uint64_t size);
+int vuk_lend_socket(int node, int fd);
 int vuk_set_vring_kick(int node, uint32_t i, int fd);
 int vuk_set_vring_call(int node, uint32_t i, int fd);
 int vuk_set_vring_err(int node, uint32_t i, int fd);

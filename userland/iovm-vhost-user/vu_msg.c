@@ -162,8 +162,35 @@ int vu_msg_recv(struct vu_session *s)
 	}
 }
 
-/* Send a message whole; a peer that does not take it for @timeout_ms gives -EAGAIN with nothing or part of it sent. */
-int vu_msg_send(int fd, uint32_t request, uint32_t flags, const void *payload, uint32_t size, int timeout_ms)
+/* send() with a file descriptor, -1: none. */
+static ssize_t send_piece(int fd, const void *from, size_t len, int pass_fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)from, .iov_len = len };
+	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct cmsghdr *c;
+
+	if (pass_fd >= 0) {
+		mh.msg_control = control.buf;
+		mh.msg_controllen = sizeof(control.buf);
+		c = CMSG_FIRSTHDR(&mh);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &pass_fd, sizeof(int));
+	}
+	return sendmsg(fd, &mh, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/*
+ * Send a message whole, with the file descriptor @pass_fd unless it is -1; a peer that does not take it for @timeout_ms
+ * gives -EAGAIN with nothing or part of it sent.
+ */
+int vu_msg_send(int fd, uint32_t request, uint32_t flags, const void *payload, uint32_t size, int pass_fd,
+		int timeout_ms)
 {
 	uint32_t header[3] = { request, flags | VU_FLAG_VERSION, size };
 	uint8_t buf[VU_HEADER + sizeof(((struct vu_msg *)0)->p)];
@@ -175,7 +202,7 @@ int vu_msg_send(int fd, uint32_t request, uint32_t flags, const void *payload, u
 	if (size)
 		memcpy(buf + VU_HEADER, payload, size);
 	while (done < len) {
-		ssize_t n = send(fd, buf + done, len - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = send_piece(fd, buf + done, len - done, done ? -1 : pass_fd);
 
 		if (n >= 0) {
 			done += n;

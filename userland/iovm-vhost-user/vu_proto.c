@@ -19,13 +19,14 @@
 #define REPLY_MS	10000
 
 #define PROTO_OFFERED	(BIT(VU_PROTO_MQ) | BIT(VU_PROTO_LOG_SHMFD) | BIT(VU_PROTO_REPLY_ACK) | \
-			 BIT(VU_PROTO_BACKEND_REQ) | BIT(VU_PROTO_CONFIG) | BIT(VU_PROTO_CONFIGURE_MEM_SLOTS) | \
-			 BIT(VU_PROTO_STATUS))
+			 BIT(VU_PROTO_BACKEND_REQ) | BIT(VU_PROTO_CONFIG) | BIT(VU_PROTO_INFLIGHT_SHMFD) | \
+			 BIT(VU_PROTO_CONFIGURE_MEM_SLOTS) | BIT(VU_PROTO_STATUS))
 
 /**
  * struct handler - how a message is checked and who handles it
  * @name: for people
- * @fn: the handler; it finds the answer's payload in msg->p and its size in msg->size when @reply is set
+ * @fn: the handler; when @reply is set, it leaves the answer's payload in msg->p and its size in msg->size, and a file
+ *	descriptor that goes with it in msg->fds[0]
  * @min: least bytes of payload
  * @max: most bytes of payload
  * @min_fds: least file descriptors
@@ -132,6 +133,25 @@ static int set_log_fd(struct vu_session *s, struct vu_msg *msg)
 
 	close(fd);
 	return ret ? vu_fail(s, ret, "VHOST_SET_LOG_FD: %s", strerror(-ret)) : 0;
+}
+
+/* The answer is as long as the request, so that it fits whoever asks. */
+static int get_inflight_fd(struct vu_session *s, struct vu_msg *msg)
+{
+	int ret = vu_inflight_make(s, &msg->p.inflight, &msg->fds[0]);
+
+	if (!ret)
+		msg->nr_fds = 1;
+	return ret;
+}
+
+static int set_inflight_fd(struct vu_session *s, struct vu_msg *msg)
+{
+	int fd = vu_msg_take_fd(msg);
+	int ret = vu_inflight_set(s, &msg->p.inflight, fd);
+
+	close(fd);
+	return ret;
 }
 
 static int set_vring_num(struct vu_session *s, struct vu_msg *msg)
@@ -304,7 +324,8 @@ static const struct handler handlers[VU_REQUEST_MAX] = {
 	H(SET_BACKEND_REQ_FD, set_backend_req_fd, 0, 8, 1, 1, false),
 	H(GET_CONFIG, get_config, VU_CONFIG_HEADER, sizeof(struct vu_wire_config), 0, 0, true),
 	H(SET_CONFIG, set_config, VU_CONFIG_HEADER, sizeof(struct vu_wire_config), 0, 0, false),
-	/* GET_INFLIGHT_FD and SET_INFLIGHT_FD go here, with VU_PROTO_INFLIGHT_SHMFD above. */
+	H(GET_INFLIGHT_FD, get_inflight_fd, VU_INFLIGHT_MIN, sizeof(struct vu_wire_inflight), 0, 0, true),
+	H(SET_INFLIGHT_FD, set_inflight_fd, VU_INFLIGHT_MIN, sizeof(struct vu_wire_inflight), 1, 1, false),
 	H(GET_MAX_MEM_SLOTS, get_max_mem_slots, 0, 0, 0, 0, true),
 	H(ADD_MEM_REG, add_mem_reg, sizeof(struct vu_wire_mem_reg), sizeof(struct vu_wire_mem_reg), 1, 1, false),
 	H(REM_MEM_REG, rem_mem_reg, sizeof(struct vu_wire_mem_reg), sizeof(struct vu_wire_mem_reg), 0, 1, false),
@@ -345,13 +366,14 @@ int vu_dispatch(struct vu_session *s)
 	if (!ret)
 		ret = h->fn(s, msg);
 	if (!ret && h->reply)
-		return vu_msg_send(s->rd.fd, msg->request, VU_FLAG_REPLY, &msg->p, msg->size, REPLY_MS) ?
+		return vu_msg_send(s->rd.fd, msg->request, VU_FLAG_REPLY, &msg->p, msg->size,
+				   msg->nr_fds ? msg->fds[0] : -1, REPLY_MS) ?
 			vu_fail(s, -EIO, "the front end does not take the answer to %s", h->name) : 0;
 	if (!ack)
 		return ret < 0 ? ret : 0;
 	if (ret < 0)
 		vu_say("%s", s->error);
 	verdict = ret ? 1 : 0;
-	return vu_msg_send(s->rd.fd, msg->request, VU_FLAG_REPLY, &verdict, sizeof(verdict), REPLY_MS) ?
+	return vu_msg_send(s->rd.fd, msg->request, VU_FLAG_REPLY, &verdict, sizeof(verdict), -1, REPLY_MS) ?
 		vu_fail(s, -EIO, "the front end does not take the answer to %s", vu_request_name(msg->request)) : 0;
 }

@@ -28,7 +28,7 @@ enum vu_request {
 	VU_SET_BACKEND_REQ_FD = 21,
 	VU_GET_CONFIG = 24,
 	VU_SET_CONFIG = 25,
-	VU_GET_INFLIGHT_FD = 31,	/* reserved: not offered yet */
+	VU_GET_INFLIGHT_FD = 31,
 	VU_SET_INFLIGHT_FD = 32,
 	VU_RESET_DEVICE = 34,
 	VU_GET_MAX_MEM_SLOTS = 36,
@@ -48,7 +48,7 @@ enum vu_request {
 #define VU_PROTO_REPLY_ACK		3
 #define VU_PROTO_BACKEND_REQ		5
 #define VU_PROTO_CONFIG			9
-#define VU_PROTO_INFLIGHT_SHMFD		12	/* not offered yet */
+#define VU_PROTO_INFLIGHT_SHMFD		12
 #define VU_PROTO_CONFIGURE_MEM_SLOTS	15
 #define VU_PROTO_STATUS			16
 
@@ -109,6 +109,16 @@ struct vu_wire_log {
 	uint64_t offset;
 };
 
+struct vu_wire_inflight {
+	uint64_t size;
+	uint64_t offset;
+	uint16_t nr_queues;
+	uint16_t queue_size;
+	uint32_t pad;		/* QEMU sends it, and counts on it in the answer */
+};
+
+#define VU_INFLIGHT_MIN		20
+
 struct vu_wire_config {
 	uint32_t off;
 	uint32_t size;
@@ -142,6 +152,7 @@ struct vu_msg {
 		struct vu_wire_mem mem;
 		struct vu_wire_mem_reg reg;
 		struct vu_wire_log log;
+		struct vu_wire_inflight inflight;
 		struct vu_wire_config config;
 		uint8_t raw[512];
 	} p;
