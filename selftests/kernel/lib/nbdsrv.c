@@ -30,6 +30,7 @@ struct nbd_req {
 } __attribute__((packed));
 
 struct reply {
+	bool pending;
 	u64 cookie;
 	u32 error;
 	bool read;
@@ -68,12 +69,48 @@ static int wr(int fd, const void *buf, size_t len)
 	return 0;
 }
 
+/* A read or write came: is another one of its sectors not answered yet? */
+static void pending_add(struct nbdsrv *s, struct reply *r)
+{
+	u32 i;
+
+	pthread_mutex_lock(&s->pending_lock);
+	for (i = 0; i < s->pending; i++)
+		if (r->off < s->range[i].off + s->range[i].len && s->range[i].off < r->off + r->len)
+			s->overlaps++;
+	if (s->pending < NBDSRV_MAX_PENDING) {
+		s->range[s->pending].off = r->off;
+		s->range[s->pending++].len = r->len;
+		r->pending = true;
+	}
+	pthread_mutex_unlock(&s->pending_lock);
+}
+
+/* It is about to be answered, or never will be. */
+static void pending_del(struct nbdsrv *s, struct reply *r)
+{
+	u32 i;
+
+	if (!r->pending)
+		return;
+	r->pending = false;
+	pthread_mutex_lock(&s->pending_lock);
+	for (i = 0; i < s->pending; i++) {
+		if (s->range[i].off == r->off && s->range[i].len == r->len) {
+			s->range[i] = s->range[--s->pending];
+			break;
+		}
+	}
+	pthread_mutex_unlock(&s->pending_lock);
+}
+
 static int send_reply(struct nbdsrv *s, int fd, struct reply *r)
 {
 	u32 nr = __atomic_add_fetch(&s->replies, 1, __ATOMIC_RELAXED);
 
 	if (s->delay_us)
 		usleep(s->delay_us);
+	pending_del(s, r);
 	if (s->die_after && nr >= s->die_after) {
 		u32 magic = htobe32(SIMPLE_MAGIC);
 
@@ -167,7 +204,10 @@ static void *serve(void *arg)
 		if (nheld) {
 			struct pollfd p = { .fd = c->fd, .events = POLLIN };
 
-			if (nheld >= s->batch || nheld == MAX_BATCH || poll(&p, 1, 2) == 0) {
+			if (s->hold && nheld < MAX_BATCH) {
+				if (poll(&p, 1, 2) == 0)
+					continue;
+			} else if (nheld >= s->batch || nheld == MAX_BATCH || poll(&p, 1, 2) == 0) {
 				while (nheld) {
 					struct reply *h = &held[--nheld];
 					int e = send_reply(s, c->fd, h);
@@ -201,6 +241,8 @@ static void *serve(void *arg)
 		r.cookie = q.cookie;
 		r.off = off;
 		r.len = len;
+		if (type <= 1)
+			pending_add(s, &r);
 		if (be16toh(q.flags) & 1)
 			__atomic_add_fetch(&s->fua, 1, __ATOMIC_RELAXED);
 		count++;
@@ -247,7 +289,7 @@ static void *serve(void *arg)
 				r.error = 22;
 			}
 		}
-		if (s->batch > 1) {
+		if (s->batch > 1 || s->hold) {
 			if (r.read && !r.error) {
 				r.data = buf;
 				buf = NULL;
@@ -261,8 +303,10 @@ static void *serve(void *arg)
 			break;
 	}
 out:
-	while (nheld)
-		free(held[--nheld].data);
+	while (nheld) {
+		pending_del(s, &held[--nheld]);
+		free(held[nheld].data);
+	}
 	free(buf);
 	shutdown(c->fd, SHUT_RDWR);
 	return NULL;
@@ -272,6 +316,7 @@ int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes)
 {
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->pending_lock, NULL);
 	s->fd = -1;
 	if (store_node) {
 		off_t end;

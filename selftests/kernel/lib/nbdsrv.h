@@ -19,6 +19,7 @@
 #define NBDSRV_FLAGS	(NBD_F_HAS_FLAGS | NBD_F_FLUSH | NBD_F_FUA | NBD_F_TRIM | NBD_F_WRITE_ZEROES | NBD_F_MULTI_CONN)
 
 #define NBDSRV_MAX_CONN	64
+#define NBDSRV_MAX_PENDING	1024
 
 struct nbdsrv {
 	int fd;				/* store, -1: mem */
@@ -27,14 +28,22 @@ struct nbdsrv {
 	/* behaviour; may change at any time */
 	volatile bool structured;	/* replies to READ are chunks */
 	volatile bool hang;		/* takes requests, executes none and answers nothing */
+	volatile bool hold;		/* executes requests and keeps the replies back until it is false again */
 	volatile u32 delay_us;		/* before each reply */
 	volatile u32 batch;		/* replies are held until so many are due and sent in reverse; 0, 1: no. */
 	volatile u32 fail_every;	/* every so manieth request is answered with EIO; 0: none */
 	volatile u32 die_after;		/* closes everything in the middle of reply number so; 0: no */
 	/* what came */
 	u64 reads, writes, flushes, trims, zeroes, fua;
+	u32 pending;			/* reads and writes not answered */
+	u64 overlaps;			/* of those that came while another one of these sectors was pending */
 	/* own */
-	pthread_mutex_t lock;
+	pthread_mutex_t pending_lock;	/* pending, overlaps, range[] */
+	struct {
+		u64 off;
+		u32 len;
+	} range[NBDSRV_MAX_PENDING];
+	pthread_mutex_t lock;		/* conn[]; held while nbdsrv_kill() waits for their threads */
 	struct nbdsrv_conn {
 		struct nbdsrv *s;
 		int fd;
