@@ -466,8 +466,8 @@ void iovm_dev_cancel(struct iovm_dev *dev, bool held)
 	}
 	list_splice_init(&dev->retry, &todo.complete);
 	list_for_each_entry(path, &dev->paths, node) {
-		if (!held)
-			break;
+		if (!held)	/* they wait for what the operator or the path does */
+			continue;
 		list_for_each_entry(req, &path->held, node)
 			req->flags &= ~IOVM_REQ_BOUND;
 		list_splice_tail_init(&path->held, &todo.complete);

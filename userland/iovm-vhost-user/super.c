@@ -7,7 +7,8 @@
  * gone) can be ended, as only SIGKILL ends it.
  *
  * The supervisor keeps the connection open until the child has gone and the node can be opened again. So a front
- * end never sees the connection end, and reads from its rings where to go on, while requests are still in flight.
+ * end never sees the connection end, and reads from its rings where to go on, while requests are still in flight. When
+ * both are killed, the kernel does that (VHOST_IOVM_LEND_SOCKET).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -239,7 +240,10 @@ static void look_at_the_door(struct super *u)
 	}
 }
 
-/* A child died over its work: hold the connection until the kernel has finished what it had issued. */
+/*
+ * A child died over its work: hold the connection until the kernel has finished what it had issued. The kernel does so too,
+ * if the child had come as far as to lend it the connection; but we are not to take another front end before.
+ */
 static void wait_for_node(struct super *u)
 {
 	uint64_t begin = vu_now_ms();

@@ -124,6 +124,16 @@ class Iovm:
             f"{self.bin}/iovm-vhost-user", "--device", self.name, "--socket", self.socket))
         wait_socket(self.host, self.socket, self.pid, f"{self.name}-vhost-user")
 
+    def kill_front(self, all_of_it):
+        """SIGKILL to the process that serves the guest, or to the one that supervises it as well; then it is started again."""
+        session = self.host.agent.out(f"cat /proc/{self.pid}/task/{self.pid}/children").split()
+        if len(session) != 1:
+            raise BedError(f"{self.name}: iovm-vhost-user has {len(session)} sessions")
+        self.host.agent.call(quote("kill", "-9", *([self.pid] if all_of_it else []), *session))
+        if all_of_it:
+            wait_for(f"{self.name}: iovm-vhost-user killed", 30, lambda: not self.host.running(self.pid), 0.1)
+            self.start_front()
+
     def ctl(self, *words, timeout=60):
         """One iovmctl command; what it prints."""
         return self.host.agent.out(quote(f"{self.bin}/iovmctl", *words), timeout)
