@@ -327,7 +327,7 @@ static void bad_records(void)
 	const uint64_t piece = 2112;	/* of a queue of 128 */
 	const struct vu_wire_inflight w[] = {
 		{ 2 * piece - 1, 0, 2, 128, 0 }, { 0, 0, 1, 128, 0 }, { piece, RAM_SIZE - piece + 64, 1, 128, 0 },
-		{ piece, -piece, 1, 128, 0 }, { piece, 8, 1, 128, 0 }, { ~0ull, 64, 1, 128, 0 }, { piece, 0, 5, 128, 0 },
+		{ piece, -piece, 1, 128, 0 }, { piece, 8, 1, 128, 0 }, { ~0ull, 64, 1, 128, 0 }, { piece, 0, 5, 128, 0 }, { 16448, 0, 2, 2048, 0 },
 		{ piece, 0, 1, 0, 0 }, { RAM_SIZE, 0, 1, 65535, 0 },
 	};
 

@@ -398,7 +398,7 @@ static bool same_file(int a, int b)
 static void inflight(void)
 {
 	struct vu_wire_inflight w, none;
-	uint64_t piece = 2112;	/* 16 + 128 * 16, to a multiple of 64 */
+	uint64_t piece = 16448;	/* 16 + 1024 * 16, to a multiple of 64: room for any ring */
 	struct stat st;
 	char *p;
 	int fd;
@@ -415,8 +415,8 @@ static void inflight(void)
 	CHECK(fe_set_inflight(&w, fd) == 0);
 	CHECK_LOG("OWNER ");
 	fe_start(3);
-	CHECK_LOG("FEATURES MEM(1) NUM0=128 BASE0=0 ADDR0 INFLIGHT0=128 CALL0 ERR0 KICK0 "
-		  "NUM1=128 BASE1=1 ADDR1 INFLIGHT1=128 CALL1 ERR1 KICK1 "
+	CHECK_LOG("FEATURES MEM(1) NUM0=128 BASE0=0 ADDR0 INFLIGHT0=1024 CALL0 ERR0 KICK0 "
+		  "NUM1=128 BASE1=1 ADDR1 INFLIGHT1=1024 CALL1 ERR1 KICK1 "
 		  "NUM2=128 BASE2=2 ADDR2 INFLIGHT2=0 CALL2 ERR2- KICK2 ");
 	for (int i = 0; i < 2; i++) {
 		CHECK(fake.q[i].inflight.size == piece);
@@ -446,6 +446,11 @@ static void inflight(void)
 	CHECK(fe_get_inflight(&w, 1, 20, &fd) == 20 && w.size == piece);
 	CHECK(fe_set_inflight(&w, fd) == 0);
 	close(fd);
+	/* One that another back end made has the size that is named. */
+	fd = fe_memfd("other", 2112);
+	CHECK(fe_set_inflight(&(struct vu_wire_inflight){ 2112, 0, 1, 128, 0 }, fd) == 0);
+	close(fd);
+	CHECK(fe.session.inflight.entries == 128);
 	CHECK(fe_get_inflight(&none, 5, 24, &fd) == -1 && fd == -1);
 	CHECK(munmap(p, 2 * piece) == 0);
 	fe_end();

@@ -18,11 +18,18 @@
 
 #define PIECE_ALIGN	64u	/* of a queue's piece: no two queues share a cache line */
 
-static uint64_t piece_size(const struct vu_wire_inflight *w)
+static uint64_t piece_size(uint32_t entries)
 {
-	uint64_t size = VHOST_IOVM_INFLIGHT_BYTES(w->queue_size);
+	return (VHOST_IOVM_INFLIGHT_BYTES(entries) + PIECE_ALIGN - 1) / PIECE_ALIGN * PIECE_ALIGN;
+}
 
-	return (size + PIECE_ALIGN - 1) / PIECE_ALIGN * PIECE_ALIGN;
+/*
+ * The queue size that a front end names is not that of its rings: QEMU 10 names 128 and starts rings of 256. So what we
+ * make has room for any ring; what another back end made has the size that was named.
+ */
+static uint32_t entries(const struct vu_wire_inflight *w)
+{
+	return w->size >= w->nr_queues * piece_size(VU_MAX_RING) ? VU_MAX_RING : w->queue_size;
 }
 
 static int check_size(struct vu_session *s, const char *what, const struct vu_wire_inflight *w)
@@ -40,7 +47,7 @@ int vu_inflight_make(struct vu_session *s, struct vu_wire_inflight *w, int *fd)
 
 	if (ret)
 		return ret;
-	w->size = piece_size(w) * w->nr_queues;
+	w->size = piece_size(VU_MAX_RING) * w->nr_queues;
 	w->offset = 0;
 	w->pad = 0;
 	*fd = memfd_create("iovm-inflight", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -57,14 +64,14 @@ int vu_inflight_make(struct vu_session *s, struct vu_wire_inflight *w, int *fd)
 /* Use the record in @fd, which stays the caller's. */
 int vu_inflight_set(struct vu_session *s, const struct vu_wire_inflight *w, int fd)
 {
-	struct vu_inflight new = { .nr_queues = w->nr_queues, .queue_size = w->queue_size };
+	struct vu_inflight new = { .nr_queues = w->nr_queues, .entries = entries(w) };
 	int ret = check_size(s, "SET_INFLIGHT_FD", w);
 
 	if (ret)
 		return ret;
 	if (vu_any_running(s))
 		return vu_fail(s, -EBUSY, "SET_INFLIGHT_FD while a queue runs");
-	if (w->offset % PIECE_ALIGN || w->size < piece_size(w) * w->nr_queues)
+	if (w->offset % PIECE_ALIGN || w->size < piece_size(new.entries) * new.nr_queues)
 		return vu_fail(s, -EINVAL, "SET_INFLIGHT_FD with 0x%" PRIx64 " bytes at 0x%" PRIx64 " for %u queues of %u",
 			       w->size, w->offset, w->nr_queues, w->queue_size);
 	ret = vu_map_file(s, "in-flight record", fd, w->offset, w->size, &new.map, &new.map_len, &new.hva);
@@ -72,7 +79,7 @@ int vu_inflight_set(struct vu_session *s, const struct vu_wire_inflight *w, int 
 		return ret;
 	vu_inflight_end(s);
 	s->inflight = new;
-	vu_trace("in-flight record of %u queues of %u", w->nr_queues, w->queue_size);
+	vu_trace("in-flight record of %u queues of %u", new.nr_queues, new.entries);
 	return 0;
 }
 
@@ -80,13 +87,13 @@ int vu_inflight_set(struct vu_session *s, const struct vu_wire_inflight *w, int 
 int vu_inflight_tell(struct vu_session *s, uint32_t i)
 {
 	const struct vu_inflight *f = &s->inflight;
-	struct vu_wire_inflight w = { .queue_size = f->queue_size };
+	uint64_t size = piece_size(f->entries);
 
 	if (!f->map)
 		return 0;
 	if (i >= f->nr_queues)
 		return vuk_set_inflight(s->node, i, 0, 0, 0);
-	return vuk_set_inflight(s->node, i, f->queue_size, f->hva + i * piece_size(&w), piece_size(&w));
+	return vuk_set_inflight(s->node, i, f->entries, f->hva + i * size, size);
 }
 
 /* No queue runs, or the kernel has pinned what it uses. */

@@ -99,14 +99,14 @@ struct vu_dirty_log {
  * @map_len: of @map
  * @hva: of the first queue's piece
  * @nr_queues: with a piece
- * @queue_size: entries of a piece
+ * @entries: of a piece
  */
 struct vu_inflight {
 	void *map;
 	size_t map_len;
 	uint64_t hva;
-	uint16_t nr_queues;
-	uint16_t queue_size;
+	uint32_t nr_queues;
+	uint32_t entries;
 };
 
 /**
