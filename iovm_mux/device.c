@@ -124,6 +124,9 @@ static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 	dev->bps = arg->bps;
 	INIT_LIST_HEAD(&dev->retry);
 	INIT_DELAYED_WORK(&dev->retry_work, iovm_retry_work);
+	INIT_LIST_HEAD(&dev->nospc);
+	dev->no_space_timeout_ms = arg->no_space_timeout_ms;
+	INIT_DELAYED_WORK(&dev->nospc_work, iovm_nospc_work);
 	INIT_DELAYED_WORK(&dev->no_path_work, iovm_no_path_work);
 	INIT_DELAYED_WORK(&dev->failback_work, iovm_failback_work);
 	INIT_DELAYED_WORK(&dev->probe_work, iovm_probe_work);
@@ -282,6 +285,7 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	cancel_delayed_work_sync(&dev->no_path_work);
 	cancel_delayed_work_sync(&dev->failback_work);
 	flush_delayed_work(&dev->retry_work);
+	cancel_delayed_work_sync(&dev->nospc_work);
 
 	mutex_lock(&dev->mutex);
 	iovm_dev_remove_paths(dev);
@@ -380,6 +384,7 @@ static void iovm_dev_resume(struct iovm_dev *dev)
 		/* also what is bound to a path that is not the route */
 		todo.wake = true;
 	}
+	iovm_nospc_kick(dev);
 	spin_unlock_irq(&dev->lock);
 	wake_up(&dev->wait);
 	iovm_todo_run(dev, &todo);
@@ -432,6 +437,7 @@ static void iovm_dev_fail_parked(struct iovm_dev *dev)
 	spin_lock_irq(&dev->lock);
 	dev->fail_parked++;
 	n = iovm_held_fail(dev, NULL, &todo);
+	n += iovm_nospc_end_all(dev, &todo);
 	iovm_event_emit(dev, NULL, IOVM_EV_FAIL_PARKED, 0, 0, 0, n);
 	todo.wake = true;
 	spin_unlock_irq(&dev->lock);
@@ -490,6 +496,14 @@ static void iovm_dev_set_no_path_timeout(struct iovm_dev *dev, u64 ms)
 	iovm_todo_run(dev, &todo);
 }
 
+static void iovm_dev_set_no_space_timeout(struct iovm_dev *dev, u64 ms)
+{
+	spin_lock_irq(&dev->lock);
+	dev->no_space_timeout_ms = ms;
+	iovm_nospc_arm(dev);
+	spin_unlock_irq(&dev->lock);
+}
+
 static void iovm_dev_set_failback_after(struct iovm_dev *dev, u64 ms)
 {
 	spin_lock_irq(&dev->lock);
@@ -503,7 +517,7 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 	struct iovm_dev *dev;
 	int err = 0;
 
-	if (!arg->op || arg->op > IOVM_DEV_SET_BPS)
+	if (!arg->op || arg->op > IOVM_DEV_SET_NO_SPACE_TIMEOUT)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
 	if (arg->op < IOVM_DEV_RESIZE && arg->value)
 		return iovm_refuse(-EINVAL, arg->msg, "this operation has no value");
@@ -549,6 +563,9 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 	case IOVM_DEV_SET_BPS:
 		WRITE_ONCE(dev->bps, arg->value);
 		dev->class->route_changed(dev);
+		break;
+	case IOVM_DEV_SET_NO_SPACE_TIMEOUT:
+		iovm_dev_set_no_space_timeout(dev, arg->value);
 		break;
 	}
 	iovm_dev_release(dev);

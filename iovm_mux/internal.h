@@ -100,9 +100,21 @@ void iovm_fail_work(struct work_struct *work);
 bool iovm_path_take(struct iovm_path *path, struct iovm_req *req);
 void iovm_req_finish(struct iovm_req *req, int error);
 
+/* nospace.c; all but the work under dev->lock */
+void iovm_nospc_hold(struct iovm_path *path, struct iovm_req *req, bool bind);
+void iovm_nospc_end(struct iovm_req *req, bool served);
+u32 iovm_nospc_end_all(struct iovm_dev *dev, struct iovm_todo *todo);
+void iovm_nospc_kick(struct iovm_dev *dev);
+void iovm_nospc_arm(struct iovm_dev *dev);
+void iovm_nospc_work(struct work_struct *work);
+
 /* requeue.c */
+void iovm_req_wait(struct iovm_dev *dev, struct iovm_req *req);
+void iovm_req_unwait(struct iovm_dev *dev, struct iovm_req *req);
+void iovm_req_bind(struct iovm_path *path, struct iovm_req *req);
+void iovm_req_unbind(struct iovm_dev *dev, struct iovm_req *req);
 int iovm_req_route_slow(struct iovm_req *req);
-void iovm_req_settle(struct iovm_req *req);
+void iovm_req_settle(struct iovm_req *req, int error);
 void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error);
 bool iovm_req_flush_rest(struct iovm_req *req);
 void iovm_first_completion(struct iovm_path *path, u64 issue_ns);

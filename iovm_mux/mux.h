@@ -58,6 +58,8 @@ struct iovm_req;
 #define IOVM_REQ_FUA		BIT(0)	/* stable before completion */
 #define IOVM_REQ_NOUNMAP	BIT(1)	/* WRITE_ZEROES: keep the space allocated */
 /* set by the mux */
+#define IOVM_REQ_ELSEWHERE	BIT(2)	/* not where req->media says, if there is another path */
+#define IOVM_REQ_NOSPC		BIT(3)	/* has found no space, and is in dev->nr_nospc */
 #define IOVM_REQ_REQUEUED	BIT(4)	/* came back from a path at least once */
 #define IOVM_REQ_BOUND		BIT(5)	/* for bound_id only: write without fence, rest of flush */
 #define IOVM_REQ_COUNTED	BIT(6)	/* waits, and is in dev->nr_requeued */
@@ -74,6 +76,7 @@ struct iovm_req;
  * @flags: IOVM_REQ_*
  * @tried: bit per path slot that ended it with IOVM_RES_IO and is not usable since
  * @io_errors: how often it has ended so
+ * @media: bit per path slot that ended it with IOVM_RES_MEDIA
  * @flushed: FLUSH: bit per path slot that has done it
  * @bound_id: path id, with IOVM_REQ_BOUND
  * @fail_parked: with IOVM_REQ_STAMPED
@@ -92,6 +95,7 @@ struct iovm_req {
 	u8 flags;
 	u8 tried;
 	u8 io_errors;
+	u8 media;
 	u8 flushed;
 	u32 bound_id;
 	u32 fail_parked;
@@ -174,6 +178,8 @@ struct iovm_path_pcpu {
 	u64 request_errors;
 	u64 path_errors;
 	u64 retries;
+	u64 media_errors;
+	u64 no_space;
 	u64 lat_ns[3][IOVM_HIST_BUCKETS];
 };
 
@@ -198,6 +204,7 @@ struct iovm_path_pcpu {
  *	usable
  * @held: writes that wait for a fence; dev->lock
  * @nr_held: dev->lock
+ * @nr_media: medium errors; dev->lock
  * @nr_bound: writes that the class has back and that may only go here again; dev->lock
  * @had_error: a FIRST_ERROR event was emitted since it was last live; dev->lock
  * @fenced: the operator confirmed the fence since it was last live; dev->lock
@@ -237,6 +244,7 @@ struct iovm_path {
 	u32 generation;
 	struct list_head held;
 	u32 nr_held;
+	u64 nr_media;
 	u32 nr_bound;
 	bool had_error;
 	bool fenced;
@@ -343,6 +351,12 @@ struct iovm_dev_pcpu {
  * @retry_ns: when the last one did; @lock
  * @retry_shift: back-off; @lock
  * @retry_work: gives @retry back to the class
+ * @nospc: requests that wait for space; @lock
+ * @nr_nospc: requests with IOVM_REQ_NOSPC; @lock
+ * @nospc_ns: ktime_get_ns() when @nr_nospc became 1, 0 when it is 0; @lock
+ * @nospc_wait: jiffies until @nospc is tried again; @lock
+ * @no_space_timeout_ms: a request waits for space for so long at most, 0 = for ever; @lock
+ * @nospc_work: gives @nospc back to the class, or fails it
  * @no_path_work: looks whether @no_path_timeout_ms has passed
  * @failback_work: looks whether an earlier path has been live for @failback_after_ms
  * @probe_work: probes failed paths
@@ -387,6 +401,12 @@ struct iovm_dev {
 	u64 retry_ns;
 	unsigned int retry_shift;
 	struct delayed_work retry_work;
+	struct list_head nospc;
+	u32 nr_nospc;
+	u64 nospc_ns;
+	unsigned long nospc_wait;
+	u64 no_space_timeout_ms;
+	struct delayed_work nospc_work;
 	struct delayed_work no_path_work;
 	struct delayed_work failback_work;
 	struct delayed_work probe_work;
@@ -492,9 +512,9 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
  * @held: also what is held for a fence. False when a successor will issue it again: it has to wait
  *	for the fence as well
  *
- * Any context, no lock held. Every request of this device that waits for a retry, or is held and
- * not to be, goes to class->complete(-ECANCELED). Requests in flight are not touched: they may
- * still be held afterwards, so call this again until the front end has everything back.
+ * Any context, no lock held. Every request of this device that waits for a retry or for space, or
+ * is held and not to be, goes to class->complete(-ECANCELED). Requests in flight are not touched:
+ * they may still be held afterwards, so call this again until the front end has everything back.
  */
 void iovm_dev_cancel(struct iovm_dev *dev, bool held);
 

@@ -138,6 +138,33 @@ enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing)
 	return failing ? IOVM_DEV_FAILING : IOVM_DEV_PARKED;
 }
 
+/*
+ * A medium error says that these blocks are bad where the request was, and nothing of the path. It
+ * is worth one look elsewhere; but a write only goes there if the error ended the first issue.
+ * Another path's FLUSH says nothing of this one's cache.
+ */
+static enum iovm_fate iovm_judge_media(const struct iovm_end *end)
+{
+	if (end->media || end->bound || !end->others || end->op == IOVM_OP_FLUSH)
+		return IOVM_FATE_REPORT;
+	if (iovm_op_modifies(end->op) && end->fence != IOVM_FENCE_LOCAL_ERROR && !end->fenced)
+		return IOVM_FATE_REPORT;
+	return IOVM_FATE_ELSEWHERE;
+}
+
+/*
+ * What needs space waits for it. A FLUSH that fails so has lost what it should have made stable:
+ * that is not made good by another one.
+ */
+static enum iovm_fate iovm_judge_nospc(const struct iovm_end *end)
+{
+	if (!iovm_op_modifies(end->op))
+		return IOVM_FATE_REPORT;
+	if (end->fence != IOVM_FENCE_LOCAL_ERROR && !end->fenced)
+		return IOVM_FATE_NOSPC_BIND;
+	return IOVM_FATE_NOSPC;
+}
+
 /**
  * iovm_judge - what becomes of a request that ended with an error
  * @end: how it ended
@@ -154,7 +181,7 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 	*fail = false;
 	switch (end->res) {
 	case IOVM_RES_IO:
-		if (end->tried & ~(1u << end->slot))
+		if ((end->tried | end->media) & ~(1u << end->slot))
 			return IOVM_FATE_REPORT;
 		if (end->io_errors + 1 >= IOVM_IO_TRIES)
 			return IOVM_FATE_REPORT;
@@ -164,6 +191,10 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 		break;
 	case IOVM_RES_RETRY:
 		return IOVM_FATE_RETRY;
+	case IOVM_RES_MEDIA:
+		return iovm_judge_media(end);
+	case IOVM_RES_NOSPC:
+		return iovm_judge_nospc(end);
 	default:
 		return IOVM_FATE_REPORT;
 	}

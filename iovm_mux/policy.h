@@ -18,8 +18,8 @@
 /**
  * enum iovm_result - how a back end ended a request
  * @IOVM_RES_OK: served
- * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (medium error, no
- *	space, not supported): reported to the guest, the path stays
+ * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (not supported,
+ *	out of range): reported to the guest, the path stays
  * @IOVM_RES_IO: an error that may be the path's or the request's (a bare I/O error): the path
  *	fails, unless this request has already failed so on another path, or IOVM_IO_TRIES times in
  *	all; then it is reported to the guest and the path stays
@@ -27,6 +27,10 @@
  * @IOVM_RES_RETRY: a resource was short, nothing was issued: again, on the same path, soon
  * @IOVM_RES_UNSENT: the path failed before any byte of the request left: like @IOVM_RES_PATH, and
  *	no fence is needed
+ * @IOVM_RES_MEDIA: the medium does not give or take these blocks on this path: once more on another
+ *	path, then reported to the guest; the path stays
+ * @IOVM_RES_NOSPC: a write needs space that a thin-provisioned store has not got now: it waits
+ *	until there is some; the path stays
  */
 enum iovm_result {
 	IOVM_RES_OK,
@@ -35,6 +39,8 @@ enum iovm_result {
 	IOVM_RES_PATH,
 	IOVM_RES_RETRY,
 	IOVM_RES_UNSENT,
+	IOVM_RES_MEDIA,
+	IOVM_RES_NOSPC,
 };
 
 /*
@@ -50,6 +56,9 @@ enum iovm_result {
  * @IOVM_FATE_BIND: to the same path only, at once (it is live again already)
  * @IOVM_FATE_HOLD: kept until the same path is live again or its fence is confirmed
  * @IOVM_FATE_RETRY: to any path a little later; to the same only if it was bound before
+ * @IOVM_FATE_ELSEWHERE: at once to a path on which it has not been, if there is one
+ * @IOVM_FATE_NOSPC: kept a while, then to any path
+ * @IOVM_FATE_NOSPC_BIND: kept a while, then to the same path only
  */
 enum iovm_fate {
 	IOVM_FATE_REPORT,
@@ -57,6 +66,9 @@ enum iovm_fate {
 	IOVM_FATE_BIND,
 	IOVM_FATE_HOLD,
 	IOVM_FATE_RETRY,
+	IOVM_FATE_ELSEWHERE,
+	IOVM_FATE_NOSPC,
+	IOVM_FATE_NOSPC_BIND,
 };
 
 /**
@@ -68,6 +80,8 @@ enum iovm_fate {
  * @slot: of the path
  * @tried: bit per slot on which the request has ended with IOVM_RES_IO before
  * @io_errors: how often it has done so
+ * @media: bit per slot on which the request has ended with IOVM_RES_MEDIA before
+ * @others: a live path that is not this one has not been tried yet
  * @bound: an earlier issue on this path may still land
  * @stale: issued before the path became live last
  * @fenced: the operator has confirmed the fence of this path since it was live
@@ -80,6 +94,8 @@ struct iovm_end {
 	unsigned int slot;
 	unsigned int tried;
 	unsigned int io_errors;
+	unsigned int media;
+	bool others;
 	bool bound;
 	bool stale;
 	bool fenced;

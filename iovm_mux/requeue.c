@@ -7,6 +7,7 @@
  *	path->held	a write that may still land on a failed path: until that path is live
  *			again, or its fence is confirmed
  *	dev->retry	ended for want of a resource: some milliseconds
+ *	dev->nospc	found no space: see nospace.c
  *
  * A write that was held and goes back to its path stays bound to it (IOVM_REQ_BOUND) to its end,
  * since its first issue may still land whatever becomes of the second. path->nr_bound counts those
@@ -38,7 +39,7 @@ static bool iovm_req_bound_write(const struct iovm_req *req)
 }
 
 /* @req waits from now on. dev->lock. */
-static void iovm_req_wait(struct iovm_dev *dev, struct iovm_req *req)
+void iovm_req_wait(struct iovm_dev *dev, struct iovm_req *req)
 {
 	lockdep_assert_held(&dev->lock);
 	req->flags |= IOVM_REQ_REQUEUED | IOVM_REQ_COUNTED | IOVM_REQ_STAMPED;
@@ -47,14 +48,15 @@ static void iovm_req_wait(struct iovm_dev *dev, struct iovm_req *req)
 }
 
 /* @req does not wait any more. */
-static void iovm_req_unwait(struct iovm_dev *dev, struct iovm_req *req)
+void iovm_req_unwait(struct iovm_dev *dev, struct iovm_req *req)
 {
 	if (req->flags & IOVM_REQ_COUNTED)
 		atomic_dec(&dev->nr_requeued);
 	req->flags &= ~(IOVM_REQ_COUNTED | IOVM_REQ_STAMPED);
 }
 
-static void iovm_req_bind(struct iovm_path *path, struct iovm_req *req)
+/* @req may only go to @path again. dev->lock. */
+void iovm_req_bind(struct iovm_path *path, struct iovm_req *req)
 {
 	lockdep_assert_held(&path->dev->lock);
 	req->flags |= IOVM_REQ_BOUND;
@@ -63,7 +65,7 @@ static void iovm_req_bind(struct iovm_path *path, struct iovm_req *req)
 }
 
 /* @req will not be issued again: its path need not wait for it any more. dev->lock. */
-static void iovm_req_unbind(struct iovm_dev *dev, struct iovm_req *req)
+void iovm_req_unbind(struct iovm_dev *dev, struct iovm_req *req)
 {
 	struct iovm_path *path;
 
@@ -86,7 +88,7 @@ static void iovm_req_account_pause(struct iovm_dev *dev, struct iovm_req *req)
 }
 
 /* The rare part of iovm_req_finish(): the request has been back before. */
-void iovm_req_settle(struct iovm_req *req)
+void iovm_req_settle(struct iovm_req *req, int error)
 {
 	struct iovm_dev *dev = req->dev;
 	unsigned long flags;
@@ -94,6 +96,7 @@ void iovm_req_settle(struct iovm_req *req)
 	spin_lock_irqsave(&dev->lock, flags);
 	iovm_req_unwait(dev, req);
 	req->flags &= ~IOVM_REQ_BOUND;
+	iovm_nospc_end(req, !error);
 	if (req->error_ns)
 		iovm_req_account_pause(dev, req);
 	spin_unlock_irqrestore(&dev->lock, flags);
@@ -128,6 +131,23 @@ void iovm_todo_run(struct iovm_dev *dev, struct iovm_todo *todo)
 }
 
 /*
+ * The first live path in order on which @req has had no medium error, other than @but; NULL when
+ * there is none. dev->lock.
+ */
+static struct iovm_path *iovm_req_elsewhere(struct iovm_dev *dev, const struct iovm_req *req,
+					    const struct iovm_path *but)
+{
+	struct iovm_path *path;
+
+	lockdep_assert_held(&dev->lock);
+	list_for_each_entry(path, &dev->paths, node)
+		if (path != but && path->state == IOVM_PATH_LIVE &&
+		    !(req->media & BIT(path->slot)))
+			return path;
+	return NULL;
+}
+
+/*
  * A path for @req that is reachable and takes it, or NULL; settles what it is bound to. dev->lock.
  */
 static struct iovm_path *iovm_req_pick(struct iovm_dev *dev, struct iovm_req *req,
@@ -150,6 +170,13 @@ static struct iovm_path *iovm_req_pick(struct iovm_dev *dev, struct iovm_req *re
 		bound->nr_bound--;
 	} else if (bound && iovm_path_take(bound, req)) {
 		return bound;
+	} else if (req->flags & IOVM_REQ_ELSEWHERE) {
+		struct iovm_path *other = iovm_req_elsewhere(dev, req, NULL);
+
+		if (other && iovm_path_take(other, req))
+			return other;
+		/* it went meanwhile: the error comes once more, and is reported */
+		req->flags &= ~IOVM_REQ_ELSEWHERE;
 	}
 	/* fenced, or the rest of a flush for a path that is not usable: goes where all go */
 	req->flags &= ~IOVM_REQ_BOUND;
@@ -187,6 +214,7 @@ int iovm_req_route_slow(struct iovm_req *req)
 
 	iovm_req_unbind(dev, req);
 	iovm_req_unwait(dev, req);
+	iovm_nospc_end(req, false);
 	if (req->error_ns)
 		iovm_req_account_pause(dev, req);
 	dev->fails++;
@@ -204,6 +232,7 @@ void iovm_req_drop(struct iovm_req *req)
 	spin_lock_irqsave(&dev->lock, flags);
 	iovm_req_unbind(dev, req);
 	iovm_req_unwait(dev, req);
+	iovm_nospc_end(req, false);
 	spin_unlock_irqrestore(&dev->lock, flags);
 }
 EXPORT_SYMBOL_GPL(iovm_req_drop);
@@ -273,6 +302,20 @@ static u8 iovm_req_tried(struct iovm_dev *dev, const struct iovm_req *req)
 	return tried;
 }
 
+/* What a medium error or a full store adds to statistics and events. dev->lock held. */
+static void iovm_req_count(struct iovm_path *path, enum iovm_result res, int error)
+{
+	lockdep_assert_held(&path->dev->lock);
+	if (res == IOVM_RES_NOSPC)
+		this_cpu_inc(path->pcpu->no_space);
+	if (res != IOVM_RES_MEDIA)
+		return;
+	this_cpu_inc(path->pcpu->media_errors);
+	/* a guest may read a bad block for ever */
+	if (is_power_of_2(++path->nr_media))
+		iovm_event_emit(path->dev, path, IOVM_EV_MEDIUM_ERROR, 0, 0, error, path->nr_media);
+}
+
 /* iovm_req_done() with anything but success. */
 void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 {
@@ -282,6 +325,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	struct iovm_end end;
 	enum iovm_fate fate;
 	unsigned long flags;
+	bool others = false;
 	bool fail;
 
 	iovm_todo_init(&todo);
@@ -290,6 +334,13 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 
 	spin_lock_irqsave(&dev->lock, flags);
 	req->tried = iovm_req_tried(dev, req);
+	/* the operator has given up on it while it looked for space */
+	if (res == IOVM_RES_NOSPC && req->flags & IOVM_REQ_NOSPC &&
+	    req->fail_parked != dev->fail_parked)
+		res = IOVM_RES_REQUEST;
+	if (res == IOVM_RES_MEDIA)
+		others = iovm_req_elsewhere(dev, req, path);
+	iovm_req_count(path, res, error);
 	end = (struct iovm_end) {
 		.res = res,
 		.state = path->state,
@@ -298,6 +349,8 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		.slot = path->slot,
 		.tried = req->tried,
 		.io_errors = req->io_errors,
+		.media = req->media,
+		.others = others,
 		.bound = req->flags & IOVM_REQ_BOUND,
 		.stale = req->issue_ns < path->live_ns,
 		.fenced = path->fenced,
@@ -306,6 +359,8 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	if (res == IOVM_RES_IO) {
 		req->tried |= BIT(path->slot);
 		req->io_errors++;
+	} else if (res == IOVM_RES_MEDIA) {
+		req->media |= BIT(path->slot);
 	}
 	if (req->op == IOVM_OP_FLUSH)
 		WRITE_ONCE(path->unflushed, true);
@@ -325,6 +380,13 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	if (fate == IOVM_FATE_RETRY) {
 		this_cpu_inc(path->pcpu->retries);
 		iovm_req_retry(dev, path, req);
+	} else if (fate == IOVM_FATE_NOSPC || fate == IOVM_FATE_NOSPC_BIND) {
+		iovm_nospc_hold(path, req, fate == IOVM_FATE_NOSPC_BIND);
+	} else if (fate == IOVM_FATE_ELSEWHERE) {
+		dev->requeues++;
+		req->flags |= IOVM_REQ_ELSEWHERE;
+		iovm_req_wait(dev, req);
+		list_add_tail(&req->node, &todo.requeue);
 	} else {
 		this_cpu_inc(path->pcpu->path_errors);
 		dev->requeues++;
@@ -463,13 +525,17 @@ void iovm_dev_cancel(struct iovm_dev *dev, bool held)
 	list_for_each_entry(req, &dev->retry, node) {
 		iovm_req_unbind(dev, req);
 		iovm_req_unwait(dev, req);
+		iovm_nospc_end(req, false);
 	}
 	list_splice_init(&dev->retry, &todo.complete);
+	iovm_nospc_end_all(dev, &todo);
 	list_for_each_entry(path, &dev->paths, node) {
 		if (!held)	/* they wait for what the operator or the path does */
 			continue;
-		list_for_each_entry(req, &path->held, node)
+		list_for_each_entry(req, &path->held, node) {
 			req->flags &= ~IOVM_REQ_BOUND;
+			iovm_nospc_end(req, false);
+		}
 		list_splice_tail_init(&path->held, &todo.complete);
 		path->nr_held = 0;
 	}

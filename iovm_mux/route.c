@@ -17,7 +17,8 @@
 #include "trace.h"
 
 /* Flags with which a request cannot simply take the route. */
-#define IOVM_REQ_SPECIAL	(IOVM_REQ_BOUND | IOVM_REQ_COUNTED | IOVM_REQ_STAMPED)
+#define IOVM_REQ_SPECIAL	(IOVM_REQ_BOUND | IOVM_REQ_COUNTED | IOVM_REQ_STAMPED | \
+				 IOVM_REQ_ELSEWHERE)
 
 int iovm_req_route(struct iovm_req *req)
 {
@@ -68,8 +69,8 @@ static __always_inline void iovm_req_finish_inline(struct iovm_req *req, int err
 	this_cpu_inc(dev->pcpu->requests);
 	if (unlikely(error))
 		this_cpu_inc(dev->pcpu->errors);
-	if (unlikely(req->error_ns || req->flags & IOVM_REQ_BOUND))
-		iovm_req_settle(req);
+	if (unlikely(req->error_ns || req->flags & (IOVM_REQ_BOUND | IOVM_REQ_NOSPC)))
+		iovm_req_settle(req, error);
 	dev->class->complete(req, error);
 }
 

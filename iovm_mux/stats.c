@@ -72,6 +72,10 @@ void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)
 	info->failback_after_ms = dev->failback_after_ms;
 	if (!route)
 		info->parked_ms = iovm_ago_ms(dev->parked_ns);
+	info->no_space_timeout_ms = dev->no_space_timeout_ms;
+	info->no_space = dev->nr_nospc;
+	if (dev->nr_nospc)
+		info->no_space_ms = iovm_ago_ms(dev->nospc_ns);
 	spin_unlock_irq(&dev->lock);
 }
 
@@ -156,6 +160,8 @@ void iovm_path_stats_fill(struct iovm_path *path, struct iovm_path_stats *stats)
 		stats->request_errors += READ_ONCE(p->request_errors);
 		stats->path_errors += READ_ONCE(p->path_errors);
 		stats->retries += READ_ONCE(p->retries);
+		stats->media_errors += READ_ONCE(p->media_errors);
+		stats->no_space += READ_ONCE(p->no_space);
 		for (i = 0; i < ARRAY_SIZE(p->lat_ns); i++)
 			for (k = 0; k < IOVM_HIST_BUCKETS; k++)
 				stats->lat_ns[i][k] += READ_ONCE(p->lat_ns[i][k]);

@@ -36,7 +36,9 @@
 			 { IOVM_RES_IO, "io" },			\
 			 { IOVM_RES_PATH, "path" },		\
 			 { IOVM_RES_RETRY, "retry" },		\
-			 { IOVM_RES_UNSENT, "unsent" })
+			 { IOVM_RES_UNSENT, "unsent" },	\
+			 { IOVM_RES_MEDIA, "media" },		\
+			 { IOVM_RES_NOSPC, "nospc" })
 
 #define iovm_show_fate(fate)					\
 	__print_symbolic(fate,					\
@@ -44,7 +46,10 @@
 			 { IOVM_FATE_REQUEUE, "requeue" },	\
 			 { IOVM_FATE_BIND, "bind" },		\
 			 { IOVM_FATE_HOLD, "hold" },		\
-			 { IOVM_FATE_RETRY, "retry" })
+			 { IOVM_FATE_RETRY, "retry" },		\
+			 { IOVM_FATE_ELSEWHERE, "elsewhere" },	\
+			 { IOVM_FATE_NOSPC, "nospc" },		\
+			 { IOVM_FATE_NOSPC_BIND, "nospc-bind" })
 
 TRACE_EVENT(iovm_submit,
 	    TP_PROTO(const struct iovm_req *req),

@@ -150,6 +150,7 @@ struct iovm_dev_create {
 	__u32 id;			/* out */
 	__u32 pad;
 	char  msg[IOVM_MSG_MAX];	/* out */
+	__u64 no_space_timeout_ms;	/* how long a write waits for space; 0 = for ever */
 };
 
 /*
@@ -192,6 +193,9 @@ struct iovm_dev_info {
 	struct iovm_blk_config blk;
 	__u64 features;			/* virtio feature bits offered */
 	__u64 mem_bytes;		/* kernel memory this device holds beyond its code */
+	__u64 no_space_timeout_ms;
+	__u64 no_space;			/* requests that wait for space */
+	__u64 no_space_ms;		/* since when there are such, 0 when there are none */
 };
 
 /* IOVM_DEV_CTL ops */
@@ -199,7 +203,7 @@ struct iovm_dev_info {
 #define IOVM_DEV_FAILOVER	1
 #define IOVM_DEV_FAILBACK	2	/* to the first live path */
 #define IOVM_DEV_SUSPEND	3	/* park; returns when nothing is in flight (killable) */
-#define IOVM_DEV_RESUME		4
+#define IOVM_DEV_RESUME		4	/* and tries at once what waits for space */
 #define IOVM_DEV_FAIL_PARKED	5	/* fail what waits, once, with an error to the guest */
 /* capacity becomes value (sectors): every path must have it */
 #define IOVM_DEV_RESIZE		6
@@ -207,6 +211,7 @@ struct iovm_dev_info {
 #define IOVM_DEV_SET_FAILBACK_AFTER 8	/* value: ms */
 #define IOVM_DEV_SET_IOPS	9	/* value */
 #define IOVM_DEV_SET_BPS	10	/* value */
+#define IOVM_DEV_SET_NO_SPACE_TIMEOUT 11	/* value: ms */
 struct iovm_dev_ctl {
 	__u32 size;
 	__u32 op;
@@ -341,6 +346,8 @@ struct iovm_path_stats {
 	__u64 stale_replies;		/* nbd: replies to requests nobody waits for */
 	__u64 heartbeats;
 	__u64 lat_ns[3][IOVM_HIST_BUCKETS];	/* read, write, all else: issue to completion */
+	__u64 media_errors;		/* medium errors: tried elsewhere, or reported */
+	__u64 no_space;			/* requests that found no space, each time they did */
 };
 
 struct iovm_dev_stats {
@@ -383,6 +390,10 @@ struct iovm_dev_stats {
  * @IOVM_EV_RESIZED: value = sectors
  * @IOVM_EV_QUEUE_BROKEN: a front end's ring is broken; value = queue index, error = why
  * @IOVM_EV_FAIL_PARKED: the operator failed what waited
+ * @IOVM_EV_NO_SPACE: writes wait because the store of path is full; value = how many
+ * @IOVM_EV_SPACE: they go on; value = ms since the first of them found no space
+ * @IOVM_EV_MEDIUM_ERROR: path does not give or take some block; value = how many such errors it has
+ *	had
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -405,6 +416,9 @@ enum iovm_event_type {
 	IOVM_EV_RESIZED = 17,
 	IOVM_EV_QUEUE_BROKEN = 18,
 	IOVM_EV_FAIL_PARKED = 19,
+	IOVM_EV_NO_SPACE = 20,
+	IOVM_EV_SPACE = 21,
+	IOVM_EV_MEDIUM_ERROR = 22,
 };
 
 /*

@@ -39,10 +39,12 @@ static enum iovm_result viovm_bdev_result(struct block_device *bdev, blk_status_
 	case BLK_STS_OK:
 		return IOVM_RES_OK;
 	case BLK_STS_NOTSUPP:
-	case BLK_STS_NOSPC:
+		return IOVM_RES_REQUEST;
 	case BLK_STS_MEDIUM:
 	case BLK_STS_PROTECTION:
-		return IOVM_RES_REQUEST;
+		return IOVM_RES_MEDIA;
+	case BLK_STS_NOSPC:
+		return IOVM_RES_NOSPC;
 	case BLK_STS_RESOURCE:
 	case BLK_STS_DEV_RESOURCE:
 	case BLK_STS_AGAIN:

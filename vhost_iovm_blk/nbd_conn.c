@@ -135,6 +135,8 @@ static enum iovm_result result(int error)
 	case -ENOMEM:
 	case -EPERM:
 		return IOVM_RES_IO;
+	case -ENOSPC:
+		return IOVM_RES_NOSPC;
 	default:
 		return IOVM_RES_REQUEST;
 	}

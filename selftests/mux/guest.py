@@ -28,7 +28,7 @@ SET_NO_PATH_TIMEOUT, SET_FAILBACK_AFTER = 7, 8
 FAIL, RETRY, FENCED = 1, 2, 3
 EVENTS = """LOST DEV_CREATED DEV_DESTROYED DEV_OPENED DEV_CLOSED PATH_ADDED PATH_STATE PATH_REMOVED
     FIRST_ERROR REROUTED FIRST_COMPLETION PARKED TIMEOUT SUSPENDED RESUMED HELD FENCED RESIZED
-    QUEUE_BROKEN FAIL_PARKED""".split()
+    QUEUE_BROKEN FAIL_PARKED NO_SPACE SPACE MEDIUM_ERROR""".split()
 EVENT = struct.Struct("<IIQQQIIIIiIQ64s64s")
 
 
@@ -59,7 +59,7 @@ def set_param(name, value):
 
 def rates(**kwargs):
     # the slot before what is to happen there, and after what happened elsewhere has ended
-    names = ("path", "io", "unsent", "retry", "connect", "probe")
+    names = ("path", "io", "unsent", "retry", "connect", "probe", "media", "nospc")
     for name in names:
         set_param(name + "_rate", 0)
     set_param("only_slot", kwargs.get("slot", -1))
@@ -379,6 +379,41 @@ def test_io_errors_end(ctl):
     check(wait(lambda: ctl.dev_stats("d")["errors"] > 0, 60), ctl.dev_stats("d"))
 
 
+def test_media(ctl):
+    two_paths(ctl)
+    ctl.events()
+    rates(media=1024, slot=0)
+    check(ctl.events_until("MEDIUM_ERROR", "A"))
+    # all goes to B, by way of A, which stays the route
+    check(moves(ctl) and moves(ctl))
+    check(ctl.dev("d")["route"] == 1 and ctl.path("d", "A")["state"] == LIVE)
+    check(ctl.dev_stats("d")["errors"] == 0, ctl.dev_stats("d"))
+    # and with nowhere to go the guest is told, at once
+    check(not ctl.pctl("d", "B", FAIL), ctl.msg)
+    check(wait(lambda: ctl.dev_stats("d")["errors"]), ctl.dev_stats("d"))
+    check(ctl.path("d", "A")["state"] == LIVE)
+
+
+def test_no_space(ctl):
+    two_paths(ctl)
+    ctl.events()
+    rates(nospc=1024, slot=0)
+    check(ctl.events_until("NO_SPACE", "A"))
+    check(ctl.path("d", "A")["state"] == LIVE and ctl.dev("d")["requeued"])
+    rates()
+    # the operator says that there is space: it need not wait for the next try
+    check(not ctl.ctl("d", RESUME), ctl.msg)
+    check(ctl.events_until("SPACE"))
+    check(moves(ctl))
+    check(ctl.dev_stats("d")["errors"] == 0, ctl.dev_stats("d"))
+    rates(nospc=1024, slot=0)
+    check(ctl.events_until("NO_SPACE", "A"))
+    check(wait(lambda: ctl.dev("d")["requeued"] > 4), ctl.dev("d"))
+    check(not ctl.ctl("d", FAIL_PARKED), ctl.msg)
+    check(wait(lambda: ctl.dev_stats("d")["errors"] > 4), ctl.dev_stats("d"))
+    # cleaned up with what waits
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -469,7 +504,7 @@ def fencer(seed, end):
 
 
 def test_random(ctl):
-    rates(path=2, io=1, unsent=2, retry=5, connect=128, probe=512)
+    rates(path=2, io=1, unsent=2, retry=5, connect=128, probe=512, media=2, nospc=2)
     rnd = random.Random(test_random.seed)
     for dev in DEVS:
         setup(ctl, dev, rnd)
@@ -509,7 +544,8 @@ def test_random(ctl):
 
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
-         test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_lost_events, test_random]
+         test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
+         test_lost_events, test_random]
 
 
 def main():

@@ -35,12 +35,15 @@
 
 /* How many of 1024 requests end so. */
 static int path_rate, io_rate, unsent_rate, retry_rate, connect_rate, probe_rate;
+static int media_rate, nospc_rate;
 module_param(path_rate, int, 0600);
 module_param(io_rate, int, 0600);
 module_param(unsent_rate, int, 0600);
 module_param(retry_rate, int, 0600);
 module_param(connect_rate, int, 0600);
 module_param(probe_rate, int, 0600);
+module_param(media_rate, int, 0600);
+module_param(nospc_rate, int, 0600);
 /* Only on the path in this slot; -1: on all */
 static int only_slot = -1;
 module_param(only_slot, int, 0600);
@@ -451,6 +454,8 @@ static int t_destroy_prepare(struct iovm_dev *dev, bool force, char *msg)
 	} while (out);
 	if (atomic_read(&dev->nr_requeued))
 		BAD("nr_requeued %d at the end", atomic_read(&dev->nr_requeued));
+	if (dev->nr_nospc)
+		BAD("nr_nospc %u at the end", dev->nr_nospc);
 	return 0;
 }
 
@@ -509,6 +514,11 @@ static void t_end(struct treq *t)
 	} else if (res == IOVM_RES_OK) {
 		land(td, t->block, t->ver, false);
 		t->dev_seq = ++td->seq;
+	} else if ((res == IOVM_RES_MEDIA || res == IOVM_RES_NOSPC) &&
+		   path->fence == IOVM_FENCE_NONE) {
+		/* the path lives, and has answered: now or never */
+		if (get_random_u32() & 1)
+			land(td, t->block, t->ver, false);
 	} else if ((res == IOVM_RES_PATH || res == IOVM_RES_IO) &&
 		   path->fence == IOVM_FENCE_NONE) {
 		if (get_random_u32() & 1) {
@@ -558,6 +568,10 @@ static void t_submit(struct iovm_path *path, struct iovm_req *req)
 		t->res = IOVM_RES_IO;
 	else if (bad && hit(retry_rate))
 		t->res = IOVM_RES_RETRY;
+	else if (bad && req->op != IOVM_OP_FLUSH && hit(media_rate))
+		t->res = IOVM_RES_MEDIA;
+	else if (bad && iovm_op_modifies(req->op) && hit(nospc_rate))
+		t->res = IOVM_RES_NOSPC;
 	spin_unlock_irq(&td->lock);
 	switch (get_random_u32() % 3) {
 	case 0:

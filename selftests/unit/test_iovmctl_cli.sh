@@ -291,7 +291,8 @@ for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 p
 done
 fresh_log
 want 0 "" "" set vm1 --iops 10k --bps 0 --no-path-timeout 1min --failback-after never
-for op in "op=9 path= value=10000" "op=10 path= value=0" "op=7 path= value=60000" "op=8 path= value=0"; do
+want 0 "" "" set vm1 --no-space-timeout 10min
+for op in "op=11 path= value=600000" "op=9 path= value=10000" "op=10 path= value=0" "op=7 path= value=60000" "op=8 path= value=0"; do
 	logged "^ctl vm1 $op$"
 done
 ok "device operations"

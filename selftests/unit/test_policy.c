@@ -229,13 +229,70 @@ static void test_judge_fence(void)
 	}
 }
 
+/* What a medium error does, on every combination of what it depends on. */
+static void test_judge_media(void)
+{
+	struct iovm_end end = plain;
+	int elsewhere = 0;
+
+	end.res = IOVM_RES_MEDIA;
+	end.others = true;
+	CHECK(judge(end, false) == IOVM_FATE_ELSEWHERE);
+	end.others = false;				/* nowhere to go: the guest is told at once */
+	CHECK(judge(end, false) == IOVM_FATE_REPORT);
+	for (unsigned int bits = 0; bits < 32; bits++)
+		for (unsigned int op = 0; op < 5; op++) {
+			end = plain;
+			end.res = IOVM_RES_MEDIA;
+			end.op = op;
+			end.others = bits & 1;
+			end.media = bits & 2 ? 1 << 3 : 0;
+			end.bound = bits & 4;
+			end.fenced = bits & 8;
+			end.fence = bits & 16 ? IOVM_FENCE_NONE : IOVM_FENCE_LOCAL_ERROR;
+			if (judge(end, false) == IOVM_FATE_REPORT)
+				continue;
+			CHECK(judge(end, false) == IOVM_FATE_ELSEWHERE);
+			CHECK(end.others && !end.media && !end.bound && op != IOVM_OP_FLUSH);
+			CHECK(!iovm_op_modifies(op) || end.fenced || end.fence == IOVM_FENCE_LOCAL_ERROR);
+			elsewhere++;
+		}
+	CHECK(elsewhere == 4 + 3 * 3);
+	/* a bare error behind it, elsewhere: the request is at fault, that path stays */
+	end = plain;
+	end.media = 1 << 0;
+	CHECK(judge(end, false) == IOVM_FATE_REPORT);
+	end.media = 1 << 1;				/* on this path itself */
+	CHECK(judge(end, true) == IOVM_FATE_REQUEUE);
+	/* and a path that goes says nothing of the request */
+	end.media = 1 << 0;
+	end.res = IOVM_RES_PATH;
+	CHECK(judge(end, true) == IOVM_FATE_REQUEUE);
+}
+
+static void test_judge_nospc(void)
+{
+	struct iovm_end end = plain;
+
+	end.res = IOVM_RES_NOSPC;
+	for (end.op = 0; end.op < 5; end.op++) {
+		end.fence = IOVM_FENCE_LOCAL_ERROR;
+		CHECK(judge(end, false) == (iovm_op_modifies(end.op) ? IOVM_FATE_NOSPC : IOVM_FATE_REPORT));
+		end.fence = IOVM_FENCE_NONE;
+		CHECK(judge(end, false) == (iovm_op_modifies(end.op) ? IOVM_FATE_NOSPC_BIND : IOVM_FATE_REPORT));
+		end.fenced = true;
+		CHECK(judge(end, false) == (iovm_op_modifies(end.op) ? IOVM_FATE_NOSPC : IOVM_FATE_REPORT));
+		end.fenced = false;
+	}
+}
+
 /* Invariant 2 over all inputs: what may still land somewhere is never sent elsewhere. */
 static void test_judge_invariant(void)
 {
 	int unsafe = 0;
 
 	for (unsigned int bits = 0; bits < 8; bits++)
-		for (unsigned int res = IOVM_RES_REQUEST; res <= IOVM_RES_UNSENT; res++)
+		for (unsigned int res = IOVM_RES_REQUEST; res <= IOVM_RES_NOSPC; res++)
 			for (unsigned int op = 0; op < 5; op++)
 				for (unsigned int state = 0; state < NR_STATES; state++) {
 					struct iovm_end end = {
@@ -247,6 +304,8 @@ static void test_judge_invariant(void)
 					bool left = res == IOVM_RES_IO || res == IOVM_RES_PATH ||
 						    (res == IOVM_RES_UNSENT && end.bound);
 
+					CHECK(fate != IOVM_FATE_ELSEWHERE || !iovm_op_modifies(op) || end.fenced);
+					CHECK(fate != IOVM_FATE_NOSPC || end.fenced);
 					if (!left || end.fenced || !iovm_op_modifies(op))
 						continue;
 					CHECK(fate == IOVM_FATE_HOLD || fate == IOVM_FATE_BIND);
@@ -300,6 +359,8 @@ static const struct ktap_case cases[] = {
 	{ "a path error", test_judge_path },
 	{ "writes without a fence", test_judge_fence },
 	{ "no write without a fence goes elsewhere, all inputs", test_judge_invariant },
+	{ "a medium error", test_judge_media },
+	{ "no space", test_judge_nospc },
 	{ "names", test_names },
 	{ "histogram buckets", test_hist },
 };

@@ -22,7 +22,7 @@
 
 static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
-	struct opt_u64 timeout;
+	struct opt_u64 timeout, no_space;
 	const char *size_from, *serial, *owner, *mode;
 	bool readonly, discard, no_discard, no_zeroes;
 } o;
@@ -50,6 +50,8 @@ static const struct opt create_opts[] = {
 	{ "no-path-timeout", 0, OPT_TIME, &o.no_path, "TIME",
 	  "How long the guest waits while no path is usable,\nbefore its requests fail. Default 5min; 0 or 'never':\nfor ever.",
 	  0, 0 },
+	{ "no-space-timeout", 0, OPT_TIME, &o.no_space, "TIME",
+	  "How long a write waits while a thin-provisioned store\nis full. Default 'never': for ever.", 0, 0 },
 	{ "failback-after", 0, OPT_TIME, &o.failback, "TIME",
 	  "Go back to an earlier path by itself once it has been\nlive this long. Default 0: only by 'failback'.", 0, 0 },
 	{ "owner", 'o', OPT_STR, &o.owner, "USER[:GROUP]", "Owner of the node. Default root:kvm.", 0, 0 },
@@ -248,6 +250,7 @@ static int run_create(int argc, char **argv)
 		err = mux_open();
 	if (err)
 		return err;
+	c.no_space_timeout_ms = o.no_space.v;
 	c.flags = o.readonly ? IOVM_DEV_F_RDONLY : 0;
 	c.no_path_timeout_ms = o.no_path.set ? o.no_path.v : DEFAULT_NO_PATH_MS;
 	c.failback_after_ms = o.failback.v;

@@ -118,6 +118,7 @@ static int run_resume(int argc, char **argv)
 
 const struct cmd cmd_resume = {
 	.name = "resume", .args = "NAME", .summary = "Let a suspended device's requests go on.",
+	.detail = "Writes that wait for space on a full store are tried again at once, too.\n",
 	.min_args = 1, .max_args = 1, .run = run_resume,
 };
 
@@ -134,7 +135,7 @@ static int run_fail_parked(int argc, char **argv)
 }
 
 const struct cmd cmd_fail_parked = {
-	.name = "fail-parked", .args = "NAME", .summary = "Fail the requests that wait for a path, once.",
+	.name = "fail-parked", .args = "NAME", .summary = "Fail the requests that wait for a path or for space, once.",
 	.detail =
 	"The guest sees I/O errors. It is the way out when no path will come back and something (a VMM that is to stop)\n"
 	"waits for the requests. Requests made later wait again.\n",
@@ -172,11 +173,13 @@ const struct cmd cmd_resize = {
 	.min_args = 2, .max_args = 2, .run = run_resize,
 };
 
-static struct opt_u64 set_no_path, set_failback, set_iops, set_bps;
+static struct opt_u64 set_no_path, set_failback, set_iops, set_bps, set_no_space;
 
 static const struct opt set_opts[] = {
 	{ "no-path-timeout", 0, OPT_TIME, &set_no_path, "TIME",
 	  "How long the guest waits while no path is usable;\n0 or 'never': for ever.", 0, 0 },
+	{ "no-space-timeout", 0, OPT_TIME, &set_no_space, "TIME",
+	  "How long a write waits for space; 0 or 'never': for\never.", 0, 0 },
 	{ "failback-after", 0, OPT_TIME, &set_failback, "TIME",
 	  "Go back to an earlier path by itself once it has been\nlive this long; 0: only by 'failback'.", 0, 0 },
 	{ "iops", 0, OPT_COUNT, &set_iops, "N", "Requests per second at most; 0: no limit.", 0, 0 },
@@ -193,6 +196,7 @@ static int run_set(int argc, char **argv)
 	} sets[] = {
 		{ &set_no_path, IOVM_DEV_SET_NO_PATH_TIMEOUT, "set the no-path timeout of" },
 		{ &set_failback, IOVM_DEV_SET_FAILBACK_AFTER, "set the failback time of" },
+		{ &set_no_space, IOVM_DEV_SET_NO_SPACE_TIMEOUT, "set the no-space timeout of" },
 		{ &set_iops, IOVM_DEV_SET_IOPS, "set the IOPS limit of" },
 		{ &set_bps, IOVM_DEV_SET_BPS, "set the bandwidth limit of" },
 	};

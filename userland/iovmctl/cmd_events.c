@@ -36,6 +36,9 @@ static const char *const event_names[] = {
 	[IOVM_EV_RESIZED] = "resized",
 	[IOVM_EV_QUEUE_BROKEN] = "queue-broken",
 	[IOVM_EV_FAIL_PARKED] = "fail-parked",
+	[IOVM_EV_NO_SPACE] = "no-space",
+	[IOVM_EV_SPACE] = "space",
+	[IOVM_EV_MEDIUM_ERROR] = "medium-error",
 	NULL
 };
 
@@ -129,7 +132,7 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		snprintf(buf, n, "no usable path: requests wait");
 		break;
 	case IOVM_EV_TIMEOUT:
-		snprintf(buf, n, "no path came in time: requests are failed");
+		snprintf(buf, n, "%s in time: requests are failed", e->error == -ENOSPC ? "no space came" : "no path came");
 		break;
 	case IOVM_EV_SUSPENDED:
 		snprintf(buf, n, "suspended, nothing is in flight");
@@ -152,6 +155,16 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		break;
 	case IOVM_EV_FAIL_PARKED:
 		snprintf(buf, n, "what waited was failed by the operator");
+		break;
+	case IOVM_EV_NO_SPACE:
+		snprintf(buf, n, "path %s: the store is full, %llu writes wait", e->path, e->value);
+		break;
+	case IOVM_EV_SPACE:
+		text_ms(t, sizeof(t), e->value);
+		snprintf(buf, n, "there is space again, after %s", t);
+		break;
+	case IOVM_EV_MEDIUM_ERROR:
+		snprintf(buf, n, "path %s: medium error number %llu: %s", e->path, e->value, err);
 		break;
 	default:
 		snprintf(buf, n, "event %u: value %llu", e->type, e->value);
@@ -338,7 +351,8 @@ const struct cmd cmd_events = {
 	"and what happened; with --json one object per line.\n"
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
-	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked lost\n"
+	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
+	"space medium-error lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

@@ -37,6 +37,8 @@ static const struct field path_stat_fields[] = {
 	{ "request_errors", "request errors", F_U64, P(request_errors) },
 	{ "path_errors", "path errors", F_U64, P(path_errors) },
 	{ "retries", "retries", F_U64, P(retries) },
+	{ "media_errors", "medium errors", F_U64, P(media_errors) },
+	{ "no_space", "found no space", F_U64, P(no_space) },
 	{ "stale_replies", "stale replies", F_U64, P(stale_replies) },
 	{ "heartbeats", "heartbeats", F_U64, P(heartbeats) },
 	{ 0 }

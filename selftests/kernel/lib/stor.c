@@ -337,6 +337,7 @@ int loop_destroy(const char *node)
 
 /* --- device-mapper --- */
 
+/* @table: of DM_TABLE_LOAD; of DM_TARGET_MSG the message. */
 static int dm_ioctl(unsigned long req, const char *name, u32 flags, const char *table, u64 *dev)
 {
 	char buf[65536] __attribute__((aligned(8)));
@@ -349,7 +350,11 @@ static int dm_ioctl(unsigned long req, const char *name, u32 flags, const char *
 	h->data_start = sizeof(*h);
 	h->flags = flags;
 	snprintf(h->name, sizeof(h->name), "%s", name);
-	if (table) {
+	if (table && req == DM_TARGET_MSG) {
+		struct dm_target_msg *m = (void *)(buf + sizeof(*h));
+
+		snprintf(m->message, sizeof(buf) - sizeof(*h) - sizeof(*m), "%s", table);
+	} else if (table) {
 		char *at = buf + sizeof(*h);
 		const char *line = table;
 
@@ -432,6 +437,11 @@ int dm_remove(const char *name)
 		sleep_ms(20);
 	}
 	return r;
+}
+
+int dm_message(const char *name, const char *text)
+{
+	return dm_ioctl(DM_TARGET_MSG, name, 0, text, NULL);
 }
 
 char *dm_linear(const char *under, u64 sectors)

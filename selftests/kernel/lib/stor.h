@@ -45,6 +45,7 @@ int dm_create(const char *name, const char *table, char node[64]);
 int dm_swap(const char *name, const char *table, bool flush);	/* suspend, load, resume */
 int dm_suspend(const char *name, bool suspend);
 int dm_remove(const char *name);
+int dm_message(const char *name, const char *text);	/* to the target at sector 0 */
 char *dm_linear(const char *under, u64 sectors);	/* "0 N linear UNDER 0": static buffer */
 char *dm_error(u64 sectors);				/* another static buffer */
 
