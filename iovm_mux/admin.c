@@ -14,6 +14,7 @@
 #define IOVM_MS_MAX		(3600 * 1000)
 #define IOVM_HEARTBEAT_MS	1000
 #define IOVM_DEAD_MS		5000
+#define IOVM_PATH_F_CACHE	(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
 
 /* dev->mutex. By name, or when that is empty the path with the lowest id that is not below @id. */
 struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id)
@@ -56,6 +57,7 @@ static struct iovm_path *iovm_path_get(const char *devname, const char *name, ch
 static int iovm_path_check(struct iovm_path_add *arg)
 {
 	bool nbd = arg->type == IOVM_PATH_NBD;
+	int err;
 
 	if (!iovm_name_valid(arg->name))
 		return iovm_refuse_name(arg->msg);
@@ -63,7 +65,7 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "the address is too long");
 	if (arg->flags & ~IOVM_PATH_F_ALL)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
-	if (arg->flags == IOVM_PATH_F_ALL)
+	if ((arg->flags & IOVM_PATH_F_CACHE) == IOVM_PATH_F_CACHE)
 		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
 	if (arg->fence > IOVM_FENCE_NONE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
@@ -72,9 +74,14 @@ static int iovm_path_check(struct iovm_path_add *arg)
 				   "a lost connection does not end what was sent: no local-error");
 	if (arg->heartbeat_ms > IOVM_MS_MAX || arg->dead_ms > IOVM_MS_MAX)
 		return iovm_refuse(-EINVAL, arg->msg, "heartbeat and time-out are at most an hour");
+	err = iovm_identity_check(arg->identity, arg->msg);
+	if (err)
+		return err;
+	if (arg->flags & IOVM_PATH_F_IDENTITY_GIVEN && !arg->identity[0])
+		return iovm_refuse(-EINVAL, arg->msg, "no identity is given");
 
-	if (!arg->flags)
-		arg->flags = nbd ? IOVM_PATH_F_CACHE_DIES : IOVM_PATH_F_CACHE_SURVIVES;
+	if (!(arg->flags & IOVM_PATH_F_CACHE))
+		arg->flags |= nbd ? IOVM_PATH_F_CACHE_DIES : IOVM_PATH_F_CACHE_SURVIVES;
 	if (!arg->fence)
 		arg->fence = nbd ? IOVM_FENCE_NONE : IOVM_FENCE_LOCAL_ERROR;
 	if (!arg->heartbeat_ms)
@@ -144,11 +151,18 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	path = iovm_path_alloc(dev, ops, arg);
 	if (!path)
 		return -ENOMEM;
-	ret = ops->add(path, arg, arg->msg);
+	/* what has to be connected shows it then, if not now */
+	if (!ops->connect || arg->identity[0])
+		ret = iovm_identity_admit(path, arg->identity, arg->msg);
+	else
+		ret = 0;
+	if (!ret)
+		ret = ops->add(path, arg, arg->msg);
 	if (ret < 0) {
 		iovm_path_free(path);
 		return ret;
 	}
+	iovm_identity_take(path, arg->identity);
 
 	spin_lock_irq(&dev->lock);
 	list_add_tail(&path->node, &dev->paths);
@@ -202,6 +216,9 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	iovm_todo_init(&todo);
 	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS)
 		return iovm_refuse(-EINVAL, arg->msg, "between 1 and %u sockets", IOVM_MAX_SOCKETS);
+	err = iovm_identity_check(arg->identity, arg->msg);
+	if (err)
+		return err;
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
@@ -229,7 +246,11 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 
 	flush_work(&path->fail_work);
-	err = path->ops->connect(path, arg, arg->msg);
+	err = iovm_identity_connect(path, arg->identity, arg->msg);
+	if (!err)
+		err = path->ops->connect(path, arg, arg->msg);
+	if (!err)
+		iovm_identity_take(path, arg->identity);
 
 	spin_lock_irq(&dev->lock);
 	path->in_connect = false;

@@ -124,6 +124,7 @@ static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 	dev->bps = arg->bps;
 	INIT_LIST_HEAD(&dev->retry);
 	INIT_DELAYED_WORK(&dev->retry_work, iovm_retry_work);
+	memcpy(dev->identity, arg->identity, sizeof(dev->identity));
 	INIT_LIST_HEAD(&dev->nospc);
 	dev->no_space_timeout_ms = arg->no_space_timeout_ms;
 	INIT_DELAYED_WORK(&dev->nospc_work, iovm_nospc_work);
@@ -182,6 +183,9 @@ int iovm_dev_create(struct iovm_dev_create *arg)
 		return iovm_refuse_name(arg->msg);
 	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u || arg->pad)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag or mode bit");
+	err = iovm_identity_check(arg->identity, arg->msg);
+	if (err)
+		return err;
 
 	class = iovm_class_get(arg->class);
 	if (!class)

@@ -9,6 +9,8 @@
  *	path.c     path states and the route that follows from them
  *	route.c    the data path as long as all is well
  *	requeue.c  and when it is not: errors, held writes, retries, cancel
+ *	nospace.c  requests that wait for space on a thin-provisioned store
+ *	identity.c do all paths of a device lead to the same data?
  *	event.c    the event stream
  *	stats.c    sums over CPUs
  *	policy.c   the decisions, free of everything else
@@ -107,6 +109,12 @@ u32 iovm_nospc_end_all(struct iovm_dev *dev, struct iovm_todo *todo);
 void iovm_nospc_kick(struct iovm_dev *dev);
 void iovm_nospc_arm(struct iovm_dev *dev);
 void iovm_nospc_work(struct work_struct *work);
+
+/* identity.c; dev->mutex */
+int iovm_identity_check(const char *id, char *msg);
+int iovm_identity_admit(const struct iovm_path *path, const char *id, char *msg);
+int iovm_identity_connect(const struct iovm_path *path, const char *id, char *msg);
+void iovm_identity_take(struct iovm_path *path, const char *id);
 
 /* requeue.c */
 void iovm_req_wait(struct iovm_dev *dev, struct iovm_req *req);

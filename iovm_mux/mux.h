@@ -194,7 +194,8 @@ struct iovm_path_pcpu {
  * @fence: IOVM_FENCE_LOCAL_ERROR or IOVM_FENCE_NONE
  * @heartbeat_ms: for the type
  * @dead_ms: for the type
- * @flags: IOVM_PATH_F_CACHE_*, resolved (exactly one bit set); constant
+ * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
+ * @identity: of its data, NUL-terminated, "" when it shows none; dev->mutex
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
  * @state: enum iovm_path_state; written by iovm_path_set_state() under dev->lock
  * @state_ns: ktime_get_ns() when it was entered; dev->lock
@@ -236,6 +237,7 @@ struct iovm_path {
 	u32 flags;
 	u32 heartbeat_ms;
 	u32 dead_ms;
+	char identity[IOVM_IDENTITY_MAX];
 	struct list_head node;
 	enum iovm_path_state state;
 	u64 state_ns;
@@ -351,6 +353,7 @@ struct iovm_dev_pcpu {
  * @retry_ns: when the last one did; @lock
  * @retry_shift: back-off; @lock
  * @retry_work: gives @retry back to the class
+ * @identity: of the data, NUL-terminated, "" until a path shows one; @mutex
  * @nospc: requests that wait for space; @lock
  * @nr_nospc: requests with IOVM_REQ_NOSPC; @lock
  * @nospc_ns: ktime_get_ns() when @nr_nospc became 1, 0 when it is 0; @lock
@@ -401,6 +404,7 @@ struct iovm_dev {
 	u64 retry_ns;
 	unsigned int retry_shift;
 	struct delayed_work retry_work;
+	char identity[IOVM_IDENTITY_MAX];
 	struct list_head nospc;
 	u32 nr_nospc;
 	u64 nospc_ns;

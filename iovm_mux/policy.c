@@ -231,3 +231,31 @@ bool iovm_name_valid(const char *name)
 	}
 	return false;
 }
+
+/**
+ * iovm_identity_valid - may a data identity look like that?
+ * @id: IOVM_IDENTITY_MAX bytes
+ *
+ * Return: true for the empty string, and for SCHEME:TEXT with a NUL behind it: SCHEME of [a-z0-9-],
+ * TEXT of printable ASCII without spaces, neither empty.
+ */
+bool iovm_identity_valid(const char *id)
+{
+	int colon = 0, i;
+
+	for (i = 0; i < IOVM_IDENTITY_MAX; i++) {
+		char c = id[i];
+
+		if (!c)
+			return !i || (colon && i > colon + 1);
+		if (c <= ' ' || c > '~')
+			return false;
+		if (colon)
+			continue;
+		if (c == ':' && i)
+			colon = i;
+		else if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'))
+			return false;
+	}
+	return false;
+}

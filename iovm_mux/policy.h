@@ -127,5 +127,6 @@ int iovm_choose_first(const enum iovm_path_state *state, int n);
 enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing);
 enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail);
 bool iovm_name_valid(const char *name);
+bool iovm_identity_valid(const char *id);
 
 #endif /* _IOVM_POLICY_H */

@@ -58,6 +58,7 @@ void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)
 	info->bps = dev->bps;
 	info->mem_bytes += iovm_dev_size(dev);
 	info->requeued = max(atomic_read(&dev->nr_requeued), 0);
+	memcpy(info->identity, dev->identity, sizeof(info->identity));
 
 	spin_lock_irq(&dev->lock);
 	info->state = dev->state;
@@ -126,6 +127,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->fence = path->fence;
 	info->heartbeat_ms = path->heartbeat_ms;
 	info->dead_ms = path->dead_ms;
+	memcpy(info->identity, path->identity, sizeof(info->identity));
 
 	spin_lock_irq(&dev->lock);
 	info->state = path->state;

@@ -43,6 +43,8 @@
 #define IOVM_MSG_MAX		192
 /* what a path leads to, for people: "/dev/sdb", "nbd://b:10809/x" */
 #define IOVM_ADDR_MAX		256
+/* with the closing NUL; SCHEME:TEXT, printable ASCII without spaces */
+#define IOVM_IDENTITY_MAX	128
 #define IOVM_SERIAL_MAX		20	/* VIRTIO_BLK_ID_BYTES: NUL padded, may fill all 20 */
 #define IOVM_MAX_PATHS		8	/* of one device */
 #define IOVM_MAX_DEVS		1024
@@ -150,6 +152,8 @@ struct iovm_dev_create {
 	__u32 id;			/* out */
 	__u32 pad;
 	char  msg[IOVM_MSG_MAX];	/* out */
+	/* of the data; "" = that of the first path that has one */
+	char  identity[IOVM_IDENTITY_MAX];
 	__u64 no_space_timeout_ms;	/* how long a write waits for space; 0 = for ever */
 };
 
@@ -193,6 +197,7 @@ struct iovm_dev_info {
 	struct iovm_blk_config blk;
 	__u64 features;			/* virtio feature bits offered */
 	__u64 mem_bytes;		/* kernel memory this device holds beyond its code */
+	char  identity[IOVM_IDENTITY_MAX];	/* of the data; "" = not known */
 	__u64 no_space_timeout_ms;
 	__u64 no_space;			/* requests that wait for space */
 	__u64 no_space_ms;		/* since when there are such, 0 when there are none */
@@ -225,14 +230,19 @@ struct iovm_dev_ctl {
 /* acknowledged writes survive the loss of this path */
 #define IOVM_PATH_F_CACHE_SURVIVES	(1u << 0)
 #define IOVM_PATH_F_CACHE_DIES		(1u << 1)	/* they may not: every write is FUA */
-#define IOVM_PATH_F_ALL			(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
 					/* neither: bdev survives, nbd dies */
+/* the operator says that it is the same data, whatever the identities say */
+#define IOVM_PATH_F_ASSUME_SAME		(1u << 2)
+/* its identity is the operator's word: nothing else shows it. For user space to go by */
+#define IOVM_PATH_F_IDENTITY_GIVEN	(1u << 3)
+#define IOVM_PATH_F_ALL			(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES | \
+					 IOVM_PATH_F_ASSUME_SAME | IOVM_PATH_F_IDENTITY_GIVEN)
 
 /*
  * IOVM_PATH_ADD. The new path is last in order. ENOENT no such device; EEXIST name taken; ENOSPC
  * IOVM_MAX_PATHS; EBUSY bdev in use; ENXIO/ENOTBLK bad device; EMEDIUMTYPE size or block size
- * differ (msg says how). A bdev path is live on return. An nbd path is `connecting` until
- * IOVM_PATH_CONNECT.
+ * differ, or the identity of the data does or is missing (msg says how). A bdev path is live on
+ * return. An nbd path is `connecting` until IOVM_PATH_CONNECT.
  */
 struct iovm_path_add {
 	__u32 size;
@@ -249,6 +259,7 @@ struct iovm_path_add {
 	__u32 dead_ms;
 	__u32 id;			/* out */
 	char  msg[IOVM_MSG_MAX];
+	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
 };
 
 /*
@@ -287,13 +298,14 @@ struct iovm_path_info {
 	__u32 heartbeat_ms;
 	__u32 dead_ms;
 	__u32 nbd_flags;		/* transmission flags as negotiated */
+	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
 };
 
 /*
  * IOVM_PATH_CONNECT. Established stream sockets, handshake done, nothing unread in user space.
- * Allowed in state connecting or failed (EBUSY else). EMEDIUMTYPE the export differs from the
- * device; ENOTSOCK, EPROTOTYPE bad socket; EINVAL several sockets without CAN_MULTI_CONN. The
- * kernel holds its own references: close yours.
+ * Allowed in state connecting or failed (EBUSY else). EMEDIUMTYPE the export or the identity of its
+ * data differs from the device; ENOTSOCK, EPROTOTYPE bad socket; EINVAL several sockets without
+ * CAN_MULTI_CONN. The kernel holds its own references: close yours.
  */
 /* structured replies were negotiated on every socket */
 #define IOVM_NBD_F_STRUCTURED	(1u << 0)
@@ -309,6 +321,8 @@ struct iovm_path_connect {
 	__u32 min_block;		/* bytes; 0 = not stated (1) */
 	__u32 max_payload;		/* bytes; 0 = 32 MiB */
 	char  msg[IOVM_MSG_MAX];
+	/* of the data that the server has now; "" = it shows none */
+	char  identity[IOVM_IDENTITY_MAX];
 };
 
 /* IOVM_PATH_CTL ops */

@@ -109,7 +109,7 @@ static void mux_devices(void)
 	struct iovm_dev_stats s;
 	unsigned int n;
 	int r;
-	static const u32 bad_ops[] = { 0, 11, 99, 0xffffffff };
+	static const u32 bad_ops[] = { 0, 12, 99, 0xffffffff };
 
 	r = ctl_dev_destroy("kt-none", 0);
 	T_CHECK(r == -ENOENT && ctl_msg[0], "destroy: %s", strerror(-r));
@@ -206,7 +206,7 @@ static void mux_paths(void)
 		if (i == 4)
 			a.type = 9;
 		if (i == 5)
-			a.flags = 4;
+			a.flags = 1u << 31;
 		if (i == 6)
 			a.fence = 9;
 		r = ctl_ioctl(IOVM_PATH_ADD, &a);

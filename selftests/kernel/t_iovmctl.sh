@@ -62,9 +62,12 @@ ok "create: node, owner, mode and configuration"
 mark
 want 0 "path 'local' .* is live and takes requests" path add one local /dev/ram0
 came path-state '"path":"local".*"new_state":"live"'
-want 4 'in use' path add one again /dev/ram0
+want 4 'in use' path add one again /dev/ram0 --assume-same-data
 want 4 'sectors' path add two big /dev/ram1
+want 4 'no identity' path add one other /dev/ram1
 want 4 'has a path local already' path add one local /dev/ram1
+want 0 changed set one --no-space-timeout 10min
+json 'd["no_space_timeout_ms"] == 600000 and d["no_space"] == 0 and d["identity"] is None' show one
 want 3 "no device 'three'" path add three p /dev/ram1
 json '[(p["name"], p["type"], p["routed"], p["cache"], p["fence"]) for p in d] ==
 	[("local", "bdev", True, "survives", "local-error")]' path list one
@@ -73,12 +76,15 @@ ok "path add: a block device, and what does not fit"
 serve n memory size=64M
 uri="nbd+unix:///?socket=$tmp/n.sock"
 mark
-want 0 "path 'n' .* is live" path add one n "$uri"
+want 4 'no identity' path add one n "$uri"
+json '[p["same_data"] for p in d] == ["unknown"]' path list one
+want 0 "path 'n' .* is live" path add one n "$uri" --assume-same-data
+json '[p["same_data"] for p in d] == ["unknown", "assumed"]' path list one
 came path-state '"path":"n".*"old_state":"connecting","new_state":"live"'
 json 'd["paths"][1]["sockets"] == 4 and d["paths"][1]["addr"] == "'"$uri"'" and "flush" in d["paths"][1]["nbd_flags"] and
 	d["paths"][1]["cache"] == "dies" and d["paths"][1]["fence"] == "none" and d["paths"][1]["size_bytes"] == 1 << 26' show one
 serve small memory size=32M
-want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small.sock"
+want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small.sock" --assume-same-data
 want 1 'cannot connect' path add one none "nbd+unix:///?socket=$tmp/none"
 json 'len(d) == 2' path list one
 ok "path add: an NBD server, and what does not fit"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Other people's NBD servers as paths, reached by iovmctl: nbdkit, qemu-nbd, nbd-server, and qemu-storage-daemon serving a qcow2
- * image. Each is killed with -9 under a verifying load, started again and connected again; the guest sees no error.
+ * image. Each is killed with -9 under a verifying load, started again and connected again; the guest sees no error. And which of
+ * them answer from their page cache, and what then happens.
  */
 #include "fix.h"
 
@@ -309,6 +310,95 @@ static void qcow2_snapshot(void)
 	T_CHECK(!sh("test $(stat -c %%b %s/over) -gt 1000", dir), "nothing went to the overlay");
 }
 
+#define TOLD "wwn:naa.6000000000000001"		/* what the server says of its data */
+
+/*
+ * A block is read through the server, then written past it, on the local path; after a failover it is read through the server
+ * again. Is it the old one?
+ */
+static bool stale(const char *cmd)
+{
+	const u64 sector = 4096;
+	char a_node[64], b_node[64];
+	struct iovm_path_info i;
+	struct vq *q;
+	u8 buf[512];
+	int r;
+
+	fix_two_paths(a_node, b_node);
+	start_server(cmd);
+	ctl_must_create("kt-0", SECTORS, 1);
+	strcpy(F[0].name, "kt-0");
+	r = ctl_path_add_bdev_id("kt-0", "a", a_node, 0, 0, TOLD);
+	T_REQUIRE(!r, "path a: %s: %s", strerror(-r), ctl_msg);
+	r = sh("%s path add kt-0 n '%s' --timeout 60 >%s/out 2>&1", iovmctl, uri, dir);
+	sh("sed 's/^/# iovmctl: /' %s/out", dir);
+	T_REQUIRE(!r, "iovmctl path add");
+	r = ctl_path_get("kt-0", "n", &i);
+	T_CHECK(!r && !strcmp(i.identity, TOLD) && !(i.flags & IOVM_PATH_F_ASSUME_SAME), "what the server says of its data: '%s'",
+		i.identity);
+
+	fix_open_mem(0, ALL_FEATURES, 1, 64, 16 * MiB, 0);
+	q = &F[0].d.vqs[0];
+	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "n", 0);
+	T_REQUIRE(!r, "to n: %s: %s", strerror(-r), ctl_msg);
+	T_CHECK(!vblk_read(&F[0].s, q, sector, buf, 512), "read through the server");
+	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "a", 0);
+	T_REQUIRE(!r, "to a: %s: %s", strerror(-r), ctl_msg);
+	pat_fill(buf, 1, sector, 1);
+	T_CHECK(!vblk_write(&F[0].s, q, sector, buf, 512), "write on the local path");
+	T_CHECK(!vblk_io(&F[0].s, q, VIRTIO_BLK_T_FLUSH, 0, 0), "flush");
+	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "n", 0);
+	T_REQUIRE(!r, "to n: %s: %s", strerror(-r), ctl_msg);
+	memset(buf, 0, sizeof(buf));
+	T_CHECK(!vblk_read(&F[0].s, q, sector, buf, 512), "read through the server again");
+	return !pat_ok(buf, 1, sector, 1);
+}
+
+static bool stale_qemu(const char *cache)
+{
+	char cmd[1024];
+
+	if (!have("qemu-nbd"))
+		ktap_skip("no qemu-nbd");
+	begin();
+	fix_store_make(MB, 512);
+	snprintf(cmd, sizeof(cmd), "qemu-nbd -t -f raw -k %s -x x -D 'the LUN, iovm-id=%s' -e 8 --cache=%s %s", sock, TOLD, cache,
+		 fix_store);
+	return stale(cmd);
+}
+
+/* Why the README warns: if this one fails, nothing shows what it warns of any more. */
+static void buffered_is_stale(void)
+{
+	T_CHECK(stale_qemu("writeback"), "a buffered server did not answer from its cache");
+	T_CHECK(!sh("grep -q 'without --cache=none, which answers from the page cache' %s/out", dir), "iovmctl does not warn");
+}
+
+static void unbuffered_is_not(void)
+{
+	T_CHECK(!stale_qemu("none"), "the guest has read old data");
+	T_CHECK(sh("grep -q warning %s/out", dir), "iovmctl warns");
+}
+
+/* The server is replaced by one with other data while the path is down. */
+static void other_data(void)
+{
+	char cmd[1024];
+
+	if (!have("qemu-nbd"))
+		ktap_skip("no qemu-nbd");
+	unbuffered_is_not();
+	end_server(SIGKILL);
+	T_REQUIRE(ctl_wait_path_state("kt-0", "n", IOVM_PATH_FAILED, 10000), "a killed server is not noticed");
+	snprintf(cmd, sizeof(cmd), "qemu-nbd -t -f raw -k %s -x x -D iovm-id=id:other -e 8 --cache=none %s", sock, fix_store);
+	start_server(cmd);
+	T_CHECK(sh("%s path connect kt-0 n --timeout 60 >%s/out 2>&1", iovmctl, dir), "other data is connected");
+	sh("sed 's/^/# iovmctl: /' %s/out", dir);
+	T_CHECK(!sh("grep -q '%s before, now to id:other' %s/out", TOLD, dir), "it does not say why");
+	T_CHECK(ctl_wait_path_state("kt-0", "n", IOVM_PATH_FAILED, 0), "the path is not failed any more");
+}
+
 static const char *setup(void)
 {
 	char self[400];
@@ -336,6 +426,9 @@ static const struct ktap_case cases[] = {
 	{ "qemu_nbd", qemu_nbd, 90 },
 	{ "nbd_server", nbd_server, 170 },
 	{ "qcow2_snapshot", qcow2_snapshot, 90 },
+	{ "buffered_is_stale", buffered_is_stale },
+	{ "unbuffered_is_not", unbuffered_is_not },
+	{ "other_data", other_data },
 };
 
 int main(int argc, char **argv)

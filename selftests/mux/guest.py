@@ -21,6 +21,7 @@ import time
 PARAMS = "/sys/module/iovm_mux_test/parameters/"
 TBDEV, TNBD = 30, 31
 LOCAL, NONE = 1, 2
+ASSUME_SAME = 4
 CONNECTING, LIVE, SUSPECT, FAILED, DRAINING, REMOVED = range(6)
 ROUTED, PARKED, SUSPENDED, FAILING = range(4)
 FAILOVER, FAILBACK, SUSPEND, RESUME, FAIL_PARKED = range(1, 6)
@@ -104,7 +105,8 @@ class Control:
         return self.call(4, "I64s64sQ", op, name.encode(), path.encode(), value)
 
     def add(self, dev, name, kind, fence=0, flags=0):
-        return self.call(0x10, "I64s64s256sIIiIII", kind, dev.encode(), name.encode(), b"made up", flags, fence,
+        return self.call(0x10, "I64s64s256sIIiIII", kind, dev.encode(), name.encode(), b"made up",
+                         flags | ASSUME_SAME, fence,
                          -1, 0, 0, 0)
 
     def remove(self, dev, name, force=False):

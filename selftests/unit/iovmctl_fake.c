@@ -3,7 +3,8 @@
  * A stand-in for /dev/iovm-mux, preloaded into iovmctl by test_iovmctl_cli.sh.
  *
  *   vm1        two paths: local (bdev, live, routed), hostb (nbd, live)
- *   vm-2.data  parked; one path, a (nbd, failed), whose address needs escaping; its socket path is $IOVM_FAKE_ADDR if set
+ *   vm-2.data  parked; one path, a (nbd, failed), whose address needs escaping; its socket path is $IOVM_FAKE_ADDR if set, and
+ *              $IOVM_FAKE_IDENTITY what the operator said of its data
  *
  * What a process creates, it also sees. Nothing outlives the process. Settings from the environment:
  *
@@ -96,7 +97,7 @@ static struct iovm_dev_info *add_dev(uint32_t id, const char *name)
 
 static void set_up(void)
 {
-	const char *addr = getenv("IOVM_FAKE_ADDR");
+	const char *addr = getenv("IOVM_FAKE_ADDR"), *identity = getenv("IOVM_FAKE_IDENTITY");
 	struct iovm_dev_info *d;
 	struct iovm_path_info *p;
 
@@ -123,6 +124,10 @@ static void set_up(void)
 	p = add_path("vm-2.data", "a", IOVM_PATH_NBD, IOVM_PATH_FAILED);
 	p->last_error = -ECONNRESET;
 	p->held = 3;
+	if (identity) {
+		snprintf(p->identity, sizeof(p->identity), "%s", identity);
+		p->flags |= IOVM_PATH_F_IDENTITY_GIVEN;
+	}
 	snprintf(p->addr, sizeof(p->addr), "%s", addr ? addr : "nbd://h/quote\"back\\slash\x01\xff");
 }
 
@@ -254,6 +259,8 @@ static int create(struct iovm_dev_create *c)
 	     c->no_path_timeout_ms, c->failback_after_ms, c->iops, c->bps, c->blk.capacity, c->blk.block_size,
 	     c->blk.physical_block_size, c->blk.num_queues, c->blk.queue_size, c->blk.seg_max, c->blk.max_discard_sectors,
 	     c->blk.max_write_zeroes_sectors, c->blk.serial);
+	if (*c->identity || c->no_space_timeout_ms)
+		note("create identity=%s no_space=%llu", c->identity, c->no_space_timeout_ms);
 	if (dev_named(c->name)) {
 		snprintf(c->msg, sizeof(c->msg), "the name '%s' is taken", c->name);
 		return EEXIST;
@@ -296,6 +303,8 @@ static int path_connect(struct iovm_path_connect *c)
 
 	note("connect %s %s fds=%u bytes=%llu flags=%#x %s min=%u max=%u", c->dev, c->name, c->nr_fds, c->export_bytes,
 	     c->nbd_flags, c->flags & IOVM_NBD_F_STRUCTURED ? "structured" : "simple", c->min_block, c->max_payload);
+	if (*c->identity)
+		note("connect identity=%s", c->identity);
 	if (!p)
 		return ENOENT;
 	for (i = 0; i < c->nr_fds; i++) {
@@ -319,6 +328,10 @@ static int path_add(struct iovm_path_add *a)
 	     a->flags, a->fence, a->fd < 0 ? "none" : fstat(a->fd, &st) ? "bad" : "ok", a->heartbeat_ms, a->dead_ms);
 	p = add_path(a->dev, a->name, a->type, a->type == IOVM_PATH_NBD ? IOVM_PATH_CONNECTING : IOVM_PATH_LIVE);
 	strcpy(p->addr, a->addr);
+	strcpy(p->identity, a->identity);
+	p->flags |= a->flags;
+	if (*a->identity)
+		note("path-add identity=%s", a->identity);
 	return 0;
 }
 

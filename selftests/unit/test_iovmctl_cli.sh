@@ -47,10 +47,10 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked")
+	"fail-parked" "identify")
 
 echo "KTAP version 1"
-echo "1..29"
+echo "1..32"
 
 # --- help ---
 
@@ -104,6 +104,8 @@ want 2 "" "is not an address" path add vm1 p dev/sdb
 want 2 "" "asks for TLS, which is not supported yet" path add vm1 p nbds://h/x
 want 2 "" "are for nbd paths" path add vm1 p /dev/null --heartbeat 5
 want 2 "" "neither survives nor dies" path add vm1 p /dev/null --cache maybe
+want 2 "" "--identity: 'vm1' is not an identity" path add vm1 p /dev/null --identity vm1
+want 2 "" "--identity: 'id:a b' holds a character" create x --size 1G --identity "id:a b"
 want 2 "" "neither local-error nor none" path add vm1 p /dev/null --fence maybe
 want 2 "" "nothing to set" set vm1
 want 2 "" "not a multiple of 512" resize vm1 1000
@@ -179,7 +181,7 @@ want 0 "^  last error: +ECONNRESET \(Connection reset by peer\)$" "" show vm-2.d
 json 'd["state"] == "routed" and [p["name"] for p in d["paths"]] == ["local", "hostb"] and d["paths"][0]["routed"] and
 	not d["paths"][1]["routed"] and d["paths"][0]["last_error"] is None' show vm1
 json 'd["paths"][0]["addr"] == "nbd://h/quote\"back\\slash\u0001\ufffd" and d["paths"][0]["last_error"] == "ECONNRESET"' show vm-2.data
-want 0 "^local +0 +bdev +live +1min30s +yes +0 +0 +/dev/sdb$" "" path list vm1
+want 0 "^local +0 +bdev +live +1min30s +yes +0 +0 +unknown +/dev/sdb$" "" path list vm1
 json '[p["order"] for p in d] == [0, 1] and d[1]["fence"] == "none" and d[1]["cache"] == "dies"' path list vm1
 ok "show and path list"
 
@@ -252,6 +254,7 @@ completes() {
 completes "fail-parked failback failover" fail
 completes "add connect fail fenced list remove retry watch" path ""
 completes "vm-2.data vm1" show vm
+completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""
 completes "--cache" path add vm1 n nbd://h --ca
 completes "local-error none" path add vm1 n nbd://h --fence ""
@@ -358,7 +361,56 @@ fresh_log
 want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/qemu.sock"
 logged "^connect vm1 n fds=4 bytes=536870912 flags=0x[0-9a-f]+ structured min=1 max=33554432$"
 [ "$(grep -c '^socket [0-3]: read ok$' "$IOVM_FAKE_LOG")" = 4 ] || complain "not four good sockets: $(cat "$IOVM_FAKE_LOG")"
+# One that says what data it has, and one that bypasses its page cache
+says "warning: .*qemu-nbd without --cache=none, which answers from the page cache" "$err" path add
+[ "$(grep -c warning <<<"$err")" = 1 ] || complain "warned more than once: $err"
 ok "path add nbd: qemu-nbd"
+
+qemu-nbd -t -f raw -x disk --shared=8 -k "$tmp/said.sock" -D "disk of vm1, iovm-id=wwn:naa.6000000000000001 " -r --cache=none \
+	"$tmp/image" >"$tmp/said.log" 2>&1 &
+bg+=($!)
+listens "$tmp/said.sock"
+uri="nbd+unix:///disk?socket=$tmp/said.sock"
+want 0 "^wwn:naa.6000000000000001$" "" identify "$uri"
+json 'd["identity"] == "wwn:naa.6000000000000001"' identify "$uri"
+want 3 "" "shows no identity of its data" identify "nbd+unix:///disk?socket=$tmp/multi.sock"
+want 3 "" "hint: .*iovm-id=" identify "nbd+unix:///disk?socket=$tmp/multi.sock"
+fresh_log
+want 0 "is live" "" path add vm1 n "$uri"
+[ -z "$err" ] || complain "it was warned of: $err"
+logged "^path-add vm1 n .* flags=0 "
+logged "^path-add identity=wwn:naa.6000000000000001$"
+logged "^connect identity=wwn:naa.6000000000000001$"
+json 'd["identity"] == "wwn:naa.6000000000000001" and d["same_data"] == "shown"' path add vm1 n "$uri"
+# what the server says is not overruled
+fresh_log
+want 4 "" "shows the identity wwn:naa.6000000000000001, not id:x" path add vm1 n "$uri" --identity id:x
+not_logged "^path-add"
+# the other server, with less to say
+IOVM_FAKE_ADDR="nbd+unix:///disk?socket=$tmp/multi.sock" want 0 "path 'a' .* is live" "" path reconnect vm-2.data a
+not_logged "^connect identity"
+ok "path add nbd: the identity that the server says"
+
+fresh_log
+want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock" --identity id:vm1-data
+logged "^path-add vm1 n .* flags=8 "
+logged "^path-add identity=id:vm1-data$"
+logged "^connect identity=id:vm1-data$"
+json 'd["same_data"] == "stated"' path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock" --identity id:vm1-data
+fresh_log
+IOVM_FAKE_ADDR="nbd+unix:///disk?socket=$tmp/multi.sock" IOVM_FAKE_IDENTITY=id:vm1-data want 0 "is live" "" path connect vm-2.data a
+logged "^connect identity=id:vm1-data$"
+fresh_log
+want 0 "is live" "" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock" --assume-same-data
+logged "^path-add vm1 n .* flags=4 "
+json 'd["same_data"] == "assumed" and d["identity"] is None' path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock" --assume-same-data
+fresh_log
+want 0 created "" create x --size 1G --identity wwn:naa.6000000000000001 --no-space-timeout 1min
+logged "^create identity=wwn:naa.6000000000000001 no_space=60000$"
+IOVM_FAKE_FAIL=0x10:124:"path n shows no identity of its data, device vm1 has id:x" \
+	want 4 "" "hint: .*--assume-same-data" path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
+ok "path add: identities that the operator gives, and what he assumes"
+
 
 command -v nbd-server >/dev/null || complain "nbd-server is not installed"
 cat >"$tmp/nbd-server.conf" <<END

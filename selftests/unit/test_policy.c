@@ -337,6 +337,28 @@ static void test_names(void)
 	CHECK(iovm_name_valid(name));
 }
 
+static void test_identities(void)
+{
+	static const char *const good[] = {
+		"", "id:x", "wwn:naa.5000c500a1b2c3d4", "nvme-uuid:0f01-2", "1:2", "dm-uuid:LVM-a+start=2048", "a:~!:#",
+	};
+	static const char *const bad[] = {
+		":", "x", "id:", ":x", "id", "Id:x", "i d:x", "id:a b", "id:\x7f", "id:\xc3\xa4", "id:a\n", " id:x", "id_:x",
+	};
+	char id[IOVM_IDENTITY_MAX];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(good) / sizeof(*good); i++)
+		CHECK(iovm_identity_valid(good[i]));
+	for (i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		CHECK(!iovm_identity_valid(bad[i]));
+	memset(id, 'x', sizeof(id));
+	id[2] = ':';
+	CHECK(!iovm_identity_valid(id));		/* no end: must not read on */
+	id[IOVM_IDENTITY_MAX - 1] = 0;
+	CHECK(iovm_identity_valid(id));
+}
+
 static void test_hist(void)
 {
 	CHECK(iovm_hist_bucket(0) == 0);
@@ -362,6 +384,7 @@ static const struct ktap_case cases[] = {
 	{ "a medium error", test_judge_media },
 	{ "no space", test_judge_nospc },
 	{ "names", test_names },
+	{ "identities", test_identities },
 	{ "histogram buckets", test_hist },
 };
 

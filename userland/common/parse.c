@@ -296,3 +296,17 @@ const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
 	}
 	return "is not an address (bdev:/dev/sdb, nbd://HOST[:PORT][/EXPORT] or nbd+unix:///EXPORT?socket=/PATH)";
 }
+
+const char *parse_identity(const char *s)
+{
+	const char *p, *scheme = s;
+
+	while ((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || *s == '-')
+		s++;
+	if (s == scheme || *s != ':' || !s[1])
+		return "is not an identity (SCHEME:TEXT, as in wwn:naa.5000c500a1b2c3d4 or id:vm1-data)";
+	for (p = s + 1; *p; p++)
+		if (*p <= ' ' || *p > '~')
+			return "holds a character that is not printable ASCII, or a space";
+	return p - scheme >= 128 ? "is longer than 127 characters" : NULL;
+}

@@ -34,6 +34,9 @@ const char *parse_mode(const char *s, uint32_t *mode);
 /* USER, USER:GROUP or :GROUP, names or numbers; *uid and *gid keep their value where nothing is said. */
 const char *parse_owner(const char *s, uint32_t *uid, uint32_t *gid);
 
+/* A data identity, as the kernel takes it: SCHEME:TEXT, at most 127 characters. */
+const char *parse_identity(const char *s);
+
 enum addr_kind {
 	ADDR_BDEV,		/* bdev:/dev/sdb, or an absolute path */
 	ADDR_NBD_TCP,		/* nbd://host[:port][/export] */

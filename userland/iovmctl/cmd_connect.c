@@ -16,7 +16,7 @@ static const struct opt connect_opts[] = {
 	{ 0 }
 };
 
-int connect_path(const char *dev, const char *name, const struct nbd_export *ex)
+int connect_path(const char *dev, const char *name, const struct nbd_export *ex, const char *id)
 {
 	struct iovm_path_connect c;
 	const char *hint = NULL;
@@ -34,9 +34,10 @@ int connect_path(const char *dev, const char *name, const struct nbd_export *ex)
 	c.flags = ex->structured ? IOVM_NBD_F_STRUCTURED : 0;
 	c.min_block = ex->min_block;
 	c.max_payload = ex->max_payload;
+	snprintf(c.identity, sizeof(c.identity), "%s", id);
 	err = mux_ioctl(IOVM_PATH_CONNECT, &c);
 	if (err == EMEDIUMTYPE)
-		hint = "every path must have the size and a block size of its device: see 'iovmctl show'";
+		hint = "every path must have the size, a block size and the data of its device: see 'iovmctl show'";
 	else if (err == EBUSY)
 		hint = "it has its connections; 'iovmctl path fail' drops them";
 	else if (err == ENOENT)
@@ -44,6 +45,15 @@ int connect_path(const char *dev, const char *name, const struct nbd_export *ex)
 	if (err)
 		return mux_fail(err, c.msg, hint, "cannot connect path '%s' of '%s'", name, dev);
 	return EX_DONE;
+}
+
+int reconnect_path(const struct iovm_path_info *pi, const struct nbd_export *ex)
+{
+	const char *id = ex->identity;
+
+	if (!*id && pi->flags & IOVM_PATH_F_IDENTITY_GIVEN)
+		id = pi->identity;
+	return connect_path(pi->dev, pi->name, ex, id);
 }
 
 static int run_connect(int argc, char **argv)
@@ -72,7 +82,7 @@ static int run_connect(int argc, char **argv)
 	err = nbd_open_export(pi.addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
 	if (err)
 		return err;
-	err = connect_path(dev, name, &ex);
+	err = reconnect_path(&pi, &ex);
 	nbd_close_export(&ex);
 	return err ? err : report_path(dev, name);
 }

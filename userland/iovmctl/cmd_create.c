@@ -23,7 +23,7 @@
 static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
 	struct opt_u64 timeout, no_space;
-	const char *size_from, *serial, *owner, *mode;
+	const char *size_from, *serial, *owner, *mode, *identity;
 	bool readonly, discard, no_discard, no_zeroes;
 } o;
 
@@ -54,6 +54,8 @@ static const struct opt create_opts[] = {
 	  "How long a write waits while a thin-provisioned store\nis full. Default 'never': for ever.", 0, 0 },
 	{ "failback-after", 0, OPT_TIME, &o.failback, "TIME",
 	  "Go back to an earlier path by itself once it has been\nlive this long. Default 0: only by 'failback'.", 0, 0 },
+	{ "identity", 0, OPT_STR, &o.identity, "ID",
+	  "What data it is, as SCHEME:TEXT; every path must show\nit. Default: what the first path shows.", 0, 0 },
 	{ "owner", 'o', OPT_STR, &o.owner, "USER[:GROUP]", "Owner of the node. Default root:kvm.", 0, 0 },
 	{ "mode", 'm', OPT_STR, &o.mode, "MODE", "Mode of the node. Default 0660.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "Time limit for asking an NBD server. Default 10s.", 0, 0 },
@@ -246,6 +248,8 @@ static int run_create(int argc, char **argv)
 		err = take_node(&c);
 	if (!err)
 		err = take_blk(&c.blk, c.name);
+	if (!err)
+		err = identity_settle(&cmd_create, c.name, o.identity, "", c.identity);
 	if (!err)
 		err = mux_open();
 	if (err)

@@ -12,8 +12,8 @@
 
 static struct {
 	struct opt_u64 connections, heartbeat, dead, timeout;
-	const char *cache, *fence;
-	bool offline;
+	const char *cache, *fence, *identity;
+	bool offline, assume;
 } o;
 
 static const struct opt add_opts[] = {
@@ -25,6 +25,10 @@ static const struct opt add_opts[] = {
 	{ "fence", 0, OPT_STR, &o.fence, "local-error|none",
 	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
 	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
+	{ "identity", 0, OPT_STR, &o.identity, "ID",
+	  "What data it is, as SCHEME:TEXT, where nothing shows it.", 0, 0 },
+	{ "assume-same-data", 0, OPT_FLAG, &o.assume, NULL,
+	  "Take the path although nothing shows that its data is\nthe device's. If it is not, the guest's data is lost.", 0, 0 },
 	{ "heartbeat", 0, OPT_TIME_MS, &o.heartbeat, "MS", "nbd: probe an idle connection this often. Default 1000.",
 	  1, 3600000 },
 	{ "dead", 0, OPT_TIME_MS, &o.dead, "MS", "nbd: no answer for this long fails the path. Default 5000.", 1, 3600000 },
@@ -65,6 +69,11 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 		a->fence = IOVM_FENCE_NONE;
 	else if (o.fence)
 		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none", o.fence);
+	bad = o.identity ? parse_identity(o.identity) : NULL;
+	if (bad)
+		return usage_error(&cmd_path_add, "--identity: '%s' %s", o.identity, bad);
+	if (o.assume)
+		a->flags |= IOVM_PATH_F_ASSUME_SAME;
 	return EX_DONE;
 }
 
@@ -102,7 +111,8 @@ static const char *add_hint(int err)
 	case EBUSY:
 		return "'lsblk' and 'fuser -v' tell what uses the device: a mount, LVM, dm, another path?";
 	case EMEDIUMTYPE:
-		return "every path must have the size and a block size of its device: see 'iovmctl show'";
+		return "every path must have the size, a block size and the data of its device: see 'iovmctl show', and "
+		       "'iovmctl path add --help' on --identity and --assume-same-data";
 	case EEXIST:
 		return "'iovmctl path list' shows the names in use";
 	case ENOSPC:
@@ -110,6 +120,13 @@ static const char *add_hint(int err)
 	default:
 		return NULL;
 	}
+}
+
+static int take_identity(struct iovm_path_add *a, const char *found)
+{
+	if (o.identity && !*found)
+		a->flags |= IOVM_PATH_F_IDENTITY_GIVEN;
+	return identity_settle(&cmd_path_add, a->addr, o.identity, found, a->identity);
 }
 
 /* Connect first, so that a server that is not there leaves nothing behind; then add; then hand the sockets over. */
@@ -122,6 +139,11 @@ static int add_nbd(struct iovm_path_add *a)
 	code = nbd_open_export(a->addr, (unsigned int)o.connections.v, false, o.timeout.v, &ex);
 	if (code && !o.offline)
 		return code;
+	err = take_identity(a, code ? "" : ex.identity);
+	if (err) {
+		nbd_close_export(&ex);
+		return err;
+	}
 	err = mux_ioctl(IOVM_PATH_ADD, a);
 	if (err) {
 		nbd_close_export(&ex);
@@ -131,7 +153,7 @@ static int add_nbd(struct iovm_path_add *a)
 		warn("the path was added all the same; 'iovmctl path connect %s %s' connects it", a->dev, a->name);
 		return EX_DONE;
 	}
-	code = connect_path(a->dev, a->name, &ex);
+	code = connect_path(a->dev, a->name, &ex, a->identity);
 	nbd_close_export(&ex);
 	if (!code)
 		return EX_DONE;
@@ -147,6 +169,7 @@ static int add_nbd(struct iovm_path_add *a)
 
 static int run_add(int argc, char **argv)
 {
+	char found[IOVM_IDENTITY_MAX];
 	struct iovm_dev_info info;
 	struct iovm_path_add a;
 	enum addr_kind kind;
@@ -170,6 +193,12 @@ static int run_add(int argc, char **argv)
 		err = open_bdev(rest, info.flags & IOVM_DEV_F_RDONLY, &a.fd);
 		if (err)
 			return err;
+		identity_of_bdev(a.fd, found);
+		err = take_identity(&a, found);
+		if (err) {
+			close(a.fd);
+			return err;
+		}
 		err = mux_ioctl(IOVM_PATH_ADD, &a);
 		close(a.fd);
 		if (err)
@@ -190,8 +219,11 @@ const struct cmd cmd_path_add = {
 	"  bdev:/dev/sdX, or /dev/sdX             a block device of this host: disk, partition, LVM, dm, loop\n"
 	"  nbd://HOST[:PORT][/EXPORT]             an NBD server over TCP (port 10809)\n"
 	"  nbd+unix:///[EXPORT]?socket=/PATH      an NBD server on a unix socket\n"
-	"Every path must lead to the same data. A server must bypass its page cache (qemu-nbd --cache=none), or it\n"
-	"answers with stale blocks after a failover. TLS (nbds://) is not supported yet.\n"
+	"Every path must lead to the same data, and show it: by a name that the disk has (SCSI NAA or EUI, NVMe, dm or md\n"
+	"UUID), or the server gives in the description of the export ('iovm-id=ID', see 'iovmctl identify'), or you give by\n"
+	"--identity. The first path of a device need not.\n"
+	"A server must bypass its page cache (qemu-nbd --cache=none), or it answers with old data after a failover; that\n"
+	"cannot be seen from here, but for some servers on a unix socket. TLS (nbds://) is not supported yet.\n"
 	"\n"
 	"A name is resolved, the server asked and the sockets connected here; the kernel gets them ready for use.\n"
 	"If that fails, nothing is added, unless --offline is given.\n"

@@ -92,7 +92,7 @@ static void attempt(const struct iovm_path_info *pi, bool silent)
 	}
 	err = nbd_open_export(pi->addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
 	if (!err)
-		err = connect_path(pi->dev, pi->name, &ex);
+		err = reconnect_path(pi, &ex);
 	_exit(err);
 }
 

@@ -32,6 +32,7 @@ const struct field dev_fields[] = {
 	{ "in_use", NULL, F_BOOL32, D(i.in_use) },
 	{ "owner_pid", NULL, F_U32, D(i.owner_pid) },
 	{ "node", "node", F_STR, D(node) },
+	{ "identity", "data identity", F_STR, D(i.identity), .zero = "not known" },
 	{ "read_only", "read only", F_BOOL32, D(rdonly) },
 	{ "serial", "serial", F_SERIAL, D(i.blk.serial) },
 	{ "block_size", "block size", F_U32, D(i.blk.block_size) },
@@ -74,6 +75,8 @@ const struct field path_fields[] = {
 	{ "held", "writes held for a fence", F_U64, P(i.held), .col = "HELD" },
 	{ "sockets", "sockets", F_U32, P(i.nr_sockets), .zero = "-" },
 	{ "generation", "times connected", F_U32, P(i.generation) },
+	{ "identity", "data identity", F_STR, P(i.identity), .zero = "none" },
+	{ "same_data", "same data", F_STR, P(same_data), .col = "DATA" },
 	{ "cache", "cache", F_STR, P(cache) },
 	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
 	{ "size_bytes", "size", F_SECTORS, P(i.capacity), .zero = "not known yet" },
@@ -99,6 +102,12 @@ static void load_path(const struct iovm_path_info *info, uint32_t route_id, stru
 		strcpy(v->cache, "survives");
 	else if (info->flags & IOVM_PATH_F_CACHE_DIES)
 		strcpy(v->cache, "dies");
+	if (info->flags & IOVM_PATH_F_ASSUME_SAME)
+		strcpy(v->same_data, "assumed");
+	else if (info->flags & IOVM_PATH_F_IDENTITY_GIVEN)
+		strcpy(v->same_data, "stated");
+	else
+		strcpy(v->same_data, *info->identity ? "shown" : "unknown");
 	for (i = 0; i < 16; i++)
 		if (info->nbd_flags & 1u << i && nbd_flag_names[i])
 			n += (size_t)snprintf(v->nbd_flags + n, sizeof(v->nbd_flags) - n, "%s%s", n ? " " : "",

@@ -77,7 +77,7 @@ _iovmctl() {
 	fi
 	case "${cmd[*]}:${#args[@]}" in
 	create:*|list:*|version:*|events:*) ;;
-	"path add:2")
+	identify:*|"path add:2")
 		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
 	"path add:1") ;;
 	*:0)

@@ -10,6 +10,7 @@
  *   report.c      what a command that changed something says at its end
  *   fields.c      the fields of devices and paths, each defined once
  *   hist.c        log2 histograms: percentiles and pictures
+ *   identity.c    what data is behind an address
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
  *   cmd_*.c       the commands
  */
@@ -204,6 +205,7 @@ struct path_view {
 	struct iovm_path_info i;
 	uint32_t routed;		/* the device's requests go here */
 	char cache[16];
+	char same_data[16];		/* shown, stated, assumed, unknown */
 	char nbd_flags[160];
 };
 
@@ -242,6 +244,7 @@ struct nbd_export {
 	uint32_t flags;			/* transmission flags */
 	uint32_t min_block, pref_block, max_payload;	/* bytes, 0 not stated */
 	bool structured;
+	char identity[IOVM_IDENTITY_MAX];	/* what the export says of its data; "" nothing */
 	unsigned int nr;		/* connections; 0 when only asked about */
 	int fds[IOVM_MAX_SOCKETS];
 };
@@ -257,8 +260,24 @@ int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t 
 void nbd_close_export(struct nbd_export *ex);
 extern const char *const nbd_flag_names[16];
 
-/* Hand the sockets of an export to the nbd path dev/name (cmd_connect.c). */
-int connect_path(const char *dev, const char *name, const struct nbd_export *ex);
+/* Hand the sockets of an export with the data called id to the nbd path dev/name (cmd_connect.c). */
+int connect_path(const char *dev, const char *name, const struct nbd_export *ex, const char *id);
+/* The same again: a server that says nothing of its data is taken at the operator's word, if he gave one. */
+int reconnect_path(const struct iovm_path_info *pi, const struct nbd_export *ex);
+
+#define IDENTITY_TOKEN	"iovm-id="	/* in the description of an NBD export */
+
+/* ---- what data it is (identity.c); id has IOVM_IDENTITY_MAX bytes and is "" when there is nothing to say ---- */
+
+/* Of a directory /sys/dev/block/MAJOR:MINOR, of an open block device, of the description of an NBD export. */
+void identity_of_sysfs(const char *dir, char *id);
+void identity_of_bdev(int fd, char *id);
+void identity_of_description(const char *text, char *id);
+/* What was found, else what was given (may be NULL); an error, explained, when they contradict each other. */
+int identity_settle(const struct cmd *cmd, const char *what, const char *given, const char *found, char *id);
+/* A server that answers from its page cache, by its command line or by the socket to it: what it is, or NULL. */
+const char *server_buffers(const char *const *argv);
+const char *peer_buffers(int sock);
 
 /* ---- commands ---- */
 
@@ -270,6 +289,7 @@ extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_pa
 extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */
 extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
 extern const struct cmd cmd_path_watch;						/* cmd_watch.c */
+extern const struct cmd cmd_identify;						/* cmd_identify.c */
 extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */
 extern const struct cmd cmd_top;						/* cmd_top.c */

@@ -144,7 +144,7 @@ static struct nbd_handle *new_handle(void)
 #ifdef LIBNBD_HAVE_NBD_SET_REQUEST_EXTENDED_HEADERS
 	    nbd_set_request_extended_headers(h, false) < 0 ||
 #endif
-	    nbd_set_request_block_size(h, true) < 0) {
+	    nbd_set_request_block_size(h, true) < 0 || nbd_set_full_info(h, true) < 0) {
 		nbd_close(h);
 		return NULL;
 	}
@@ -206,6 +206,7 @@ static void describe(struct nbd_handle *h, struct nbd_export *ex)
 		[NBD_SEND_FAST_ZERO] = nbd_can_fast_zero,
 	};
 	int64_t bytes = nbd_get_size(h);
+	char *description;
 	int i;
 
 	memset(ex, 0, sizeof(*ex));
@@ -218,12 +219,15 @@ static void describe(struct nbd_handle *h, struct nbd_export *ex)
 	ex->pref_block = block_size(h, LIBNBD_SIZE_PREFERRED);
 	ex->max_payload = block_size(h, LIBNBD_SIZE_MAXIMUM);
 	ex->structured = nbd_get_structured_replies_negotiated(h) > 0;
+	description = nbd_get_export_description(h);
+	identity_of_description(description, ex->identity);
+	free(description);
 }
 
 static bool same(const struct nbd_export *a, const struct nbd_export *b)
 {
 	return a->bytes == b->bytes && a->flags == b->flags && a->min_block == b->min_block &&
-	       a->max_payload == b->max_payload && a->structured == b->structured;
+	       a->max_payload == b->max_payload && a->structured == b->structured && !strcmp(a->identity, b->identity);
 }
 
 /* The socket of a handle as a descriptor of our own, blocking, with nothing unread; -1 and errno. */
@@ -271,6 +275,7 @@ int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t 
 {
 	struct deadline d = { .all_ms = timeout_ms ? timeout_ms : NBD_CONNECT_MS };
 	struct nbd_export other;
+	const char *what;
 	int code, fd = -1;
 
 	if (d.all_ms > 3600000)
@@ -280,6 +285,9 @@ int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t 
 	if (code || only_ask)
 		return code;
 	ex->fds[ex->nr++] = fd;
+	what = peer_buffers(fd);
+	if (what)
+		warn("%s: the server is %s, which answers from the page cache: after a failover the guest may read old data", uri, what);
 	if (!(ex->flags & 1u << NBD_CAN_MULTI_CONN)) {
 		if (want > 1)
 			warn("%s: the server does not allow several connections to this export; using one", uri);

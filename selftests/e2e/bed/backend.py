@@ -16,6 +16,7 @@ import shutil
 from .util import BUILD, BedError, quote, wait_for
 
 NBD_PORT = 10809
+LUN_IDENTITY = "id:lun0"
 
 
 def nbd_server(host, export="lun0", kind="qemu-nbd", port=NBD_PORT):
@@ -24,10 +25,11 @@ def nbd_server(host, export="lun0", kind="qemu-nbd", port=NBD_PORT):
     name = f"{kind}-{port}"
     if kind == "qemu-nbd":
         command = ["qemu-nbd", "-f", "raw", "--cache=none", "--aio=native", "--discard=unmap", "--persistent", "--shared=8",
-                   "-x", export, "-b", host.address, "-p", port, disk]
+                   "-x", export, "-D", f"iovm-id={LUN_IDENTITY}", "-b", host.address, "-p", port, disk]
     elif kind == "nbdkit":
         # cache=none of its file plug-in only advises the kernel; the LUN must be opened past the cache.
-        command = ["nbdkit", "-f", "-i", host.address, "-p", port, "-e", export, "file", disk, "cache=none", "fadvise=random"]
+        command = ["nbdkit", "-f", "-i", host.address, "-p", port, "-e", export, "--filter=exportname", "file", disk,
+                   "cache=none", "fadvise=random", f"exportdesc=fixed:iovm-id={LUN_IDENTITY}"]
     else:
         raise BedError(f"no NBD server called {kind}")
     pid = host.spawn(name, quote(*command))
@@ -113,7 +115,8 @@ class Iovm:
         self.bin = os.path.join(host.rundir, "bin")
         host.agent.call("modprobe vhost_iovm_blk && getent group kvm >/dev/null || groupadd -r kvm", 60)
         self.ctl("create", name, "--size-from", disk, "--queues", queues)
-        self.ctl("path", "add", name, "local", f"bdev:{disk}")
+        # a virtio disk has no name of its own, and the server says it of its export
+        self.ctl("path", "add", name, "local", f"bdev:{disk}", "--identity", LUN_IDENTITY)
         if remote:
             address, port, export = remote
             self.ctl("path", "add", name, "remote", f"nbd://{address}:{port}/{export}")

@@ -206,9 +206,15 @@ int ctl_dev_stats(const char *name, struct iovm_dev_stats *s)
 
 int ctl_path_add_bdev(const char *dev, const char *path, const char *node, u32 flags, u32 fence)
 {
+	return ctl_path_add_bdev_id(dev, path, node, flags | IOVM_PATH_F_ASSUME_SAME, fence, NULL);
+}
+
+int ctl_path_add_bdev_id(const char *dev, const char *path, const char *node, u32 flags, u32 fence, const char *identity)
+{
 	struct iovm_path_add a = { .type = IOVM_PATH_BDEV, .flags = flags, .fence = fence };
 	int r;
 
+	PUT(a.identity, identity);
 	PUT(a.dev, dev);
 	PUT(a.name, path);
 	PUT(a.addr, node);
@@ -224,11 +230,18 @@ int ctl_path_add_bdev(const char *dev, const char *path, const char *node, u32 f
 
 int ctl_path_add_nbd(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms)
 {
+	return ctl_path_add_nbd_id(dev, path, flags | IOVM_PATH_F_ASSUME_SAME, fence, heartbeat_ms, dead_ms, NULL);
+}
+
+int ctl_path_add_nbd_id(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms,
+			const char *identity)
+{
 	struct iovm_path_add a = {
 		.type = IOVM_PATH_NBD, .flags = flags, .fence = fence, .fd = -1,
 		.heartbeat_ms = heartbeat_ms, .dead_ms = dead_ms, .addr = "test",
 	};
 
+	PUT(a.identity, identity);
 	PUT(a.dev, dev);
 	PUT(a.name, path);
 	return CALL(IOVM_PATH_ADD, &a);
@@ -237,6 +250,12 @@ int ctl_path_add_nbd(const char *dev, const char *path, u32 flags, u32 fence, u3
 int ctl_path_connect(const char *dev, const char *path, const int *fds, unsigned int nfds, u64 bytes, u32 nbd_flags,
 		     u32 flags)
 {
+	return ctl_path_connect_id(dev, path, fds, nfds, bytes, nbd_flags, flags, NULL);
+}
+
+int ctl_path_connect_id(const char *dev, const char *path, const int *fds, unsigned int nfds, u64 bytes, u32 nbd_flags,
+			u32 flags, const char *identity)
+{
 	struct iovm_path_connect c = {
 		.nr_fds = nfds, .export_bytes = bytes, .nbd_flags = nbd_flags, .flags = flags,
 	};
@@ -244,6 +263,7 @@ int ctl_path_connect(const char *dev, const char *path, const int *fds, unsigned
 
 	PUT(c.dev, dev);
 	PUT(c.name, path);
+	PUT(c.identity, identity);
 	for (i = 0; i < nfds && i < IOVM_MAX_SOCKETS; i++)
 		c.fds[i] = fds[i];
 	return CALL(IOVM_PATH_CONNECT, &c);
@@ -448,7 +468,7 @@ void ctl_events_dump(struct ctl_events *e)
 	static const char *const name[] = {
 		"LOST", "DEV_CREATED", "DEV_DESTROYED", "DEV_OPENED", "DEV_CLOSED", "PATH_ADDED", "PATH_STATE",
 		"PATH_REMOVED", "FIRST_ERROR", "REROUTED", "FIRST_COMPLETION", "PARKED", "TIMEOUT", "SUSPENDED", "RESUMED",
-		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED",
+		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED", "NO_SPACE", "SPACE", "MEDIUM_ERROR",
 	};
 	unsigned int i;
 

@@ -184,6 +184,13 @@ static int store_io(struct nbdsrv *s, bool write, void *buf, u32 len, u64 off)
 	return pread(s->fd, buf, len, off) == (ssize_t)len ? 0 : EIO;
 }
 
+/* [off, off + len) is stable from now on. */
+static void store_commit(struct nbdsrv *s, u64 off, u64 len)
+{
+	if (s->stable && off <= s->bytes && len <= s->bytes - off)
+		memcpy(s->stable + off, s->mem + off, len);
+}
+
 static void *serve(void *arg)
 {
 	struct nbdsrv_conn *c = arg;
@@ -249,6 +256,8 @@ static void *serve(void *arg)
 		if (s->fail_every && count % s->fail_every == 0) {
 			r.read = type == 0;
 			r.error = 5;
+		} else if (s->full && (type == 1 || type == 6)) {
+			r.error = 28;
 		} else {
 			switch (type) {
 			case 0:
@@ -264,6 +273,7 @@ static void *serve(void *arg)
 				__atomic_add_fetch(&s->flushes, 1, __ATOMIC_RELAXED);
 				if (s->fd >= 0 && fdatasync(s->fd))
 					r.error = 5;
+				store_commit(s, 0, s->bytes);
 				break;
 			case 4:
 				__atomic_add_fetch(&s->trims, 1, __ATOMIC_RELAXED);
@@ -288,6 +298,8 @@ static void *serve(void *arg)
 			default:
 				r.error = 22;
 			}
+			if (be16toh(q.flags) & 1)
+				store_commit(s, off, len);
 		}
 		if (s->batch > 1 || s->hold) {
 			if (r.read && !r.error) {
@@ -397,6 +409,20 @@ void nbdsrv_kill(struct nbdsrv *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+int nbdsrv_cache(struct nbdsrv *s)
+{
+	s->stable = malloc(s->bytes);
+	if (!s->stable)
+		return -ENOMEM;
+	memcpy(s->stable, s->mem, s->bytes);
+	return 0;
+}
+
+void nbdsrv_drop_cache(struct nbdsrv *s)
+{
+	memcpy(s->mem, s->stable, s->bytes);
+}
+
 void nbdsrv_free(struct nbdsrv *s)
 {
 	if (!s->bytes)
@@ -405,6 +431,7 @@ void nbdsrv_free(struct nbdsrv *s)
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s->mem);
+	free(s->stable);
 	memset(s, 0, sizeof(*s));
 	s->fd = -1;
 }
@@ -419,7 +446,8 @@ int nbdsrv_attach(struct nbdsrv *s, const char *dev, const char *path, unsigned 
 		if (fds[i] < 0)
 			return fds[i];
 	}
-	r = ctl_path_connect(dev, path, fds, nconn, s->bytes, NBDSRV_FLAGS, s->structured ? IOVM_NBD_F_STRUCTURED : 0);
+	r = ctl_path_connect_id(dev, path, fds, nconn, s->bytes, NBDSRV_FLAGS, s->structured ? IOVM_NBD_F_STRUCTURED : 0,
+				s->identity);
 	for (i = 0; i < nconn; i++)
 		close(fds[i]);
 	return r;

@@ -7,6 +7,7 @@
 #define NBDSRV_H
 
 #include <pthread.h>
+#include "iovm.h"
 #include "vdrv.h"
 
 #define NBD_F_HAS_FLAGS		(1u << 0)
@@ -24,7 +25,10 @@
 struct nbdsrv {
 	int fd;				/* store, -1: mem */
 	u8 *mem;
+	/* memory, one connection: what FUA and FLUSH made stable; mem is a cache before it. NULL: no cache */
+	u8 *stable;
 	u64 bytes;
+	char identity[IOVM_IDENTITY_MAX];	/* handed over by nbdsrv_attach() */
 	/* behaviour; may change at any time */
 	volatile bool structured;	/* replies to READ are chunks */
 	volatile bool hang;		/* takes requests, executes none and answers nothing */
@@ -32,6 +36,7 @@ struct nbdsrv {
 	volatile u32 delay_us;		/* before each reply */
 	volatile u32 batch;		/* replies are held until so many are due and sent in reverse; 0, 1: no. */
 	volatile u32 fail_every;	/* every so manieth request is answered with EIO; 0: none */
+	volatile bool full;		/* what needs space is answered with ENOSPC */
 	volatile u32 die_after;		/* closes everything in the middle of reply number so; 0: no */
 	/* what came */
 	u64 reads, writes, flushes, trims, zeroes, fua;
@@ -56,6 +61,8 @@ struct nbdsrv {
 int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes);	/* node NULL: memory */
 int nbdsrv_connect(struct nbdsrv *s, bool tcp);	/* the client's end */
 void nbdsrv_kill(struct nbdsrv *s);		/* all connections at once; what was begun is finished */
+int nbdsrv_cache(struct nbdsrv *s);		/* of memory: gives it a volatile write cache */
+void nbdsrv_drop_cache(struct nbdsrv *s);	/* which is lost; after nbdsrv_kill() */
 void nbdsrv_free(struct nbdsrv *s);
 /* One more connection each, handed to the path; the client's ends are closed here. */
 int nbdsrv_attach(struct nbdsrv *s, const char *dev, const char *path, unsigned int nconn, bool tcp);
