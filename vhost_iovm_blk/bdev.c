@@ -206,8 +206,12 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	path->priv = b;
 	path->capacity = bdev_nr_sectors(bdev);
 	path->block_size = bdev_logical_block_size(bdev);
-	/* the block layer works on sectors, and drivers on what the DMA engine reaches */
-	path->align_mask = bdev_dma_alignment(bdev) | (SECTOR_SIZE - 1);
+	/*
+	 * The block layer works on sectors, drivers on what the DMA engine reaches; and some on
+	 * whole logical blocks, which no segment of the guest's may then cut in two: dm-crypt
+	 * answers that with an error, null_blk writes beyond its page.
+	 */
+	path->align_mask = bdev_dma_alignment(bdev) | (bdev_logical_block_size(bdev) - 1);
 	path->virt_boundary = queue_virt_boundary(bdev_get_queue(bdev));
 	return IOVM_ADD_LIVE;
 
