@@ -29,6 +29,13 @@ struct nbd_req {
 	u32 len;
 } __attribute__((packed));
 
+struct nbdsrv_stashed {
+	struct nbdsrv_stashed *next;
+	u64 off;
+	u32 len;
+	char data[];
+};
+
 struct reply {
 	bool pending;
 	u64 cookie;
@@ -118,6 +125,24 @@ static int send_reply(struct nbdsrv *s, int fd, struct reply *r)
 		wr(fd, &magic, 3);
 		return -1;
 	}
+	if (s->corrupt && !s->structured) {
+		u32 how = __atomic_exchange_n(&s->corrupt, NBDSRV_FINE, __ATOMIC_RELAXED);
+		struct {
+			u32 magic, error;
+			u64 cookie;
+		} __attribute__((packed)) h = { htobe32(SIMPLE_MAGIC), htobe32(how == NBDSRV_SAYS_EIO ? 5 : 0), r->cookie };
+
+		if (how == NBDSRV_BAD_COOKIE)
+			h.cookie ^= 0x0100000000000001ull;
+		if (how == NBDSRV_BAD_MAGIC)
+			h.magic ^= 1;
+		if (how == NBDSRV_CUT_SHORT) {
+			wr(fd, &h, sizeof(h) / 2);
+			return -1;
+		}
+		if (how != NBDSRV_FINE)
+			return wr(fd, &h, sizeof(h));
+	}
 	if (s->structured && r->read && !r->error) {
 		/* two chunks of data where there is enough, in the order second, first; then an empty one */
 		u32 half = (r->len / 2) & ~511u, part[2][2] = { { half, r->len - half }, { 0, half } };
@@ -191,6 +216,56 @@ static void store_commit(struct nbdsrv *s, u64 off, u64 len)
 		memcpy(s->stable + off, s->mem + off, len);
 }
 
+/* Writes alone: what else is in flight changes nothing. */
+static int keep(struct nbdsrv *s, u16 type, const void *buf, u32 len, u64 off)
+{
+	struct nbdsrv_stashed *k;
+
+	if (type != 1)
+		return 0;
+	k = malloc(sizeof(*k) + len);
+	if (!k)
+		return -1;
+	k->next = NULL;
+	k->off = off;
+	k->len = len;
+	memcpy(k->data, buf, len);
+	pthread_mutex_lock(&s->stash_lock);
+	if (!s->stashed)
+		s->stashed_end = &s->stashed;
+	*s->stashed_end = k;
+	s->stashed_end = &k->next;
+	pthread_mutex_unlock(&s->stash_lock);
+	return 0;
+}
+
+unsigned int nbdsrv_land(struct nbdsrv *s, bool drop)
+{
+	struct nbdsrv_stashed *k, *next;
+	unsigned int n = 0;
+	void *buf;
+
+	pthread_mutex_lock(&s->stash_lock);
+	k = s->stashed;
+	s->stashed = NULL;
+	pthread_mutex_unlock(&s->stash_lock);
+	for (; k; k = next) {
+		next = k->next;
+		/* O_DIRECT wants it aligned */
+		if (!drop && !posix_memalign(&buf, 4096, k->len)) {
+			memcpy(buf, k->data, k->len);
+			if (s->io)
+				s->io(s, 1, true, buf, k->len, k->off);
+			else
+				store_io(s, true, buf, k->len, k->off);
+			free(buf);
+		}
+		free(k);
+		n++;
+	}
+	return n;
+}
+
 static void *serve(void *arg)
 {
 	struct nbdsrv_conn *c = arg;
@@ -245,6 +320,11 @@ static void *serve(void *arg)
 			break;
 		if (s->hang)
 			continue;
+		if (s->stash) {
+			if (keep(s, type, buf, len, off))
+				break;
+			continue;
+		}
 		r.cookie = q.cookie;
 		r.off = off;
 		r.len = len;
@@ -258,6 +338,9 @@ static void *serve(void *arg)
 			r.error = 5;
 		} else if (s->full && (type == 1 || type == 6)) {
 			r.error = 28;
+		} else if (s->io) {
+			r.read = type == 0;
+			r.error = s->io(s, type, be16toh(q.flags) & 1, buf, len, off);
 		} else {
 			switch (type) {
 			case 0:
@@ -329,6 +412,7 @@ int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes)
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_mutex_init(&s->pending_lock, NULL);
+	pthread_mutex_init(&s->stash_lock, NULL);
 	s->fd = -1;
 	if (store_node) {
 		off_t end;
@@ -368,27 +452,38 @@ static int tcp_pair(int sv[2])
 	return r;
 }
 
-int nbdsrv_connect(struct nbdsrv *s, bool tcp)
+int nbdsrv_adopt(struct nbdsrv *s, int fd)
 {
-	int sv[2], i, r;
+	int i, r = 0;
 
-	r = tcp ? tcp_pair(sv) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0;
-	if (r)
-		return r;
 	pthread_mutex_lock(&s->lock);
 	for (i = 0; i < NBDSRV_MAX_CONN && s->conn[i].running; i++)
 		;
 	if (i < NBDSRV_MAX_CONN) {
 		s->conn[i].s = s;
-		s->conn[i].fd = sv[1];
+		s->conn[i].fd = fd;
 		s->conn[i].running = !pthread_create(&s->conn[i].thread, NULL, serve, &s->conn[i]);
 	}
 	if (i == NBDSRV_MAX_CONN || !s->conn[i].running) {
-		close(sv[0]);
-		close(sv[1]);
-		sv[0] = -EMFILE;
+		close(fd);
+		r = -EMFILE;
 	}
 	pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+int nbdsrv_connect(struct nbdsrv *s, bool tcp)
+{
+	int sv[2], r;
+
+	r = tcp ? tcp_pair(sv) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0;
+	if (r)
+		return r;
+	r = nbdsrv_adopt(s, sv[1]);
+	if (r) {
+		close(sv[0]);
+		return r;
+	}
 	return sv[0];
 }
 
@@ -428,6 +523,7 @@ void nbdsrv_free(struct nbdsrv *s)
 	if (!s->bytes)
 		return;
 	nbdsrv_kill(s);
+	nbdsrv_land(s, true);
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s->mem);

@@ -22,6 +22,17 @@
 #define NBDSRV_MAX_CONN	64
 #define NBDSRV_MAX_PENDING	1024
 
+/* What is wrong with one reply: nbdsrv.corrupt */
+enum nbdsrv_corrupt {
+	NBDSRV_FINE,
+	NBDSRV_BAD_COOKIE,
+	NBDSRV_BAD_MAGIC,
+	NBDSRV_CUT_SHORT,		/* half a header, then the end of the connection */
+	NBDSRV_SAYS_EIO,
+};
+
+struct nbdsrv_stashed;
+
 struct nbdsrv {
 	int fd;				/* store, -1: mem */
 	u8 *mem;
@@ -38,6 +49,15 @@ struct nbdsrv {
 	volatile u32 fail_every;	/* every so manieth request is answered with EIO; 0: none */
 	volatile bool full;		/* what needs space is answered with ENOSPC */
 	volatile u32 die_after;		/* closes everything in the middle of reply number so; 0: no */
+	volatile u32 corrupt;		/* enum nbdsrv_corrupt: the next simple reply; then it is fine again */
+	/*
+	 * Takes requests and answers nothing, but keeps its writes: they land at nbdsrv_land(), whatever became of their
+	 * connection meanwhile.
+	 */
+	volatile bool stash;
+	/* instead of the store, if set: type, FUA, data, length, offset; an NBD error number */
+	int (*io)(struct nbdsrv *s, u16 type, bool fua, void *buf, u32 len, u64 off);
+	void *io_priv;
 	/* what came */
 	u64 reads, writes, flushes, trims, zeroes, fua;
 	u32 pending;			/* reads and writes not answered */
@@ -56,10 +76,14 @@ struct nbdsrv {
 		bool running;
 	} conn[NBDSRV_MAX_CONN];
 	u32 replies;
+	pthread_mutex_t stash_lock;	/* not lock: that one is held while connections end */
+	struct nbdsrv_stashed *stashed, **stashed_end;
 };
 
 int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes);	/* node NULL: memory */
 int nbdsrv_connect(struct nbdsrv *s, bool tcp);	/* the client's end */
+int nbdsrv_adopt(struct nbdsrv *s, int fd);	/* serves this socket, an established one; takes it over */
+unsigned int nbdsrv_land(struct nbdsrv *s, bool drop);	/* what was stashed lands, or is dropped; how many writes */
 void nbdsrv_kill(struct nbdsrv *s);		/* all connections at once; what was begun is finished */
 int nbdsrv_cache(struct nbdsrv *s);		/* of memory: gives it a volatile write cache */
 void nbdsrv_drop_cache(struct nbdsrv *s);	/* which is lost; after nbdsrv_kill() */

@@ -80,6 +80,8 @@ void vload_free(struct vload *l);
 /* Stop, T_CHECK everything that must hold, free. */
 void vload_finish(struct vload *l, const char *what);
 
+/* One sector's content */
+#define GEN_ZERO	0x80000000u	/* the generation of zeroes */
 void pat_fill(void *buf, u64 seed, u64 sector, u32 gen);	/* 512 bytes */
 bool pat_ok(const void *buf, u64 seed, u64 sector, u32 gen);
 u32 pat_gen(const void *buf);
