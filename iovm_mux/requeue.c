@@ -18,6 +18,7 @@
 #include <linux/module.h>
 
 #include "internal.h"
+#include "../vhost_iovm/plant.h"
 #include "trace.h"
 
 #define IOVM_RETRY_SHIFT_MAX	5	/* at most 32 jiffies between two tries */
@@ -345,7 +346,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		.res = res,
 		.state = path->state,
 		.op = req->op,
-		.fence = path->fence,
+		.fence = viovm_planted(VIOVM_PLANT_FENCE) ? IOVM_FENCE_LOCAL_ERROR : path->fence,
 		.slot = path->slot,
 		.tried = req->tried,
 		.io_errors = req->io_errors,
@@ -420,7 +421,7 @@ bool iovm_req_flush_rest(struct iovm_req *req)
 	bool more = false;
 
 	iovm_todo_init(&todo);
-	if (likely(READ_ONCE(dev->nr_paths) < 2))
+	if (likely(READ_ONCE(dev->nr_paths) < 2) || viovm_planted(VIOVM_PLANT_FLUSH))
 		return false;
 	spin_lock_irqsave(&dev->lock, flags);
 	req->flushed |= BIT(done->slot);

@@ -11,6 +11,7 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "plant.h"
 #include "vhost_iovm.h"
 
 #define VIOVM_LOG_SHIFT		12	/* a bit is 4096 bytes: VHOST_PAGE_SIZE */
@@ -60,7 +61,7 @@ void viovm_log_mark(struct viovm_log *log, struct viovm_log_map *map, u64 gpa, u
 {
 	u64 bit, last;
 
-	if (!len)
+	if (!len || viovm_planted_nth(VIOVM_PLANT_LOG, 8))
 		return;
 	/* the data before the bit: who sees the bit copies the page */
 	smp_wmb();

@@ -6,6 +6,7 @@
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
+#include "plant.h"
 #include "vhost_iovm.h"
 
 /**
@@ -364,6 +365,8 @@ void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct 
 		if (vq->inflight.record)
 			viovm_inflight_push(&vq->inflight, &vq->ring, head, written);
 		else
+			viovm_ring_push(&vq->ring, head, written);
+		if (viovm_planted_nth(VIOVM_PLANT_TWICE, 64))
 			viovm_ring_push(&vq->ring, head, written);
 		if (unlikely(map && vq->log_used)) {
 			viovm_log_mark(log, map, vq->log_addr + viovm_ring_used_off(&vq->ring),

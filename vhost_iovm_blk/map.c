@@ -8,6 +8,7 @@
 #include <linux/uaccess.h>
 
 #include "blk.h"
+#include "../vhost_iovm/plant.h"
 
 /**
  * struct viovm_blk_cursor - a position in a request's data
@@ -260,6 +261,8 @@ void viovm_blk_unmap(struct viovm_blk_part *part)
 			__free_page(page);
 			continue;
 		}
+		if (redirty)
+			viovm_plant_late(page, part->bv[i].bv_offset);
 		if (redirty && !folio_test_dirty(page_folio(page)))
 			viovm_blk_dirty(page);
 		unpin_user_page(page);
