@@ -9,6 +9,7 @@
 #   make check           sets the machine up and runs all tests (.ci/run)
 #   make check-debug     the kselftests on a KASAN, lockdep and kmemleak kernel
 #   make fuzz            the fuzzers for FUZZ_SECONDS each (3600)
+#   make torture         the fault campaign: FAULTS=100000 or SECONDS=, SEED=, KERNEL=6.12
 #   make demo            a guest's disk is pulled and the guest goes on
 #   make bench           measurements beside other back ends
 #   make install         modules, user land, units, udev rule, man pages
@@ -49,7 +50,7 @@ release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generat
 
 .PHONY: all modules userland sparse lint check check-debug fuzz demo bench setup \
 	install modules-install uninstall modules-uninstall dkms-source dkms-install dkms-uninstall \
-	clean distclean kdir
+	clean distclean kdir torture
 
 all: modules userland
 
@@ -85,6 +86,11 @@ check-debug:
 
 fuzz:
 	$(MAKE) -C selftests/fuzz fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
+
+torture:
+	selftests/env/setup.sh packages kernels vng
+	selftests/torture/run $(if $(FAULTS),--faults $(FAULTS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(KERNEL),--kernel $(KERNEL))
 
 demo:
 	selftests/env/setup.sh

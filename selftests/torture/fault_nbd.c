@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Faults of NBD servers and of the network to them. */
+#include "fault.h"
+#include "net.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static int killed_begin(struct fault *f)
+{
+	bed_kill_server(f->b, f->p);
+	return 0;
+}
+
+/* For those after which the sessions are of no use any more */
+static int killed_end(struct fault *f)
+{
+	f->p->srv.hang = f->p->srv.stash = false;
+	f->p->srv.delay_us = 0;
+	bed_kill_server(f->b, f->p);
+	return 0;
+}
+
+static int silent_begin(struct fault *f)
+{
+	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	f->p->srv.hang = true;
+	return 0;
+}
+
+/*
+ * The server takes writes and does nothing, until it is given up; the guest goes on elsewhere; then these writes land, and then
+ * the server dies. Without a fence none of them may have been issued elsewhere meanwhile.
+ */
+static int late_begin(struct fault *f)
+{
+	f->hold_ms = fault_rnd(f, 30, 200);
+	f->p->srv.stash = true;
+	if (ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 5 * f->p->dead_ms))
+		snprintf(f->what, sizeof(f->what), "given up");
+	return 0;
+}
+
+static int late_end(struct fault *f)
+{
+	unsigned int n;
+
+	f->p->srv.stash = false;
+	n = nbdsrv_land(&f->p->srv, false);
+	model_mark(f->b->m, "%u writes land late on %s", n, f->p->name);
+	bed_kill_server(f->b, f->p);
+	return 0;
+}
+
+static int slow_begin(struct fault *f)
+{
+	f->p->srv.delay_us = fault_rnd(f, 200, 20000);
+	snprintf(f->what, sizeof(f->what), "by %u us", f->p->srv.delay_us);
+	return 0;
+}
+
+static int slow_end(struct fault *f)
+{
+	f->p->srv.delay_us = 0;
+	return 0;
+}
+
+static int disorder_begin(struct fault *f)
+{
+	f->p->srv.batch = fault_rnd(f, 2, 16);
+	return 0;
+}
+
+static int disorder_end(struct fault *f)
+{
+	f->p->srv.batch = 0;
+	return 0;
+}
+
+/* One reply is wrong; without requests on this path there is none. */
+static int corrupt(struct fault *f, u32 how)
+{
+	f->p->srv.corrupt = how;
+	return 0;
+}
+
+static int cookie_begin(struct fault *f)
+{
+	return corrupt(f, NBDSRV_BAD_COOKIE);
+}
+
+static int magic_begin(struct fault *f)
+{
+	return corrupt(f, NBDSRV_BAD_MAGIC);
+}
+
+static int truncated_begin(struct fault *f)
+{
+	return corrupt(f, NBDSRV_CUT_SHORT);
+}
+
+static int eio_begin(struct fault *f)
+{
+	return corrupt(f, NBDSRV_SAYS_EIO);
+}
+
+static int corrupt_end(struct fault *f)
+{
+	f->p->srv.corrupt = NBDSRV_FINE;
+	return 0;
+}
+
+static int size_begin(struct fault *f)
+{
+	int r;
+
+	bed_kill_server(f->b, f->p);
+	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000))
+		return -ETIMEDOUT;
+	r = bed_connect(f->b, f->p, f->p->srv.bytes + (fault_rnd(f, 0, 1) ? 4096 : -4096));
+	if (r != -EMEDIUMTYPE)
+		model_breach(f->b->m, ~0ull, "an export of another size: %s", r ? strerror(-r) : "taken");
+	return 0;
+}
+
+/* --- the network --- */
+
+static const struct net_shape cut = { .loss_pct = 100 };
+
+static int shape(struct fault *f, const struct net_shape *here, const struct net_shape *there)
+{
+	if (!f->p->net) {
+		snprintf(f->what, sizeof(f->what), "no network to cut");
+		return -EOPNOTSUPP;
+	}
+	return net_shape(here, there);
+}
+
+static int shape_end(struct fault *f)
+{
+	return f->p->net ? net_shape(NULL, NULL) : 0;
+}
+
+static int cut_begin(struct fault *f)
+{
+	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	return shape(f, &cut, &cut);
+}
+
+static int one_way_begin(struct fault *f)
+{
+	bool here = fault_rnd(f, 0, 1);
+
+	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	snprintf(f->what, sizeof(f->what), "%s", here ? "requests" : "replies");
+	return shape(f, here ? &cut : NULL, here ? NULL : &cut);
+}
+
+/* The server's end is gone, and nobody hears of it. */
+static int half_open_begin(struct fault *f)
+{
+	int r = shape(f, &cut, &cut);
+
+	if (r)
+		return r;
+	bed_kill_server(f->b, f->p);
+	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	return 0;
+}
+
+static int lossy_begin(struct fault *f)
+{
+	struct net_shape lossy = { .loss_pct = fault_rnd(f, 1, 25) };
+
+	f->hold_ms = fault_rnd(f, 100, 800);
+	snprintf(f->what, sizeof(f->what), "%u %%", lossy.loss_pct);
+	return shape(f, &lossy, &lossy);
+}
+
+static int net_slow_begin(struct fault *f)
+{
+	struct net_shape slow = { .delay_ms = fault_rnd(f, 1, 60) };
+
+	f->hold_ms = fault_rnd(f, 50, 300);
+	snprintf(f->what, sizeof(f->what), "by %u ms", slow.delay_ms);
+	return shape(f, &slow, &slow);
+}
+
+const struct fault_kind fault_nbd_kinds[] = {
+	{ "nbd-killed", FAULT_ANY, FAULT_ON_NBD, 0, 8, killed_begin, NULL },
+	{ "nbd-silent", FAULT_ANY, FAULT_ON_NBD, 0, 4, silent_begin, killed_end },
+	{ "nbd-late", FAULT_ANY, FAULT_ON_NBD, 0, 8, late_begin, late_end },
+	{ "nbd-slow", FAULT_ANY, FAULT_ON_NBD, 0, 3, slow_begin, slow_end },
+	{ "nbd-disorder", FAULT_ANY, FAULT_ON_NBD, 0, 3, disorder_begin, disorder_end },
+	{ "nbd-wrong-cookie", FAULT_ANY, FAULT_ON_NBD, 0, 4, cookie_begin, corrupt_end },
+	{ "nbd-bad-magic", FAULT_ANY, FAULT_ON_NBD, 0, 4, magic_begin, corrupt_end },
+	{ "nbd-truncated", FAULT_ANY, FAULT_ON_NBD, 0, 4, truncated_begin, corrupt_end },
+	{ "nbd-eio", FAULT_ANY, FAULT_ON_NBD, FAULT_ERRS, 3, eio_begin, corrupt_end },
+	{ "nbd-wrong-size", FAULT_ANY, FAULT_ON_NBD, 0, 3, size_begin, NULL },
+	{ "net-cut", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 4, cut_begin, shape_end },
+	{ "net-one-way", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, one_way_begin, shape_end },
+	{ "net-half-open", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, half_open_begin, shape_end },
+	{ "net-lossy", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, lossy_begin, shape_end },
+	{ "net-slow", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, net_slow_begin, shape_end },
+	{},
+};
