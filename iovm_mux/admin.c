@@ -316,11 +316,17 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 	flush_work(&path->fail_work);
 	if (!force && path->state == IOVM_PATH_DRAINING && READ_ONCE(path->unflushed) &&
 	    path->ops->flush) {
+		atomic_inc(&path->flushing);
+		/* pairs with the barrier in iovm_path_flushed() */
+		smp_mb__after_atomic();
 		WRITE_ONCE(path->unflushed, false);
 		err = path->ops->flush(path);
+		if (!err)
+			atomic_dec(&path->flushing);
 		if (err) {
-			WRITE_ONCE(path->unflushed, true);
 			spin_lock_irq(&dev->lock);
+			WRITE_ONCE(path->unflushed, true);
+			atomic_dec(&path->flushing);
 			iovm_path_error(path, err, &todo);
 			spin_unlock_irq(&dev->lock);
 			iovm_todo_run(dev, &todo);

@@ -216,6 +216,9 @@ struct iovm_path_pcpu {
  * @connect_error: dev->lock
  * @unflushed: holds writes acknowledged since its last successful FLUSH; set without a lock, see
  *	iovm_req_done()
+ * @flushing: FLUSHes issued to it and not ended: what they are to cover may not be stable yet,
+ *	although @unflushed says no more. Counted up before @unflushed is cleared, down after it
+ *	was set again for a FLUSH that failed, that under dev->lock
  * @fail_work: calls ops->fail
  * @priv: ops's
  * @capacity: sectors, set by ops; dev->mutex
@@ -255,6 +258,7 @@ struct iovm_path {
 	bool in_connect;
 	int connect_error;
 	bool unflushed;
+	atomic_t flushing;
 	struct work_struct fail_work;
 	void *priv;
 	u64 capacity;

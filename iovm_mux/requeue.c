@@ -363,8 +363,10 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	} else if (res == IOVM_RES_MEDIA) {
 		req->media |= BIT(path->slot);
 	}
-	if (req->op == IOVM_OP_FLUSH)
+	if (req->op == IOVM_OP_FLUSH) {
 		WRITE_ONCE(path->unflushed, true);
+		atomic_dec(&path->flushing);
+	}
 	if (fail)
 		iovm_path_error(path, error, &todo);
 
@@ -409,6 +411,20 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 }
 
 /*
+ * Is everything that was acknowledged on @path stable? Not while another FLUSH is still on its way
+ * there: it has taken @unflushed with it. dev->lock.
+ */
+static bool iovm_path_flushed(struct iovm_path *path)
+{
+	lockdep_assert_held(&path->dev->lock);
+	if (READ_ONCE(path->unflushed))
+		return false;
+	/* pairs with the barrier in iovm_req_issue() */
+	smp_rmb();
+	return !atomic_read(&path->flushing);
+}
+
+/*
  * A FLUSH has succeeded: is there another path with acknowledged writes that it has to cover? Then
  * it goes there next. Each path once: writes that complete meanwhile are a later flush's.
  */
@@ -426,7 +442,7 @@ bool iovm_req_flush_rest(struct iovm_req *req)
 	spin_lock_irqsave(&dev->lock, flags);
 	req->flushed |= BIT(done->slot);
 	list_for_each_entry(path, &dev->paths, node) {
-		if (!READ_ONCE(path->unflushed) || req->flushed & BIT(path->slot))
+		if (req->flushed & BIT(path->slot) || iovm_path_flushed(path))
 			continue;
 		if (!iovm_state_usable(path->state) && path->state != IOVM_PATH_DRAINING)
 			continue;

@@ -47,6 +47,11 @@ void iovm_req_issue(struct iovm_req *req, u64 now_ns)
 
 	req->issue_ns = now_ns;
 	trace_iovm_submit(req);
+	if (req->op == IOVM_OP_FLUSH) {
+		atomic_inc(&path->flushing);
+		/* pairs with the barrier in iovm_path_flushed() */
+		smp_mb__after_atomic();
+	}
 	/* What is routed but not issued when its path fails never leaves: it needs no fence. */
 	if (unlikely(READ_ONCE(path->state) == IOVM_PATH_FAILED)) {
 		iovm_req_done(req, IOVM_RES_UNSENT, -ENOLINK);
@@ -122,6 +127,8 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error)
 			WRITE_ONCE(path->unflushed, true);
 		if (unlikely(READ_ONCE(dev->switch_ns)))
 			iovm_first_completion(path, issue_ns);
+		if (op == IOVM_OP_FLUSH)
+			atomic_dec(&path->flushing);
 		if (op != IOVM_OP_FLUSH || likely(!iovm_req_flush_rest(req)))
 			iovm_req_finish_inline(req, 0);
 	} else {
