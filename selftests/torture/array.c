@@ -44,17 +44,30 @@ void array_destage(struct array *a, unsigned int controller)
 	pthread_mutex_unlock(&a->lock);
 }
 
-void array_lose(struct array *a, int controller)
+static void lose(struct array *a, int controller)
 {
 	u64 i;
 
-	pthread_mutex_lock(&a->lock);
 	for (i = 0; i < a->bytes / 512; i++) {
 		if (!a->owner[i] || (controller >= 0 && a->owner[i] != controller + 1))
 			continue;
 		a->lost++;
 		a->owner[i] = 0;
 	}
+}
+
+void array_lose(struct array *a, int controller)
+{
+	pthread_mutex_lock(&a->lock);
+	lose(a, controller);
+	pthread_mutex_unlock(&a->lock);
+}
+
+void array_power_fail(struct array *a, void (*then)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&a->lock);
+	lose(a, -1);
+	then(arg);
 	pthread_mutex_unlock(&a->lock);
 }
 
@@ -78,13 +91,16 @@ static void array_write(struct array_controller *c, bool fua, const u8 *buf, u32
 
 	pthread_mutex_lock(&a->lock);
 	for (i = 0; i < len / 512; i++) {
-		u8 *to = (fua ? a->medium : a->cache) + 512 * (first + i);
+		u8 *to = (fua ? a->medium : a->cache) + 512 * (first + i), *owner = &a->owner[first + i];
 
+		/* another controller's write, which a flush may already count on, does not go with this one */
+		if (*owner && *owner != c->nr + 1)
+			memcpy(a->medium + 512 * (first + i), a->cache + 512 * (first + i), 512);
 		if (buf)
 			memcpy(to, buf + 512 * i, 512);
 		else
 			memset(to, 0, 512);
-		a->owner[first + i] = fua ? 0 : c->nr + 1;
+		*owner = fua ? 0 : c->nr + 1;
 		c->cached += !fua;
 	}
 	pthread_mutex_unlock(&a->lock);

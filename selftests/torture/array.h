@@ -30,6 +30,11 @@ void array_free(struct array *a);
 int array_serve(struct array *a, unsigned int controller, struct nbdsrv *s);
 void array_destage(struct array *a, unsigned int controller);
 void array_lose(struct array *a, int controller);	/* its cache; -1: all of them */
+/*
+ * All caches are lost at one moment, which is when @then is called: nothing is read, written or flushed meanwhile, and what was
+ * begun goes on afterwards.
+ */
+void array_power_fail(struct array *a, void (*then)(void *arg), void *arg);
 int array_read(void *a, void *buf, size_t len, u64 off);
 
 #endif /* ARRAY_H */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 u32 fault_rnd(struct fault *f, u32 from, u32 to)
 {
@@ -207,6 +208,57 @@ static int crash_begin(struct fault *f)
 	return guest_command(f->g, GUEST_GO, 0, 10000) ?: r;
 }
 
+static void power_fails(void *arg)
+{
+	struct fault *f = arg;
+	unsigned int i;
+
+	/* in this order: a FLUSH that ends because a connection does ends behind the crash */
+	model_mark(f->b->m, "the array's power fails");
+	model_crash(f->b->m);
+	for (i = 0; i < f->b->nr; i++)
+		nbdsrv_cut(&f->b->path[i].srv);
+}
+
+/*
+ * The same in the middle of things: the array's power fails, and with it its connections. A little before that the route is changed
+ * and flushes are slow, so that one is on its way to the controller that was left. What is in flight is issued again; what a FLUSH
+ * that has ended covers is there.
+ */
+static int power_begin(struct fault *f)
+{
+	u64 lost = f->b->array.lost;
+	unsigned int i;
+
+	f->b->array.flush_us = fault_rnd(f, 2000, 40000);
+	ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, NULL, 0);
+	usleep(fault_rnd(f, 1000, 60000));
+	/* a cache survives the loss of its path alone: see bed_kill_server() */
+	for (i = 0; i < f->b->nr; i++)
+		if (bed_path_state(f->b, &f->b->path[i]) != IOVM_PATH_LIVE)
+			array_destage(&f->b->array, i);
+	array_power_fail(&f->b->array, power_fails, f);
+	for (i = 0; i < f->b->nr; i++)
+		nbdsrv_kill(&f->b->path[i].srv);
+	/* what a request that was begun has put there since */
+	array_lose(&f->b->array, -1);
+	f->b->array.flush_us = 0;
+	snprintf(f->what, sizeof(f->what), "%llu sectors", (unsigned long long)(f->b->array.lost - lost));
+	return 0;
+}
+
+static int power_end(struct fault *f)
+{
+	long bad;
+	int r;
+
+	r = bed_heal(f->b, 20000) ?: guest_command(f->g, GUEST_DRAIN, 0, 70000);
+	if (r)
+		return r;
+	bad = model_check(f->b->m, bed_storage_read, f->b);
+	return guest_command(f->g, GUEST_GO, 0, 10000) ?: bad < 0 ? bad : 0;
+}
+
 static int slow_flush_begin(struct fault *f)
 {
 	f->b->array.flush_us = fault_rnd(f, 1000, 20000);
@@ -237,6 +289,7 @@ const struct fault_kind fault_path_kinds[] = {
 	{ "path-readded", FAULT_ANY, FAULT_ON_PATH, FAULT_ALONE, 5, readd_begin, NULL },
 	{ "fenced", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 4, fenced_begin, NULL },
 	{ "cache-lost", ARRAYS, FAULT_ON_NONE, FAULT_ALONE, 20, crash_begin, NULL },
+	{ "power-cut", FAULT_B(BED_ARRAY), FAULT_ON_NONE, FAULT_ALONE, 20, power_begin, power_end },
 	{ "slow-flush", ARRAYS, FAULT_ON_NONE, 0, 8, slow_flush_begin, slow_flush_end },
 	{},
 };

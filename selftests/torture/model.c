@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #define PRINTED_BREACHES	6
-#define PRINTED_EVENTS		70
+#define PRINTED_EVENTS		150
 #define CHUNK			(128 * 1024u)
 
 static const char *const kind_name[] = { "free", "write", "zeroes", "discard" };
@@ -290,7 +290,7 @@ void model_write_end(struct model *m, u64 sector, u32 nr, u32 gen, unsigned int 
 		op = w->kind == MODEL_DATA ? VIRTIO_BLK_T_OUT :
 		     w->kind == MODEL_ZERO ? VIRTIO_BLK_T_WRITE_ZEROES : VIRTIO_BLK_T_DISCARD;
 		w->t1 = m->clock;
-		w->state = status == VIRTIO_BLK_S_OK ? MODEL_ACKED : MODEL_MAYBE;
+		w->state = status == VIRTIO_BLK_S_OK && w->t0 >= m->crashed ? MODEL_ACKED : MODEL_MAYBE;
 		if (w->state == MODEL_MAYBE || w->kind == MODEL_DISCARD)
 			continue;
 		for (k = 0; k < MODEL_ENTRIES; k++) {
@@ -413,7 +413,7 @@ void model_flush_end(struct model *m, u64 t0, unsigned int queue, u8 status)
 {
 	lock(m);
 	m->clock++;
-	if (status == VIRTIO_BLK_S_OK && t0 > m->durable_before)
+	if (status == VIRTIO_BLK_S_OK && t0 > m->durable_before && t0 >= m->crashed)
 		m->durable_before = t0;
 	note(m, VIRTIO_BLK_T_FLUSH, 0, 1, 0, queue, true, status);
 	unlock(m);
@@ -446,29 +446,30 @@ void model_crash(struct model *m)
 
 	lock(m);
 	m->clock++;
+	if (m->volatile_cache)
+		m->crashed = m->clock;
 	for (i = 0; m->volatile_cache && i < m->nsect; i++) {
 		struct model_sector *s = &m->s[i];
-		u32 gone = 0, lost = 0;
+		u32 lost = 0;
 
-		/* what is acknowledged, flushed and not superseded stays what it is */
+		/*
+		 * What is acknowledged, flushed and not superseded stays what it is; so does what that has superseded, which a
+		 * read that is in flight may still bring.
+		 */
 		for (k = 0; k < MODEL_ENTRIES; k++) {
-			if (s->e[k].kind == MODEL_FREE)
+			if (s->e[k].kind == MODEL_FREE || s->e[k].state == MODEL_FLYING)
 				continue;
-			if (buried(m, s, &s->e[k]))
-				gone |= 1u << k;
-			else if (s->e[k].dead || s->e[k].t1 >= m->durable_before)
+			if (!buried(m, s, &s->e[k]) && (s->e[k].dead || s->e[k].t1 >= m->durable_before))
 				lost |= 1u << k;
 		}
 		for (k = 0; k < MODEL_ENTRIES; k++) {
 			struct model_entry *e = &s->e[k];
 
-			if (gone & 1u << k) {
-				e->kind = MODEL_FREE;
-			} else if (lost & 1u << k) {
-				e->dead = 0;
-				e->state = MODEL_MAYBE;
-				e->t1 = m->clock;
-			}
+			if (!(lost & 1u << k))
+				continue;
+			e->dead = 0;
+			e->state = MODEL_MAYBE;
+			e->t1 = m->clock;
 		}
 	}
 	unlock(m);

@@ -73,6 +73,7 @@ struct model {
 	u64 clock;
 	u32 last_gen;
 	u64 durable_before;	/* writes that ended before this tick survive a crash */
+	u64 crashed;		/* when the last one was: what was in flight then is not known to be durable by its end */
 	u64 read_t0[MODEL_READS];
 	/* results */
 	u64 breaches;
@@ -97,7 +98,10 @@ void model_flush_end(struct model *m, u64 t0, unsigned int queue, u8 status);
 
 /* The front end is dead and its successor has begun: nothing of it is in flight any more. */
 void model_lost(struct model *m);
-/* The cache was lost while nothing was in flight. */
+/*
+ * The cache was lost, and nothing that the storage took before is acknowledged by it any more. What was in flight counts as lost,
+ * whatever its end says: it may have been in the cache.
+ */
 void model_crash(struct model *m);
 /* The whole storage, read by @rd, while no request of the guest's reaches it. Negative errno, or the number of breaches. */
 long model_check(struct model *m, int (*rd)(void *ctx, void *buf, size_t len, u64 off), void *ctx);

@@ -289,6 +289,41 @@ static void test_crash(void)
 	model_free(m);
 }
 
+/* What is in flight when the caches are lost is not durable by a flush that was in flight too; a later one makes it so. */
+static void test_crash_in_flight(void)
+{
+	u32 g1, g2, g3;
+	u64 t, before;
+
+	begin(true);
+	g1 = write_all(3, 1);
+	t = model_flush_begin(m, 0);
+	model_flush_end(m, t, 0, VIRTIO_BLK_S_OK);
+	g2 = start(3, 1);
+	t = model_flush_begin(m, 0);
+	model_crash(m);
+	end(3, 1, g2);
+	model_flush_end(m, t, 0, VIRTIO_BLK_S_OK);
+	put(3, g1);
+	CHECK(!read_now(3));
+	put(3, g2);
+	CHECK(!read_now(3));
+	memset(disk + 3 * 512, 0, 512);
+	CHECK(read_now(3) == 1, "what was flushed before is gone");
+	model_read_begin(m, 1, 3, 1, 0);
+	g3 = write_all(3, 1);
+	t = model_flush_begin(m, 0);
+	model_flush_end(m, t, 0, VIRTIO_BLK_S_OK);
+	model_crash(m);
+	CHECK(!read_now(3));
+	put(3, g2);
+	CHECK(read_now(3) == 1, "generation %u, flushed, was lost", g3);
+	before = breaches();
+	model_read_end(m, 1, 3, 1, disk + 3 * 512, 0, VIRTIO_BLK_S_OK);
+	CHECK(breaches() == before, "a read from before the write may bring what was there");
+	model_free(m);
+}
+
 /* A sector written again and again: the room of dead contents is used again, that of others is not. */
 static void test_room(void)
 {
@@ -324,6 +359,7 @@ static const struct ktap_case cases[] = {
 	{ "zeroes and discards", test_zeroes_and_discard },
 	{ "writes of a killed front end", test_lost },
 	{ "a lost cache", test_crash },
+	{ "a lost cache with requests in flight", test_crash_in_flight },
 	{ "room", test_room },
 };
 

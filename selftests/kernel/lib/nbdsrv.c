@@ -487,6 +487,17 @@ int nbdsrv_connect(struct nbdsrv *s, bool tcp)
 	return sv[0];
 }
 
+void nbdsrv_cut(struct nbdsrv *s)
+{
+	int i;
+
+	pthread_mutex_lock(&s->lock);
+	for (i = 0; i < NBDSRV_MAX_CONN; i++)
+		if (s->conn[i].running)
+			shutdown(s->conn[i].fd, SHUT_RDWR);
+	pthread_mutex_unlock(&s->lock);
+}
+
 void nbdsrv_kill(struct nbdsrv *s)
 {
 	int i;

@@ -84,6 +84,7 @@ int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes);	/* nod
 int nbdsrv_connect(struct nbdsrv *s, bool tcp);	/* the client's end */
 int nbdsrv_adopt(struct nbdsrv *s, int fd);	/* serves this socket, an established one; takes it over */
 unsigned int nbdsrv_land(struct nbdsrv *s, bool drop);	/* what was stashed lands, or is dropped; how many writes */
+void nbdsrv_cut(struct nbdsrv *s);		/* no reply goes out any more, no request comes in; waits for nothing */
 void nbdsrv_kill(struct nbdsrv *s);		/* all connections at once; what was begun is finished */
 int nbdsrv_cache(struct nbdsrv *s);		/* of memory: gives it a volatile write cache */
 void nbdsrv_drop_cache(struct nbdsrv *s);	/* which is lost; after nbdsrv_kill() */
