@@ -113,7 +113,9 @@ static int pulled_end(struct fault *f)
 
 	if (!f->undo)
 		return 0;
-	/* it was seen to be gone: nothing issued to it waits any more */
+	/* kernels before 6.5 tell nobody that a disk is gone: its next request finds it */
+	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 300))
+		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
 	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000)) {
 		model_breach(f->b->m, ~0ull, "path %s has not failed although its disk is gone", f->p->name);
 		return -ETIMEDOUT;
