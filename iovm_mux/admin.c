@@ -15,6 +15,8 @@
 #define IOVM_HEARTBEAT_MS	1000
 #define IOVM_DEAD_MS		5000
 #define IOVM_PATH_F_CACHE	(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
+#define IOVM_IO_TIMEOUT_MS	10000
+#define IOVM_IO_TIMEOUT_MIN_MS	20
 
 /* dev->mutex. By name, or when that is empty the path with the lowest id that is not below @id. */
 struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id)
@@ -67,8 +69,13 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if ((arg->flags & IOVM_PATH_F_CACHE) == IOVM_PATH_F_CACHE)
 		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
-	if (arg->fence > IOVM_FENCE_NONE)
+	if (arg->fence > IOVM_FENCE_NONE || arg->pad)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
+	if (arg->io_timeout_ms != IOVM_NO_TIMEOUT && arg->io_timeout_ms &&
+	    (arg->io_timeout_ms < IOVM_IO_TIMEOUT_MIN_MS || arg->io_timeout_ms > IOVM_MS_MAX))
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "the I/O time-out is between %u ms and an hour, or none",
+				   IOVM_IO_TIMEOUT_MIN_MS);
 	if (nbd && arg->fence == IOVM_FENCE_LOCAL_ERROR)
 		return iovm_refuse(-EINVAL, arg->msg,
 				   "a lost connection does not end what was sent: no local-error");
@@ -88,6 +95,8 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		arg->heartbeat_ms = IOVM_HEARTBEAT_MS;
 	if (!arg->dead_ms)
 		arg->dead_ms = IOVM_DEAD_MS;
+	if (!arg->io_timeout_ms)
+		arg->io_timeout_ms = IOVM_IO_TIMEOUT_MS;
 	return 0;
 }
 
@@ -116,6 +125,7 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	path->flags = arg->flags;
 	path->heartbeat_ms = arg->heartbeat_ms;
 	path->dead_ms = arg->dead_ms;
+	path->io_timeout_ms = arg->io_timeout_ms;
 	path->state = IOVM_PATH_CONNECTING;
 	path->state_ns = ktime_get_ns();
 	path->in_connect = true;
@@ -169,6 +179,7 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	WRITE_ONCE(dev->nr_paths, dev->nr_paths + 1);
 	iovm_event_emit(dev, path, IOVM_EV_PATH_ADDED, 0, 0, 0, 0);
 	path->in_connect = false;
+	iovm_hang_arm(dev);
 	if (path->connect_error)
 		iovm_path_error(path, path->connect_error, &todo);
 	else if (ret == IOVM_ADD_LIVE)
@@ -477,7 +488,10 @@ void iovm_probe_work(struct work_struct *work)
 	/* by id, since the mutex is dropped in between */
 	while (!dev->dead && (path = iovm_path_find(dev, "", id))) {
 		id = path->id + 1;
-		if (iovm_path_wants_probe(path) && iovm_path_probe(path, NULL))
+		if (!iovm_path_wants_probe(path))
+			continue;
+		/* what hangs there still hangs, whatever a probe would say */
+		if (iovm_path_inflight(path) || iovm_path_probe(path, NULL))
 			again = true;
 	}
 	spin_lock_irq(&dev->lock);
@@ -493,7 +507,6 @@ static int iovm_path_fenced(struct iovm_path *path, char *msg)
 	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
 	int err = 0;
-	u32 n;
 
 	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
@@ -503,11 +516,7 @@ static int iovm_path_fenced(struct iovm_path *path, char *msg)
 				  "path %s is in use: a fence is confirmed for a failed one",
 				  path->name);
 	} else {
-		path->fenced = true;
-		n = path->nr_bound;
-		n += iovm_held_release(path, false, &todo);
-		iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
-		todo.wake = true;
+		iovm_path_set_fenced(path, &todo);
 	}
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);

@@ -11,6 +11,7 @@
  *	requeue.c  and when it is not: errors, held writes, retries, cancel
  *	nospace.c  requests that wait for space on a thin-provisioned store
  *	identity.c do all paths of a device lead to the same data?
+ *	hang.c     requests that are overdue: suspect, failed, fenced, taken back
  *	event.c    the event stream
  *	stats.c    sums over CPUs
  *	policy.c   the decisions, free of everything else
@@ -86,6 +87,7 @@ void iovm_probe_work(struct work_struct *work);
 bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error,
 			 struct iovm_todo *todo);
 void iovm_path_error(struct iovm_path *path, int error, struct iovm_todo *todo);
+void iovm_arm(struct iovm_dev *dev, struct delayed_work *work, u64 ms);
 void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo);
 void iovm_route_switch(struct iovm_dev *dev, struct iovm_path *path, bool pin,
 		       struct iovm_todo *todo);
@@ -130,6 +132,12 @@ u32 iovm_held_release(struct iovm_path *path, bool bind, struct iovm_todo *todo)
 u32 iovm_held_fail(struct iovm_dev *dev, struct iovm_path *only, struct iovm_todo *todo);
 void iovm_todo_run(struct iovm_dev *dev, struct iovm_todo *todo);
 void iovm_retry_work(struct work_struct *work);
+
+/* hang.c; all but the work under dev->lock */
+void iovm_hang_arm(struct iovm_dev *dev);
+void iovm_hang_work(struct work_struct *work);
+void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
+void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo);
 
 /* event.c */
 struct iovm_reader;

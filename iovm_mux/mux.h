@@ -103,6 +103,10 @@ struct iovm_req {
 	u64 error_ns;
 };
 
+/* iovm_path.suspects */
+#define IOVM_SUSPECT_SILENT	BIT(0)	/* its type says so: a heartbeat was not answered */
+#define IOVM_SUSPECT_OVERDUE	BIT(1)	/* a request is under way for too long */
+
 /* Makes a request of what was fetched from a ring. Any context. */
 static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 op, u8 flags,
 				 u64 offset, u32 len)
@@ -191,9 +195,10 @@ struct iovm_path_pcpu {
  * @addr: for people
  * @id: unique in the device, never used again
  * @slot: index below IOVM_MAX_PATHS, used again when the path is gone
- * @fence: IOVM_FENCE_LOCAL_ERROR or IOVM_FENCE_NONE
+ * @fence: IOVM_FENCE_*, resolved
  * @heartbeat_ms: for the type
  * @dead_ms: for the type
+ * @io_timeout_ms: how long a request may take; IOVM_NO_TIMEOUT for ever
  * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
  * @identity: of its data, NUL-terminated, "" when it shows none; dev->mutex
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
@@ -208,7 +213,12 @@ struct iovm_path_pcpu {
  * @nr_media: medium errors; dev->lock
  * @nr_bound: writes that the class has back and that may only go here again; dev->lock
  * @had_error: a FIRST_ERROR event was emitted since it was last live; dev->lock
- * @fenced: the operator confirmed the fence since it was last live; dev->lock
+ * @fenced: it was fenced since it was last live; dev->lock
+ * @suspects: why it is suspect: IOVM_SUSPECT_*; 0 in every state but suspect; dev->lock
+ * @retaken: requests were taken back from it, and have not all ended; dev->lock
+ * @hung_ns: when the oldest of those was issued; dev->lock
+ * @overdue_ms: how long its oldest request was under way when last looked, 0 when none is overdue;
+ *	dev->lock
  * @by_hand: failed by the operator: not probed until told so; dev->lock
  * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex
  * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
@@ -240,6 +250,7 @@ struct iovm_path {
 	u32 flags;
 	u32 heartbeat_ms;
 	u32 dead_ms;
+	u32 io_timeout_ms;
 	char identity[IOVM_IDENTITY_MAX];
 	struct list_head node;
 	enum iovm_path_state state;
@@ -253,6 +264,10 @@ struct iovm_path {
 	u32 nr_bound;
 	bool had_error;
 	bool fenced;
+	u8 suspects;
+	bool retaken;
+	u64 hung_ns;
+	u64 overdue_ms;
 	bool by_hand;
 	bool removing;
 	bool in_connect;
@@ -287,7 +302,10 @@ struct iovm_path {
  * @requeue: any context, no lock held: the request came back from a path; release its mapping in a
  *	context that may and route it again
  * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or
- *	can be failed)
+ *	can be failed), or dev->retake_seq has changed
+ * @oldest: process context, no lock held: iovm_req.issue_ns of the oldest request that is at @path
+ *	(a pointer to compare with, not to follow), 0 when there is none. It may be that of a
+ *	request which ends just now
  */
 struct iovm_class {
 	u32 id;
@@ -301,6 +319,7 @@ struct iovm_class {
 	void (*complete)(struct iovm_req *req, int error);
 	void (*requeue)(struct iovm_req *req);
 	void (*route_changed)(struct iovm_dev *dev);
+	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path);
 };
 
 /*
@@ -366,6 +385,10 @@ struct iovm_dev_pcpu {
  * @nospc_work: gives @nospc back to the class, or fails it
  * @no_path_work: looks whether @no_path_timeout_ms has passed
  * @failback_work: looks whether an earlier path has been live for @failback_after_ms
+ * @retakes: likewise; front end
+ * @retake_seq: changes whenever requests may be taken back from a path, see iovm_req_may_retake();
+ *	@lock for writing
+ * @hang_work: looks for requests that are overdue
  * @probe_work: probes failed paths
  * @probing: path whose ops->probe() runs: it stays, and so does the device; @lock
  * @ref: the table's and those of control operations that wait without @mutex
@@ -417,6 +440,9 @@ struct iovm_dev {
 	struct delayed_work nospc_work;
 	struct delayed_work no_path_work;
 	struct delayed_work failback_work;
+	atomic64_t retakes;
+	u32 retake_seq;
+	struct delayed_work hang_work;
 	struct delayed_work probe_work;
 	struct iovm_path *probing;
 	struct kref ref;
@@ -513,6 +539,19 @@ void iovm_req_issue(struct iovm_req *req, u64 now_ns);
  * until this returns.
  */
 void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
+
+/**
+ * iovm_req_may_retake - may the front end issue elsewhere what is still at a back end?
+ * @req: issued and not back, or just coming back
+ * @bounced: the back end reads into pages that are not the guest's
+ *
+ * Any context. True, while there is another route, for what its path owes for too long and what
+ * cannot do harm when it ends after all: a bounced read, or a flush, on a path that is suspect or failed; anything that does not read
+ * into the guest's pages on a failed path that was fenced. The request itself stays the back end's
+ * until it is ended as always; who takes it back makes another one, and throws this one away when
+ * it comes.
+ */
+bool iovm_req_may_retake(struct iovm_req *req, bool bounced);
 
 /**
  * iovm_dev_cancel - give back what the mux keeps

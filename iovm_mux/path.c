@@ -19,7 +19,7 @@
 /*
  * (Re)arms a timer that is @ms away. The work itself decides whether its time has come. dev->lock.
  */
-static void iovm_arm(struct iovm_dev *dev, struct delayed_work *work, u64 ms)
+void iovm_arm(struct iovm_dev *dev, struct delayed_work *work, u64 ms)
 {
 	if (!dev->dead)
 		mod_delayed_work(iovm_wq, work, msecs_to_jiffies(min(ms, IOVM_ARM_MAX_MS)));
@@ -228,6 +228,8 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		return false;
 
 	WRITE_ONCE(path->state, state);
+	if (state != IOVM_PATH_SUSPECT)
+		path->suspects = 0;
 	path->state_ns = ktime_get_ns();
 	if (error)
 		path->last_error = error;
@@ -238,6 +240,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 	case IOVM_PATH_LIVE:
 		if (old == IOVM_PATH_SUSPECT)
 			break;
+		path->overdue_ms = 0;
 		path->live_ns = path->state_ns;
 		path->generation++;
 		path->had_error = false;
@@ -247,8 +250,14 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		/* bound requests wait for this path whatever the route is */
 		todo->wake = true;
 		break;
+	case IOVM_PATH_SUSPECT:
+		dev->retake_seq++;
+		todo->wake = true;
+		break;
 	case IOVM_PATH_FAILED:
 		queue_work(iovm_wq, &path->fail_work);
+		dev->retake_seq++;
+		todo->wake = true;
 		if (path->ops->probe && !path->by_hand)
 			iovm_probe_arm(dev);
 		break;
@@ -316,23 +325,6 @@ void iovm_path_fail(struct iovm_path *path, int error)
 	iovm_todo_run(dev, &todo);
 }
 EXPORT_SYMBOL_GPL(iovm_path_fail);
-
-void iovm_path_suspect(struct iovm_path *path, bool suspect)
-{
-	struct iovm_dev *dev = path->dev;
-	struct iovm_todo todo;
-	unsigned long flags;
-
-	iovm_todo_init(&todo);
-	spin_lock_irqsave(&dev->lock, flags);
-	if (suspect && path->state == IOVM_PATH_LIVE)
-		iovm_path_set_state(path, IOVM_PATH_SUSPECT, 0, &todo);
-	else if (!suspect && path->state == IOVM_PATH_SUSPECT)
-		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
-	spin_unlock_irqrestore(&dev->lock, flags);
-	iovm_todo_run(dev, &todo);
-}
-EXPORT_SYMBOL_GPL(iovm_path_suspect);
 
 /*
  * Tells the path type, in a context in which it may sleep. Flushed before connect, probe and

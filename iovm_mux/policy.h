@@ -76,7 +76,7 @@ enum iovm_fate {
  * @res: what the back end said; not IOVM_RES_OK
  * @state: of the path, now
  * @op: IOVM_OP_*
- * @fence: IOVM_FENCE_LOCAL_ERROR or IOVM_FENCE_NONE, of the path
+ * @fence: IOVM_FENCE_*, of the path
  * @slot: of the path
  * @tried: bit per slot on which the request has ended with IOVM_RES_IO before
  * @io_errors: how often it has done so
@@ -84,7 +84,7 @@ enum iovm_fate {
  * @others: a live path that is not this one has not been tried yet
  * @bound: an earlier issue on this path may still land
  * @stale: issued before the path became live last
- * @fenced: the operator has confirmed the fence of this path since it was live
+ * @fenced: this path was fenced since it was live
  */
 struct iovm_end {
 	enum iovm_result res;

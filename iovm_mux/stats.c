@@ -102,6 +102,7 @@ void iovm_dev_stats_fill(struct iovm_dev *dev, struct iovm_dev_stats *stats)
 	stats->fails = dev->fails;
 	memcpy(stats->pause_ns, dev->pause_ns, sizeof(stats->pause_ns));
 	stats->pause_max_ns = dev->pause_max_ns;
+	stats->retakes = atomic64_read(&dev->retakes);
 	spin_unlock_irq(&dev->lock);
 }
 
@@ -110,6 +111,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	struct iovm_dev *dev = path->dev;
 	struct iovm_path *other;
 	u32 size = info->size;
+	u64 oldest;
 
 	lockdep_assert_held(&dev->mutex);
 	memset(info, 0, sizeof(*info));
@@ -128,6 +130,10 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->heartbeat_ms = path->heartbeat_ms;
 	info->dead_ms = path->dead_ms;
 	memcpy(info->identity, path->identity, sizeof(info->identity));
+	info->io_timeout_ms = path->io_timeout_ms;
+	oldest = dev->class->oldest ? dev->class->oldest(dev, path) : 0;
+	if (oldest)
+		info->oldest_ms = iovm_ago_ms(oldest);
 
 	spin_lock_irq(&dev->lock);
 	info->state = path->state;
@@ -136,6 +142,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->generation = path->generation;
 	info->inflight = iovm_path_inflight(path);
 	info->held = path->nr_held;
+	info->fenced = path->fenced;
 	list_for_each_entry(other, &dev->paths, node) {
 		if (other == path)
 			break;

@@ -102,6 +102,8 @@ enum iovm_dev_state {
 /* nothing: writes wait for the same path or for IOVM_PATH_CTL_FENCED */
 #define IOVM_FENCE_NONE		2
 
+#define IOVM_NO_TIMEOUT		0xffffffffu	/* iovm_path_add.io_timeout_ms */
+
 struct iovm_version {
 	__u32 size;
 	__u32 abi;		/* out: IOVM_ABI_VERSION */
@@ -112,7 +114,9 @@ struct iovm_version {
 
 /* iovm_dev_create.flags */
 #define IOVM_DEV_F_RDONLY		(1u << 0)
-#define IOVM_DEV_F_ALL			(IOVM_DEV_F_RDONLY)
+/* reads land in pages of the kernel's and are copied: one that hangs can go elsewhere */
+#define IOVM_DEV_F_BOUNCE_READS		(1u << 1)
+#define IOVM_DEV_F_ALL			(IOVM_DEV_F_RDONLY | IOVM_DEV_F_BOUNCE_READS)
 
 /* The part of a block device's configuration that is fixed at creation. */
 struct iovm_blk_config {
@@ -259,6 +263,12 @@ struct iovm_path_add {
 	__u32 dead_ms;
 	__u32 id;			/* out */
 	char  msg[IOVM_MSG_MAX];
+	/*
+	 * a request that is under way for half of this makes the path suspect, for all of it
+	 * failed (ETIMEDOUT); 0 = 10000, else 20..3600000, or IOVM_NO_TIMEOUT
+	 */
+	__u32 io_timeout_ms;
+	__u32 pad;
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
 };
 
@@ -298,6 +308,9 @@ struct iovm_path_info {
 	__u32 heartbeat_ms;
 	__u32 dead_ms;
 	__u32 nbd_flags;		/* transmission flags as negotiated */
+	__u32 io_timeout_ms;		/* IOVM_NO_TIMEOUT none */
+	__u32 fenced;			/* confirmed since it was last live */
+	__u64 oldest_ms;		/* since when the oldest request is under way, 0 none */
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
 };
 
@@ -378,6 +391,7 @@ struct iovm_dev_stats {
 	/* per requeued request: first path error to final completion */
 	__u64 pause_ns[IOVM_HIST_BUCKETS];
 	__u64 pause_max_ns;
+	__u64 retakes;			/* requests taken back from a path that hung */
 };
 
 /**
@@ -408,6 +422,7 @@ struct iovm_dev_stats {
  * @IOVM_EV_SPACE: they go on; value = ms since the first of them found no space
  * @IOVM_EV_MEDIUM_ERROR: path does not give or take some block; value = how many such errors it has
  *	had
+ * @IOVM_EV_OVERDUE: a request on path is overdue; value = for how many ms it is under way
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -433,6 +448,7 @@ enum iovm_event_type {
 	IOVM_EV_NO_SPACE = 20,
 	IOVM_EV_SPACE = 21,
 	IOVM_EV_MEDIUM_ERROR = 22,
+	IOVM_EV_OVERDUE = 23,
 };
 
 /*

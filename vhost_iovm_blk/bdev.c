@@ -3,6 +3,10 @@
  * Path type bdev: any block device of this host. A part is one bio on the guest's pages; the
  * block layer splits it to what the device takes. Completion runs where the bio completes, hard
  * irq included.
+ *
+ * The worker of a queue must not be stopped by a device that hangs, or nothing could be sent
+ * elsewhere: where the device can say that it would block (REQ_NOWAIT), it is asked to, and such a
+ * bio is submitted once more by a workqueue of the path.
  */
 #include <linux/blkdev.h>
 #include <linux/file.h>
@@ -15,18 +19,25 @@
  * struct viovm_bdev - a bdev path's private part
  * @open: the opened device; constant while the path exists
  * @path: back pointer, also the holder's identity
+ * @wq: for what sleeps: discards, zeroes, what would block. A path's own: one that hangs must not
+ *	stop others
  */
 struct viovm_bdev {
 	struct viovm_bdev_open open;
 	struct iovm_path *path;
+	struct workqueue_struct *wq;
 };
 
-/* Discards and zeroes: the block layer's helpers for them sleep */
-static struct workqueue_struct *viovm_bdev_wq;
+#define VIOVM_BDEV_SLEEPERS	16	/* requests of a path that may sleep at the same time */
+
+static struct viovm_bdev *viovm_path_priv(const struct iovm_path *path)
+{
+	return path->priv;
+}
 
 static struct block_device *viovm_path_bdev(const struct iovm_path *path)
 {
-	return ((struct viovm_bdev *)path->priv)->open.bdev;
+	return viovm_path_priv(path)->open.bdev;
 }
 
 /* What a block layer status says about request and path */
@@ -58,13 +69,22 @@ static enum iovm_result viovm_bdev_result(struct block_device *bdev, blk_status_
 	}
 }
 
+static void viovm_bdev_block_work(struct work_struct *work);
+
 static void viovm_bdev_end_io(struct bio *bio)
 {
 	struct viovm_blk_part *part = container_of(bio, struct viovm_blk_part, bio);
 	struct block_device *bdev = bio->bi_bdev;
 	blk_status_t status = bio->bi_status;
+	bool nowait = bio->bi_opf & REQ_NOWAIT;
 
 	bio_uninit(bio);
+	/* a device whose table has just changed may not be able to say it any more */
+	if (unlikely(nowait && (status == BLK_STS_AGAIN || status == BLK_STS_NOTSUPP))) {
+		INIT_WORK(&part->work, viovm_bdev_block_work);
+		queue_work(viovm_path_priv(part->req.path)->wq, &part->work);
+		return;
+	}
 	/*
 	 * bio->bi_bdev of a partition's bio may have become the whole disk: the disk is all that
 	 * is asked
@@ -95,35 +115,50 @@ static void viovm_bdev_dwz_work(struct work_struct *work)
 	viovm_done(req, viovm_bdev_result(bdev, errno_to_blk_status(err)), err);
 }
 
-static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
+/* Gives READ, WRITE or FLUSH to the block layer; @nowait: REQ_NOWAIT or 0. */
+static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
 {
-	struct viovm_blk_part *part = viovm_blk_part(req);
+	struct iovm_req *req = &part->req;
 	struct bio *bio = &part->bio;
 	blk_opf_t opf;
 
 	switch (req->op) {
 	case IOVM_OP_READ:
-		opf = REQ_OP_READ;
+		opf = REQ_OP_READ | nowait;
 		break;
 	case IOVM_OP_WRITE:
-		opf = REQ_OP_WRITE | REQ_SYNC | REQ_IDLE;
+		opf = REQ_OP_WRITE | REQ_SYNC | REQ_IDLE | nowait;
 		if (viovm_blk_req_fua(req))
 			opf |= REQ_FUA;
 		break;
-	case IOVM_OP_FLUSH:
-		opf = REQ_OP_WRITE | REQ_PREFLUSH;
-		break;
 	default:
-		INIT_WORK(&part->work, viovm_bdev_dwz_work);
-		queue_work(viovm_bdev_wq, &part->work);
-		return;
+		opf = REQ_OP_WRITE | REQ_PREFLUSH | nowait;
+		break;
 	}
-	bio_init(bio, viovm_path_bdev(path), part->bv, part->max_bv, opf);
+	bio_init(bio, viovm_path_bdev(req->path), part->bv, part->max_bv, opf);
 	bio->bi_vcnt = part->nr_bv;
 	bio->bi_iter.bi_sector = req->offset >> SECTOR_SHIFT;
 	bio->bi_iter.bi_size = req->len;
 	bio->bi_end_io = viovm_bdev_end_io;
 	submit_bio(bio);
+}
+
+static void viovm_bdev_block_work(struct work_struct *work)
+{
+	viovm_bdev_send(container_of(work, struct viovm_blk_part, work), 0);
+}
+
+static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
+{
+	struct viovm_blk_part *part = viovm_blk_part(req);
+	struct viovm_bdev *b = path->priv;
+
+	if (req->op == IOVM_OP_DISCARD || req->op == IOVM_OP_WRITE_ZEROES) {
+		INIT_WORK(&part->work, viovm_bdev_dwz_work);
+		queue_work(b->wq, &part->work);
+		return;
+	}
+	viovm_bdev_send(part, bdev_nowait(b->open.bdev) ? REQ_NOWAIT : 0);
 }
 
 /* The device is going away. The block layer holds the holder's lock. */
@@ -187,11 +222,16 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	if (!b)
 		return -ENOMEM;
 	b->path = path;
+	b->wq = alloc_workqueue("viovm_%s", WQ_UNBOUND, VIOVM_BDEV_SLEEPERS, path->dev->name);
+	if (!b->wq) {
+		err = -ENOMEM;
+		goto free;
+	}
 	err = viovm_bdev_open(&b->open, devt, ro, b, viovm_bdev_dead);
 	if (err) {
 		scnprintf(msg, IOVM_MSG_MAX, "%s cannot be opened: %s", path->addr,
 			  err == -EBUSY ? "it is in use on this host" : "see the error code");
-		goto free;
+		goto destroy_wq;
 	}
 	bdev = b->open.bdev;
 	err = viovm_bdev_check(path, bdev, msg);
@@ -217,6 +257,8 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 
 close:
 	viovm_bdev_close(&b->open);
+destroy_wq:
+	destroy_workqueue(b->wq);
 free:
 	kfree(b);
 	return err;
@@ -255,6 +297,7 @@ static void viovm_bdev_remove(struct iovm_path *path)
 	path->priv = NULL;
 	/* after this no viovm_bdev_dead() runs */
 	viovm_bdev_close(&b->open);
+	destroy_workqueue(b->wq);
 	kfree(b);
 }
 
@@ -277,22 +320,3 @@ const struct iovm_path_ops viovm_bdev_ops = {
 	.remove	= viovm_bdev_remove,
 	.info	= viovm_bdev_info,
 };
-
-/**
- * viovm_bdev_init - module load
- *
- * Return: 0 or -ENOMEM.
- */
-int viovm_bdev_init(void)
-{
-	viovm_bdev_wq = alloc_workqueue("viovm_bdev", WQ_UNBOUND, 16);
-	return viovm_bdev_wq ? 0 : -ENOMEM;
-}
-
-/**
- * viovm_bdev_exit - module unload
- */
-void viovm_bdev_exit(void)
-{
-	destroy_workqueue(viovm_bdev_wq);
-}

@@ -7,6 +7,7 @@
  *	class's callbacks for mux and core
  *	queue.c    a virtqueue's worker: fetch, limits, requeue list
  *	request.c  a virtio-blk request: header and layout checks, splitting into parts, completion
+ *	retake.c   requests taken back from a path that hangs
  *	map.c      a part's guest memory: pin, bounce, copy back, unpin
  *	bdev.c     path type bdev: a bio per part
  *	nbd*.c     path type nbd: transmission phase on sockets from user space
@@ -17,7 +18,7 @@
  *	used ring, call eventfd
  *	                            -> viovm_blk_requeue() -> worker: unmap, route again
  *
- * One virtio-blk request (struct viovm_blk_rq, one per head, preallocated) becomes one or more
+ * One virtio-blk request (struct viovm_blk_rq, one per head, kept for the next) becomes one or more
  * parts of at most VIOVM_BLK_PART_BYTES; a part is what the mux routes (struct iovm_req is
  * embedded). A small request's only part lies inline in the request; further parts are allocated,
  * a bounded number per queue.
@@ -56,7 +57,8 @@ struct viovm_blk_queue;
  * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
  * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
- * @big: allocated; else inline in @rq
+ * @big: allocated, and in queue->bigs while it counts there; else inline in @rq
+ * @big_node: in queue->bigs; queue->lock
  * @error: of a part that the worker ends
  * @data_off: bytes of the request's data before this part
  * @bio: the bdev back end's
@@ -71,6 +73,7 @@ struct viovm_blk_part {
 	u16 max_bv;
 	bool bounce;
 	bool big;
+	struct list_head big_node;
 	int error;
 	u32 data_off;
 	struct bio bio;
@@ -78,9 +81,12 @@ struct viovm_blk_part {
 	struct bio_vec inline_bv[VIOVM_BLK_INLINE_BVECS];
 };
 
+/* viovm_blk_rq.issued: the request was taken back; whoever ends a part of it throws it away */
+#define VIOVM_BLK_TAKEN		BIT(30)
+
 /**
  * struct viovm_blk_rq - a virtio-blk request, one per head
- * @queue: constant
+ * @queue: constant; not to be followed once VIOVM_BLK_TAKEN was seen
  * @head: constant
  * @status: VIRTIO_BLK_S_*: the worst of its parts; written by whoever ends a part with an error
  * @op: IOVM_OP_*
@@ -97,7 +103,9 @@ struct viovm_blk_part {
  * @issued_off: bytes of the data that parts were made for; worker
  * @offset: bytes on the device
  * @parts: parts not ended, plus one while the worker makes more
- * @issued: parts at a back end
+ * @issued: parts at a back end (or kept by the mux); and VIOVM_BLK_TAKEN
+ * @error_ns: of the request that this one was made in place of: when that was issued; else 0
+ * @rcu: viovm_blk_oldest() may look at a request that was taken back
  * @status_page: page of the status byte, pinned while a part is issued; worker until then,
  *	who ends the last part then
  * @status_off: of the status byte in it
@@ -123,6 +131,8 @@ struct viovm_blk_rq {
 	struct viovm_seg *segs;
 	atomic_t parts;
 	atomic_t issued;
+	u64 error_ns;
+	struct rcu_head rcu;
 	struct page *status_page;
 	u32 status_off;
 	struct viovm_blk_part part;
@@ -133,7 +143,8 @@ struct viovm_blk_rq {
  * struct viovm_blk_queue - a virtqueue of a block device
  * @vq: constant
  * @blk: constant
- * @rqs: one per head, made by the first request; worker
+ * @rqs: one per head; the array is made by the first request, an entry by the first of its head;
+ *	the worker writes, viovm_blk_oldest() reads
  * @nr_rqs: entries
  * @segs: scratch for a chain, VIOVM_MAX_CHAIN entries; worker
  * @table: scratch for an indirect table; worker
@@ -142,17 +153,20 @@ struct viovm_blk_rq {
  * @issued_in_turn: parts issued since the worker's turn began; worker
  * @now_ns: the time of the newest reading in this turn; worker
  * @timer: wakes the worker: limits, shortage of memory
- * @nr_big: allocated parts
+ * @nr_big: allocated parts that count, those in @bigs; @lock for writing
+ * @bigs: allocated parts but for those of requests taken back; @lock
+ * @retake_seq: dev->retake_seq when the worker last looked what to take back; worker
+ * @node: in blk->queues; blk->queues_lock
  * @want_big: the worker waits for one
  * @write_through: no FLUSH was negotiated: every write is stable; constant while running
- * @lock: irqsave; protects @requeued and @returned
+ * @lock: irqsave; protects @requeued, @returned and @bigs
  * @requeued: parts to be routed again
  * @returned: parts that the worker ends: bounced reads, failed after a requeue
  */
 struct viovm_blk_queue {
 	struct viovm_vq *vq;
 	struct viovm_blk *blk;
-	struct viovm_blk_rq *rqs;
+	struct viovm_blk_rq **rqs;
 	u32 nr_rqs;
 	struct viovm_seg *segs;
 	struct vring_desc *table;
@@ -161,7 +175,10 @@ struct viovm_blk_queue {
 	u32 issued_in_turn;
 	u64 now_ns;
 	struct hrtimer timer;
-	atomic_t nr_big;
+	u32 nr_big;
+	struct list_head bigs;
+	u32 retake_seq;
+	struct list_head node;
 	bool want_big;
 	bool write_through;
 	spinlock_t lock;
@@ -179,6 +196,8 @@ struct viovm_blk_queue {
  * @next_io_ns: when the iops limit allows the next request
  * @next_byte_ns: when the bps limit does
  * @mem_bytes: kernel memory held by running queues
+ * @queues_lock: protects @queues; sleeping, inside vq->mutex
+ * @queues: those that run
  */
 struct viovm_blk {
 	struct iovm_dev *dev;
@@ -189,6 +208,8 @@ struct viovm_blk {
 	atomic64_t next_io_ns;
 	atomic64_t next_byte_ns;
 	atomic64_t mem_bytes;
+	struct mutex queues_lock;
+	struct list_head queues;
 };
 
 static inline struct viovm_blk_part *viovm_blk_part(struct iovm_req *req)
@@ -220,7 +241,19 @@ void viovm_blk_requeue(struct iovm_req *req);
 void viovm_blk_wait(struct viovm_blk_part *part);
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
 
+/* retake.c */
+u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path);
+int viovm_blk_retake(struct viovm_blk_queue *q);
+void viovm_blk_throw_away(struct viovm_blk_part *part);
+int viovm_blk_retake_init(void);
+void viovm_blk_retake_exit(void);
+
 /* request.c */
+struct viovm_blk_rq *viovm_blk_rq_alloc(struct viovm_blk_queue *q, u16 head);
+void viovm_blk_rq_free(struct viovm_blk_rq *rq);
+void viovm_blk_rq_free_rcu(struct viovm_blk_rq *rq);
+void viovm_blk_rq_restart(struct viovm_blk_rq *rq);
+void viovm_blk_part_free(struct viovm_blk_part *part);
 int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain);
 int viovm_blk_rq_go(struct viovm_blk_rq *rq);
 int viovm_blk_part_issue(struct viovm_blk_part *part);
@@ -243,8 +276,6 @@ u64 viovm_blk_status_gpa(const struct viovm_blk_rq *rq);
 /* bdev.c, nbd_path.c */
 extern const struct iovm_path_ops viovm_bdev_ops;
 extern const struct iovm_path_ops viovm_nbd_ops;
-int viovm_bdev_init(void);
-void viovm_bdev_exit(void);
 
 /* nbd: caches and threads shared by all nbd paths. Process context. */
 int viovm_nbd_init(void);

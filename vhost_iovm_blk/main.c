@@ -13,12 +13,12 @@ static int __init viovm_blk_init(void)
 	err = viovm_blk_requests_init();
 	if (err)
 		return err;
-	err = viovm_bdev_init();
+	err = viovm_blk_retake_init();
 	if (err)
 		goto requests;
 	err = viovm_nbd_init();
 	if (err)
-		goto bdev;
+		goto retake;
 	err = iovm_path_type_register(&viovm_bdev_ops);
 	if (err)
 		goto nbd;
@@ -36,8 +36,8 @@ bdev_type:
 	iovm_path_type_unregister(&viovm_bdev_ops);
 nbd:
 	viovm_nbd_exit();
-bdev:
-	viovm_bdev_exit();
+retake:
+	viovm_blk_retake_exit();
 requests:
 	viovm_blk_requests_exit();
 	return err;
@@ -50,7 +50,7 @@ static void __exit viovm_blk_exit(void)
 	iovm_path_type_unregister(&viovm_nbd_ops);
 	iovm_path_type_unregister(&viovm_bdev_ops);
 	viovm_nbd_exit();
-	viovm_bdev_exit();
+	viovm_blk_retake_exit();
 	viovm_blk_requests_exit();
 }
 module_exit(viovm_blk_exit);

@@ -228,6 +228,8 @@ int viovm_blk_map(struct viovm_blk_part *part)
 	part->bounce = false;
 	if (part->req.op != IOVM_OP_READ && part->req.op != IOVM_OP_WRITE)
 		return 0;
+	if (write && part->req.dev->flags & IOVM_DEV_F_BOUNCE_READS)
+		return viovm_blk_map_bounce(part);
 	for (viovm_blk_seek(&c, part->rq, part->data_off); left; ) {
 		u64 uaddr;
 		long n = viovm_blk_next(&c, left, write, &uaddr);

@@ -172,6 +172,8 @@ static int viovm_blk_create(struct iovm_dev *dev, const struct iovm_dev_create *
 	blk->dev = dev;
 	blk->cfg = arg->blk;
 	spin_lock_init(&blk->config_lock);
+	mutex_init(&blk->queues_lock);
+	INIT_LIST_HEAD(&blk->queues);
 	err = viovm_blk_check_config(&blk->cfg, msg);
 	if (err)
 		goto free;
@@ -258,4 +260,5 @@ const struct iovm_class viovm_blk_class = {
 	.complete		= viovm_blk_complete,
 	.requeue		= viovm_blk_requeue,
 	.route_changed		= viovm_blk_route_changed,
+	.oldest			= viovm_blk_oldest,
 };

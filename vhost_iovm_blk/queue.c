@@ -38,7 +38,7 @@ void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns)
  * viovm_blk_vq_start - class callback: memory that a queue needs before its first request
  * @vq: queue; vq->mutex held
  *
- * The per-head array is made by the first request.
+ * The array of requests is made by the first of them.
  * Return: 0 or -ENOMEM.
  */
 int viovm_blk_vq_start(struct viovm_vq *vq)
@@ -53,8 +53,13 @@ int viovm_blk_vq_start(struct viovm_vq *vq)
 	spin_lock_init(&q->lock);
 	INIT_LIST_HEAD(&q->requeued);
 	INIT_LIST_HEAD(&q->returned);
+	INIT_LIST_HEAD(&q->bigs);
+	q->retake_seq = READ_ONCE(q->blk->dev->retake_seq);
 	hrtimer_setup(&q->timer, viovm_blk_timer, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
 	vq->priv = q;
+	mutex_lock(&q->blk->queues_lock);
+	list_add_tail(&q->node, &q->blk->queues);
+	mutex_unlock(&q->blk->queues_lock);
 	return 0;
 }
 
@@ -67,8 +72,16 @@ static size_t viovm_blk_queue_bytes(const struct viovm_blk_queue *q)
 
 static void viovm_blk_queue_free(struct viovm_blk_queue *q)
 {
+	u32 i;
+
 	if (q->rqs)
 		atomic64_sub(viovm_blk_queue_bytes(q), &q->blk->mem_bytes);
+	for (i = 0; i < q->nr_rqs; i++) {
+		if (q->rqs[i]) {
+			atomic64_sub(sizeof(*q->rqs[i]), &q->blk->mem_bytes);
+			viovm_blk_rq_free(q->rqs[i]);
+		}
+	}
 	kvfree(q->rqs);
 	kvfree(q->segs);
 	kvfree(q->table);
@@ -79,8 +92,7 @@ static void viovm_blk_queue_free(struct viovm_blk_queue *q)
 /* Worker, before the first request */
 static int viovm_blk_queue_alloc(struct viovm_blk_queue *q)
 {
-	struct viovm_blk_rq *rqs;
-	u32 i;
+	struct viovm_blk_rq **rqs;
 
 	if (!q->segs)
 		q->segs = kvmalloc_array(VIOVM_MAX_CHAIN, sizeof(*q->segs),
@@ -96,12 +108,9 @@ static int viovm_blk_queue_alloc(struct viovm_blk_queue *q)
 	rqs = kvcalloc(q->vq->num, sizeof(*rqs), GFP_KERNEL_ACCOUNT);
 	if (!rqs)
 		return -ENOMEM;
-	for (i = 0; i < q->vq->num; i++) {
-		rqs[i].queue = q;
-		rqs[i].head = i;
-	}
 	q->nr_rqs = q->vq->num;
-	q->rqs = rqs;
+	/* viovm_blk_oldest() reads both */
+	smp_store_release(&q->rqs, rqs);
 	atomic64_add(viovm_blk_queue_bytes(q), &q->blk->mem_bytes);
 	return 0;
 }
@@ -115,6 +124,9 @@ void viovm_blk_vq_stop(struct viovm_vq *vq)
 	struct viovm_blk_queue *q = vq->priv;
 
 	hrtimer_cancel(&q->timer);
+	mutex_lock(&q->blk->queues_lock);
+	list_del(&q->node);
+	mutex_unlock(&q->blk->queues_lock);
 	vq->priv = NULL;
 	viovm_blk_queue_free(q);
 }
@@ -186,6 +198,14 @@ static bool viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *l
 	return !dead;
 }
 
+/* A part is back. True: its request was taken back meanwhile, and goes on without it. */
+static bool viovm_blk_back(struct viovm_blk_part *part)
+{
+	/* viovm_blk_oldest() reads it */
+	WRITE_ONCE(part->req.issue_ns, 0);
+	return atomic_dec_return(&part->rq->issued) & VIOVM_BLK_TAKEN;
+}
+
 /**
  * viovm_blk_complete - class callback: a part has ended
  * @req: the part's
@@ -197,7 +217,10 @@ void viovm_blk_complete(struct iovm_req *req, int error)
 {
 	struct viovm_blk_part *part = viovm_blk_part(req);
 
-	atomic_dec(&part->rq->issued);
+	if (unlikely(viovm_blk_back(part))) {
+		viovm_blk_throw_away(part);
+		return;
+	}
 	part->error = error;
 	if (unlikely(part->bounce && req->op == IOVM_OP_READ && !error)) {
 		viovm_blk_to_worker(part, &part->rq->queue->returned);
@@ -222,7 +245,11 @@ void viovm_blk_requeue(struct iovm_req *req)
 {
 	struct viovm_blk_part *part = viovm_blk_part(req);
 
-	atomic_dec(&part->rq->issued);
+	if (unlikely(viovm_blk_back(part))) {
+		iovm_req_drop(req);
+		viovm_blk_throw_away(part);
+		return;
+	}
 	viovm_blk_to_worker(part, &part->rq->queue->requeued);
 }
 
@@ -332,7 +359,13 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 		if (err)
 			goto later;
 	}
-	rq = &q->rqs[head];
+	rq = q->rqs[head];
+	if (unlikely(!rq)) {
+		rq = viovm_blk_rq_alloc(q, head);
+		if (!rq)
+			goto later;
+		WRITE_ONCE(q->rqs[head], rq);
+	}
 	if (READ_ONCE(rq->active))
 		return -EEXIST;
 	chain.segs = q->segs;
@@ -412,7 +445,9 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 	int err = 0;
 
 	q->issued_in_turn = 0;
-	if (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned)) {
+	if (unlikely(READ_ONCE(q->blk->dev->retake_seq) != q->retake_seq))
+		err = viovm_blk_retake(q);
+	if (!err && (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned))) {
 		blk_start_plug(&plug);
 		err = viovm_blk_run_lists(q);
 	}

@@ -12,6 +12,7 @@
 #include "direct.h"
 
 static struct kmem_cache *viovm_part_cache;
+static struct kmem_cache *viovm_rq_cache;
 
 /* rq->op of a request that no path sees: the worker has its answer */
 #define VIOVM_OP_NONE	IOVM_OP_MAX
@@ -185,6 +186,66 @@ static int viovm_blk_parse_header(struct viovm_blk_rq *rq, u64 out_bytes, u64 in
 }
 
 /**
+ * viovm_blk_rq_alloc - make the request of a head
+ * @q: queue
+ * @head: its head
+ *
+ * Worker. Return: NULL when memory is short.
+ */
+struct viovm_blk_rq *viovm_blk_rq_alloc(struct viovm_blk_queue *q, u16 head)
+{
+	struct viovm_blk_rq *rq;
+
+	rq = kmem_cache_zalloc(viovm_rq_cache, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
+	if (!rq)
+		return NULL;
+	rq->queue = q;
+	rq->head = head;
+	atomic64_add(sizeof(*rq), &q->blk->mem_bytes);
+	return rq;
+}
+
+/**
+ * viovm_blk_rq_free - the reverse; the caller has taken it out of mem_bytes
+ * @rq: not active
+ */
+void viovm_blk_rq_free(struct viovm_blk_rq *rq)
+{
+	kmem_cache_free(viovm_rq_cache, rq);
+}
+
+static void viovm_blk_rq_free_cb(struct rcu_head *head)
+{
+	viovm_blk_rq_free(container_of(head, struct viovm_blk_rq, rcu));
+}
+
+/**
+ * viovm_blk_rq_free_rcu - the same for one that was taken back
+ * @rq: all its parts have ended
+ *
+ * Any context.
+ */
+void viovm_blk_rq_free_rcu(struct viovm_blk_rq *rq)
+{
+	call_rcu(&rq->rcu, viovm_blk_rq_free_cb);
+}
+
+/**
+ * viovm_blk_rq_restart - no part of a request has been made yet
+ * @rq: active, or about to be
+ */
+void viovm_blk_rq_restart(struct viovm_blk_rq *rq)
+{
+	rq->status = VIRTIO_BLK_S_OK;
+	rq->issued_off = 0;
+	rq->part_used = false;
+	rq->made_all = false;
+	rq->status_page = NULL;
+	atomic_set(&rq->parts, 1);
+	atomic_set(&rq->issued, 0);
+}
+
+/**
  * viovm_blk_rq_parse - take over a chain and understand it
  * @rq: not active
  * @chain: copied descriptors
@@ -219,14 +280,9 @@ int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain)
 	memcpy(rq->segs, chain->segs, chain->nr * sizeof(*rq->segs));
 	rq->nr_segs = chain->nr;
 	rq->nr_out = chain->nr_out;
-	rq->status = VIRTIO_BLK_S_OK;
 	rq->req_flags = 0;
-	rq->issued_off = 0;
-	rq->part_used = false;
-	rq->made_all = false;
-	rq->status_page = NULL;
-	atomic_set(&rq->parts, 1);
-	atomic_set(&rq->issued, 0);
+	rq->error_ns = 0;
+	viovm_blk_rq_restart(rq);
 	err = viovm_blk_parse_header(rq, out_bytes, in_bytes);
 	if (err && rq->segs != rq->inline_segs)
 		kfree(rq->segs);
@@ -309,14 +365,30 @@ void viovm_blk_part_end(struct viovm_blk_part *part, int error)
 		WRITE_ONCE(rq->status,
 			   error == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 	if (part->big) {
-		kmem_cache_free(viovm_part_cache, part);
-		atomic_dec(&q->nr_big);
-		/* pairs with the barrier in viovm_blk_part_get() */
-		smp_mb__after_atomic();
-		if (READ_ONCE(q->want_big))
+		unsigned long flags;
+		bool kick;
+
+		spin_lock_irqsave(&q->lock, flags);
+		list_del(&part->big_node);
+		q->nr_big--;
+		kick = q->want_big;
+		spin_unlock_irqrestore(&q->lock, flags);
+		viovm_blk_part_free(part);
+		if (kick)
 			viovm_vq_kick(q->vq);
 	}
 	viovm_blk_rq_put(rq);
+}
+
+/**
+ * viovm_blk_part_free - give the memory of an allocated part back
+ * @part: in no list
+ *
+ * Any context.
+ */
+void viovm_blk_part_free(struct viovm_blk_part *part)
+{
+	kmem_cache_free(viovm_part_cache, part);
 }
 
 /*
@@ -335,18 +407,25 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 		part->max_bv = VIOVM_BLK_INLINE_BVECS;
 		part->big = false;
 	} else {
-		WRITE_ONCE(q->want_big, true);
-		/* pairs with viovm_blk_part_end() */
-		smp_mb();
-		if (atomic_read(&q->nr_big) >= VIOVM_BLK_MAX_BIG)
-			return NULL;
-		WRITE_ONCE(q->want_big, false);
 		part = kmem_cache_alloc(viovm_part_cache, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 		if (!part) {
 			viovm_blk_wake_in(q, 10 * NSEC_PER_MSEC);
 			return NULL;
 		}
-		atomic_inc(&q->nr_big);
+		part->req.issue_ns = 0;
+		part->req.path = NULL;
+		part->rq = rq;
+		spin_lock_irq(&q->lock);
+		q->want_big = q->nr_big >= VIOVM_BLK_MAX_BIG;
+		if (!q->want_big) {
+			q->nr_big++;
+			list_add_tail(&part->big_node, &q->bigs);
+		}
+		spin_unlock_irq(&q->lock);
+		if (q->want_big) {
+			viovm_blk_part_free(part);
+			return NULL;
+		}
 		part->bv = (struct bio_vec *)(part + 1);
 		part->max_bv = VIOVM_BLK_PART_PAGES;
 		part->big = true;
@@ -435,6 +514,7 @@ int viovm_blk_rq_go(struct viovm_blk_rq *rq)
 			return -EAGAIN;
 		iovm_req_init(&part->req, blk->dev, rq->op, rq->req_flags,
 			      rq->offset + rq->issued_off, len);
+		part->req.error_ns = rq->error_ns;
 		part->data_off = rq->issued_off;
 		rq->issued_off += len;
 		rq->made_all = rq->issued_off == rq->data_len;
@@ -469,7 +549,14 @@ int viovm_blk_requests_init(void)
 	size_t size = sizeof(struct viovm_blk_part) + VIOVM_BLK_PART_PAGES * sizeof(struct bio_vec);
 
 	viovm_part_cache = kmem_cache_create("viovm_blk_part", size, 0, 0, NULL);
-	return viovm_part_cache ? 0 : -ENOMEM;
+	if (!viovm_part_cache)
+		return -ENOMEM;
+	viovm_rq_cache = kmem_cache_create("viovm_blk_rq", sizeof(struct viovm_blk_rq), 0, 0, NULL);
+	if (!viovm_rq_cache) {
+		kmem_cache_destroy(viovm_part_cache);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 /**
@@ -477,5 +564,8 @@ int viovm_blk_requests_init(void)
  */
 void viovm_blk_requests_exit(void)
 {
+	/* viovm_blk_rq_free_rcu() */
+	rcu_barrier();
+	kmem_cache_destroy(viovm_rq_cache);
 	kmem_cache_destroy(viovm_part_cache);
 }

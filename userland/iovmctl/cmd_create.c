@@ -24,7 +24,7 @@ static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
 	struct opt_u64 timeout, no_space;
 	const char *size_from, *serial, *owner, *mode, *identity;
-	bool readonly, discard, no_discard, no_zeroes;
+	bool readonly, discard, no_discard, no_zeroes, bounce_reads;
 } o;
 
 static const struct opt create_opts[] = {
@@ -56,6 +56,8 @@ static const struct opt create_opts[] = {
 	  "Go back to an earlier path by itself once it has been\nlive this long. Default 0: only by 'failback'.", 0, 0 },
 	{ "identity", 0, OPT_STR, &o.identity, "ID",
 	  "What data it is, as SCHEME:TEXT; every path must show\nit. Default: what the first path shows.", 0, 0 },
+	{ "bounce-reads", 0, OPT_FLAG, &o.bounce_reads, NULL,
+	  "Reads land in pages of the kernel's and are copied: one\nthat hangs can go elsewhere at once.", 0, 0 },
 	{ "owner", 'o', OPT_STR, &o.owner, "USER[:GROUP]", "Owner of the node. Default root:kvm.", 0, 0 },
 	{ "mode", 'm', OPT_STR, &o.mode, "MODE", "Mode of the node. Default 0660.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "Time limit for asking an NBD server. Default 10s.", 0, 0 },
@@ -255,7 +257,7 @@ static int run_create(int argc, char **argv)
 	if (err)
 		return err;
 	c.no_space_timeout_ms = o.no_space.v;
-	c.flags = o.readonly ? IOVM_DEV_F_RDONLY : 0;
+	c.flags = (o.readonly ? IOVM_DEV_F_RDONLY : 0) | (o.bounce_reads ? IOVM_DEV_F_BOUNCE_READS : 0);
 	c.no_path_timeout_ms = o.no_path.set ? o.no_path.v : DEFAULT_NO_PATH_MS;
 	c.failback_after_ms = o.failback.v;
 	c.iops = o.iops.v;

@@ -11,7 +11,7 @@
 #include "iovmctl.h"
 
 static struct {
-	struct opt_u64 connections, heartbeat, dead, timeout;
+	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout;
 	const char *cache, *fence, *identity;
 	bool offline, assume;
 } o;
@@ -29,6 +29,9 @@ static const struct opt add_opts[] = {
 	  "What data it is, as SCHEME:TEXT, where nothing shows it.", 0, 0 },
 	{ "assume-same-data", 0, OPT_FLAG, &o.assume, NULL,
 	  "Take the path although nothing shows that its data is\nthe device's. If it is not, the guest's data is lost.", 0, 0 },
+	{ "io-timeout", 0, OPT_TIME, &o.io_timeout, "TIME",
+	  "How long a request may take. After half of it the path\nis suspect, after all of it failed. Default 10s; 0 or\n'never': for ever.",
+	  0, 0 },
 	{ "heartbeat", 0, OPT_TIME_MS, &o.heartbeat, "MS", "nbd: probe an idle connection this often. Default 1000.",
 	  1, 3600000 },
 	{ "dead", 0, OPT_TIME_MS, &o.dead, "MS", "nbd: no answer for this long fails the path. Default 5000.", 1, 3600000 },
@@ -74,6 +77,10 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 		return usage_error(&cmd_path_add, "--identity: '%s' %s", o.identity, bad);
 	if (o.assume)
 		a->flags |= IOVM_PATH_F_ASSUME_SAME;
+	if (o.io_timeout.set && o.io_timeout.v && (o.io_timeout.v < 20 || o.io_timeout.v > 3600000))
+		return usage_error(&cmd_path_add, "--io-timeout: between 20ms and 1h, or never");
+	if (o.io_timeout.set)
+		a->io_timeout_ms = o.io_timeout.v ? (uint32_t)o.io_timeout.v : IOVM_NO_TIMEOUT;
 	return EX_DONE;
 }
 

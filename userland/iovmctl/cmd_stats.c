@@ -24,6 +24,7 @@ static const struct field dev_stat_fields[] = {
 	{ "requests", "requests", F_U64, D(requests) },
 	{ "errors", "errors to the guest", F_U64, D(errors) },
 	{ "requeues", "requeued", F_U64, D(requeues) },
+	{ "retakes", "taken back from a hung path", F_U64, D(retakes) },
 	{ "reroutes", "times rerouted", F_U64, D(reroutes) },
 	{ "parks", "times without a route", F_U64, D(parks) },
 	{ "fails", "failed for want of a path", F_U64, D(fails) },

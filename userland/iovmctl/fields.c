@@ -34,6 +34,7 @@ const struct field dev_fields[] = {
 	{ "node", "node", F_STR, D(node) },
 	{ "identity", "data identity", F_STR, D(i.identity), .zero = "not known" },
 	{ "read_only", "read only", F_BOOL32, D(rdonly) },
+	{ "bounce_reads", "bounce reads", F_BOOL32, D(bounce_reads) },
 	{ "serial", "serial", F_SERIAL, D(i.blk.serial) },
 	{ "block_size", "block size", F_U32, D(i.blk.block_size) },
 	{ "physical_block_size", "physical block size", F_U32, D(i.blk.physical_block_size) },
@@ -79,6 +80,9 @@ const struct field path_fields[] = {
 	{ "same_data", "same data", F_STR, P(same_data), .col = "DATA" },
 	{ "cache", "cache", F_STR, P(cache) },
 	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
+	{ "fenced", "fenced", F_BOOL32, P(i.fenced) },
+	{ "io_timeout_ms", "I/O timeout", F_MS32, P(i.io_timeout_ms), .zero = "never" },
+	{ "oldest_ms", "oldest request", F_MS, P(i.oldest_ms), .zero = "-" },
 	{ "size_bytes", "size", F_SECTORS, P(i.capacity), .zero = "not known yet" },
 	{ "block_size", "block size", F_U32, P(i.block_size), .zero = "not known yet" },
 	{ "heartbeat_ms", "heartbeat", F_MS32, P(i.heartbeat_ms), .zero = "-" },
@@ -97,6 +101,8 @@ static void load_path(const struct iovm_path_info *info, uint32_t route_id, stru
 	v->i = *info;
 	if (info->type != IOVM_PATH_NBD)
 		v->i.heartbeat_ms = v->i.dead_ms = 0;	/* mean nothing there */
+	if (info->io_timeout_ms == IOVM_NO_TIMEOUT)
+		v->i.io_timeout_ms = 0;
 	v->routed = route_id != IOVM_NO_ID && info->id == route_id;
 	if (info->flags & IOVM_PATH_F_CACHE_SURVIVES)
 		strcpy(v->cache, "survives");
@@ -139,6 +145,7 @@ int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_v
 		*nr = total < IOVM_MAX_PATHS ? total : IOVM_MAX_PATHS;
 	v->i.nr_paths = total;
 	v->rdonly = !!(info->flags & IOVM_DEV_F_RDONLY);
+	v->bounce_reads = !!(info->flags & IOVM_DEV_F_BOUNCE_READS);
 	snprintf(v->paths, sizeof(v->paths), "%u/%u", v->live_paths, total);
 	snprintf(v->queues, sizeof(v->queues), "%u/%u", info->queues_running, info->blk.num_queues);
 	if (info->in_use && info->owner_pid)

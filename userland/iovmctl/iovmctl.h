@@ -198,7 +198,7 @@ struct dev_view {
 	char use[32];			/* "pid 1234", "no" */
 	char node[sizeof(NODE_DIR) + IOVM_NAME_MAX];
 	uint32_t live_paths;
-	uint32_t rdonly;
+	uint32_t rdonly, bounce_reads;
 };
 
 struct path_view {

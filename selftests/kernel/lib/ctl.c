@@ -204,6 +204,24 @@ int ctl_dev_stats(const char *name, struct iovm_dev_stats *s)
 	return ctl_ioctl(IOVM_DEV_STATS, s);
 }
 
+int ctl_path_add_arg(const char *dev, const char *path, const char *node, struct iovm_path_add *a)
+{
+	int r;
+
+	a->type = IOVM_PATH_BDEV;
+	PUT(a->dev, dev);
+	PUT(a->name, path);
+	PUT(a->addr, node);
+	a->fd = open(node, O_RDWR | O_CLOEXEC);
+	if (a->fd < 0 && errno == EACCES)
+		a->fd = open(node, O_RDONLY | O_CLOEXEC);
+	if (a->fd < 0)
+		return -errno;
+	r = CALL(IOVM_PATH_ADD, a);
+	close(a->fd);
+	return r;
+}
+
 int ctl_path_add_bdev(const char *dev, const char *path, const char *node, u32 flags, u32 fence)
 {
 	return ctl_path_add_bdev_id(dev, path, node, flags | IOVM_PATH_F_ASSUME_SAME, fence, NULL);
@@ -211,21 +229,10 @@ int ctl_path_add_bdev(const char *dev, const char *path, const char *node, u32 f
 
 int ctl_path_add_bdev_id(const char *dev, const char *path, const char *node, u32 flags, u32 fence, const char *identity)
 {
-	struct iovm_path_add a = { .type = IOVM_PATH_BDEV, .flags = flags, .fence = fence };
-	int r;
+	struct iovm_path_add a = { .flags = flags, .fence = fence };
 
 	PUT(a.identity, identity);
-	PUT(a.dev, dev);
-	PUT(a.name, path);
-	PUT(a.addr, node);
-	a.fd = open(node, O_RDWR | O_CLOEXEC);
-	if (a.fd < 0 && errno == EACCES)
-		a.fd = open(node, O_RDONLY | O_CLOEXEC);
-	if (a.fd < 0)
-		return -errno;
-	r = CALL(IOVM_PATH_ADD, &a);
-	close(a.fd);
-	return r;
+	return ctl_path_add_arg(dev, path, node, &a);
 }
 
 int ctl_path_add_nbd(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms)

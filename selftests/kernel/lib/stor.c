@@ -112,6 +112,8 @@ int nullb_create(const char *name, const struct nullb_opts *o, char node[64])
 		r = nullb_set(name, "discard", 1);
 	if (!r && o->hw_queues)
 		r = nullb_set(name, "submit_queues", o->hw_queues);
+	if (!r && o->queue_depth)
+		r = nullb_set(name, "hw_queue_depth", o->queue_depth);
 	if (!r)
 		r = nullb_set(name, "irqmode", o->completion_nsec ? 2 : 0);
 	if (!r && o->completion_nsec)
@@ -414,9 +416,14 @@ int dm_suspend(const char *name, bool suspend)
 	return dm_ioctl(DM_DEV_SUSPEND, name, suspend ? DM_SUSPEND_FLAG | DM_SKIP_LOCKFS_FLAG : 0, NULL, NULL);
 }
 
+int dm_load(const char *name, const char *table)
+{
+	return dm_ioctl(DM_TABLE_LOAD, name, 0, table, NULL);
+}
+
 int dm_swap(const char *name, const char *table, bool flush)
 {
-	int r = dm_ioctl(DM_TABLE_LOAD, name, 0, table, NULL);
+	int r = dm_load(name, table);
 
 	if (!r)
 		r = dm_ioctl(DM_DEV_SUSPEND, name,

@@ -22,6 +22,7 @@ struct nullb_opts {
 	bool discard;
 	u32 completion_nsec;	/* 0: complete at once */
 	u32 hw_queues;		/* 0 = 1 */
+	u32 queue_depth;	/* requests at a time; 0 = 64 */
 	const char *badblocks;	/* "+FIRST-LAST" sectors */
 };
 int nullb_create(const char *name, const struct nullb_opts *o, char node[64]);
@@ -43,6 +44,7 @@ int loop_destroy(const char *node);
 /* device-mapper by ioctl; a table is lines "START LEN TARGET PARAMS\n" */
 int dm_create(const char *name, const char *table, char node[64]);
 int dm_swap(const char *name, const char *table, bool flush);	/* suspend, load, resume */
+int dm_load(const char *name, const char *table);	/* the next resume takes it */
 int dm_suspend(const char *name, bool suspend);
 int dm_remove(const char *name);
 int dm_message(const char *name, const char *text);	/* to the target at sector 0 */

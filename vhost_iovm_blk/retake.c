@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Requests taken back from a path that hangs.
+ *
+ * No bio can be cancelled. What may go elsewhere although its path still has it
+ * (iovm_req_may_retake()) is made anew: the head gets another struct viovm_blk_rq, which starts
+ * from the beginning, and the old one, with its parts, their bios and pages, is left to the path.
+ * Whoever ends a part of it finds VIOVM_BLK_TAKEN and throws it away, without a look at the queue,
+ * which may be gone by then.
+ *
+ * A request is taken as a whole, and only while all its parts that have not ended are at a back
+ * end: rq->issued counts those, rq->parts all; VIOVM_BLK_TAKEN is set by a compare-and-exchange on
+ * the former. So whoever is past the decrement of rq->issued keeps the request from being taken.
+ */
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/slab.h>
+
+#include "blk.h"
+
+/* What must not be forgotten when the module goes: nothing else waits for it */
+static struct workqueue_struct *viovm_retake_wq;
+
+static u64 viovm_older(u64 a, u64 b)
+{
+	if (!a || !b)
+		return a ?: b;
+	return min(a, b);
+}
+
+/* When was a part given to @path? 0: it was not. May be asked about a part that just ends. */
+static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct iovm_path *path)
+{
+	return READ_ONCE(part->req.path) == path ? READ_ONCE(part->req.issue_ns) : 0;
+}
+
+static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_path *path)
+{
+	struct viovm_blk_rq **rqs = smp_load_acquire(&q->rqs);
+	const struct viovm_blk_part *part;
+	u64 oldest = 0;
+	u32 i;
+
+	if (!rqs)
+		return 0;
+	/* requests that are taken back meanwhile */
+	rcu_read_lock();
+	for (i = 0; i < q->nr_rqs; i++) {
+		const struct viovm_blk_rq *rq = READ_ONCE(rqs[i]);
+
+		if (rq && READ_ONCE(rq->active) && READ_ONCE(rq->part_used))
+			oldest = viovm_older(oldest, viovm_blk_part_since(&rq->part, path));
+	}
+	rcu_read_unlock();
+
+	spin_lock_irq(&q->lock);
+	list_for_each_entry(part, &q->bigs, big_node)
+		oldest = viovm_older(oldest, viovm_blk_part_since(part, path));
+	spin_unlock_irq(&q->lock);
+	return oldest;
+}
+
+/**
+ * viovm_blk_oldest - class callback: since when has a path had its oldest request?
+ * @dev: device
+ * @path: to compare with
+ *
+ * Process context. Requests that were taken back do not count.
+ */
+u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path)
+{
+	struct viovm_blk *blk = dev->fe;
+	struct viovm_blk_queue *q;
+	u64 oldest = 0;
+
+	mutex_lock(&blk->queues_lock);
+	list_for_each_entry(q, &blk->queues, node)
+		oldest = viovm_older(oldest, viovm_blk_queue_oldest(q, path));
+	mutex_unlock(&blk->queues_lock);
+	return oldest;
+}
+
+static void viovm_blk_rq_discard(struct viovm_blk_rq *rq)
+{
+	viovm_blk_unpin_status(rq);
+	viovm_blk_rq_free_rcu(rq);
+}
+
+static void viovm_blk_discard_work(struct work_struct *work)
+{
+	viovm_blk_rq_discard(container_of(work, struct viovm_blk_rq, part.work));
+}
+
+/* A part that is not mapped any more, of a request that was taken back. Any context. */
+static void viovm_blk_thrown(struct viovm_blk_part *part)
+{
+	struct viovm_blk_rq *rq = part->rq;
+
+	if (part->big)
+		viovm_blk_part_free(part);
+	if (!atomic_dec_and_test(&rq->parts))
+		return;
+	if (rq->status_page && !folio_test_dirty(page_folio(rq->status_page))) {
+		INIT_WORK(&rq->part.work, viovm_blk_discard_work);
+		queue_work(viovm_retake_wq, &rq->part.work);
+		return;
+	}
+	viovm_blk_rq_discard(rq);
+}
+
+static void viovm_blk_throw_work(struct work_struct *work)
+{
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+
+	viovm_blk_unmap(part);
+	viovm_blk_thrown(part);
+}
+
+/**
+ * viovm_blk_throw_away - a part came back whose request was taken back before
+ * @part: not to be touched afterwards
+ *
+ * Any context.
+ */
+void viovm_blk_throw_away(struct viovm_blk_part *part)
+{
+	if (viovm_blk_may_unmap_atomic(part)) {
+		viovm_blk_unmap(part);
+		viovm_blk_thrown(part);
+		return;
+	}
+	INIT_WORK(&part->work, viovm_blk_throw_work);
+	queue_work(viovm_retake_wq, &part->work);
+}
+
+/*
+ * May all @issued parts of a request go elsewhere? Collects the allocated ones. q->lock held.
+ * Return: when the oldest was issued; 0 they may not.
+ */
+static u64 viovm_blk_parts_may(struct viovm_blk_rq *rq, int issued, struct list_head *bigs)
+{
+	struct viovm_blk_queue *q = rq->queue;
+	struct viovm_blk_part *part, *next;
+	u64 oldest = 0;
+
+	lockdep_assert_held(&q->lock);
+	list_for_each_entry_safe(part, next, &q->bigs, big_node) {
+		if (part->rq != rq)
+			continue;
+		if (!iovm_req_may_retake(&part->req, part->bounce))
+			return 0;
+		oldest = viovm_older(oldest, READ_ONCE(part->req.issue_ns));
+		list_move_tail(&part->big_node, bigs);
+		issued--;
+	}
+	/* what is left can only be the inline one */
+	if (issued > 1 || issued < 0)
+		return 0;
+	if (issued) {
+		if (!rq->part_used || !iovm_req_may_retake(&rq->part.req, rq->part.bounce))
+			return 0;
+		oldest = viovm_older(oldest, READ_ONCE(rq->part.req.issue_ns));
+	}
+	return oldest;
+}
+
+/* Leave @rq to its path, if that is possible now. Worker. */
+static bool viovm_blk_rq_take(struct viovm_blk_rq *rq, u64 *oldest)
+{
+	struct viovm_blk_queue *q = rq->queue;
+	int issued = atomic_read(&rq->issued);
+	LIST_HEAD(bigs);
+	bool taken = false;
+	u32 nr_big;
+
+	if (!issued || !rq->made_all || atomic_read(&rq->parts) != issued)
+		return false;
+	spin_lock_irq(&q->lock);
+	*oldest = viovm_blk_parts_may(rq, issued, &bigs);
+	nr_big = list_count_nodes(&bigs);
+	if (*oldest)
+		taken = atomic_cmpxchg(&rq->issued, issued, issued | VIOVM_BLK_TAKEN) == issued;
+	if (taken)
+		/* from here on they end without this lock, and are not to be touched */
+		q->nr_big -= nr_big;
+	else
+		list_splice(&bigs, &q->bigs);
+	spin_unlock_irq(&q->lock);
+	return taken;
+}
+
+/* The same request, as far as it is known from the ring. */
+static void viovm_blk_rq_copy(struct viovm_blk_rq *to, const struct viovm_blk_rq *from)
+{
+	to->op = from->op;
+	to->req_flags = from->req_flags;
+	to->nr_segs = from->nr_segs;
+	to->nr_out = from->nr_out;
+	to->first = from->first;
+	to->first_off = from->first_off;
+	to->data_len = from->data_len;
+	to->offset = from->offset;
+	to->segs = from->segs;
+	if (from->segs == from->inline_segs) {
+		memcpy(to->inline_segs, from->inline_segs, sizeof(to->inline_segs));
+		to->segs = to->inline_segs;
+	}
+}
+
+/**
+ * viovm_blk_retake - take back what may go elsewhere
+ * @q: queue
+ *
+ * Worker, vq->mutex held.
+ * Return: 0; -EINTR the owner is dying.
+ */
+int viovm_blk_retake(struct viovm_blk_queue *q)
+{
+	struct iovm_dev *dev = q->blk->dev;
+	u32 i;
+
+	q->retake_seq = READ_ONCE(dev->retake_seq);
+	for (i = 0; i < q->nr_rqs && !q->stalled; i++) {
+		struct viovm_blk_rq *rq = q->rqs[i], *new;
+		u64 oldest;
+		int err;
+
+		if (!rq || !READ_ONCE(rq->active) || !atomic_read(&rq->issued))
+			continue;
+		new = viovm_blk_rq_alloc(q, rq->head);
+		if (!new)
+			return 0;
+		viovm_blk_rq_copy(new, rq);
+		if (!viovm_blk_rq_take(rq, &oldest)) {
+			atomic64_sub(sizeof(*new), &q->blk->mem_bytes);
+			viovm_blk_rq_free(new);
+			continue;
+		}
+		/* rq may be gone */
+		atomic64_sub(sizeof(*new), &q->blk->mem_bytes);
+		viovm_blk_rq_restart(new);
+		new->error_ns = oldest;
+		new->active = true;
+		WRITE_ONCE(q->rqs[i], new);
+		atomic64_inc(&dev->retakes);
+		err = viovm_blk_rq_go(new);
+		if (err && !new->made_all)
+			q->stalled = new;
+		if (err == -EINTR)
+			return err;
+	}
+	return 0;
+}
+
+/**
+ * viovm_blk_retake_init - module load
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int viovm_blk_retake_init(void)
+{
+	viovm_retake_wq = alloc_workqueue("viovm_retake", WQ_UNBOUND, 0);
+	return viovm_retake_wq ? 0 : -ENOMEM;
+}
+
+/**
+ * viovm_blk_retake_exit - module unload: waits for what was thrown away
+ */
+void viovm_blk_retake_exit(void)
+{
+	destroy_workqueue(viovm_retake_wq);
+}
