@@ -546,10 +546,10 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
  * @bounced: the back end reads into pages that are not the guest's
  *
  * Any context. True, while there is another route, for what its path owes for too long and what
- * cannot do harm when it ends after all: a bounced read, or a flush, on a path that is suspect or failed; anything that does not read
- * into the guest's pages on a failed path that was fenced. The request itself stays the back end's
- * until it is ended as always; who takes it back makes another one, and throws this one away when
- * it comes.
+ * cannot do harm when it ends after all: a bounced read, or a flush, on a path that is suspect or
+ * failed; anything that modifies, on a failed path that was fenced. The request itself stays the
+ * back end's until it is ended as always; who takes it back makes another one, and throws this one
+ * away when it comes.
  */
 bool iovm_req_may_retake(struct iovm_req *req, bool bounced);
 

@@ -200,7 +200,8 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 	}
 
 	*fail = !end->stale;
-	unsafe = iovm_op_modifies(end->op) && end->fence != IOVM_FENCE_LOCAL_ERROR && !end->fenced &&
+	unsafe = iovm_op_modifies(end->op) &&
+		 end->fence != IOVM_FENCE_LOCAL_ERROR && !end->fenced &&
 		 (end->res != IOVM_RES_UNSENT || end->bound);
 	if (!unsafe)
 		return IOVM_FATE_REQUEUE;

@@ -12,8 +12,8 @@ struct viovm_vq;
 /**
  * struct viovm_pace - of one worker; all fields are its thread's alone
  * @patient: it is SCHED_BATCH now
- * @crowding: turns that ended where the guest had kicked, and others wanted the CPU; less those that
- *	did not
+ * @crowding: turns that ended where the guest had kicked, and others wanted the CPU; less those
+ *	that did not
  * @roomy: likewise, while patient: that found few requests
  * @eager_until: jiffies before which it does not try to be patient
  */

@@ -36,6 +36,7 @@ static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct 
 
 static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_path *path)
 {
+	/* pairs with viovm_blk_queue_alloc(): nr_rqs is set before */
 	struct viovm_blk_rq **rqs = smp_load_acquire(&q->rqs);
 	const struct viovm_blk_part *part;
 	u64 oldest = 0;
