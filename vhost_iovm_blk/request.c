@@ -307,6 +307,7 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
 	struct viovm_seg *big = rq->segs != rq->inline_segs ? rq->segs : NULL;
 	u32 written = viovm_blk_written(rq);
 	u16 nr = rq->nr_segs;
+	u8 status = rq->status;
 
 	if (viovm_vq_dead(vq)) {
 		viovm_blk_unpin_status(rq);
@@ -318,10 +319,11 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
 	if (rq->status_page) {
 		u8 *kaddr = kmap_local_page(rq->status_page);
 
-		kaddr[rq->status_off] = rq->status;
+		kaddr[rq->status_off] = status;
 		kunmap_local(kaddr);
 		viovm_blk_unpin_status(rq);
-	} else if (viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &rq->status, 1)) {
+	} else if (viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &status, 1)) {
+		/* not from rq: its slab has no part that may be copied to user space */
 		/* the guest took its memory away: it will not look there either */
 		written = 0;
 	}
