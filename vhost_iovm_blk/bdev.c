@@ -92,23 +92,49 @@ static void viovm_bdev_end_io(struct bio *bio)
 	viovm_done(&part->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
 }
 
+/*
+ * May something be sent that was put off? What is sent after the path has failed would not be
+ * covered by its fence, and could land after the guest has written the same block elsewhere.
+ */
+static bool viovm_bdev_may_send(const struct iovm_req *req)
+{
+	return READ_ONCE(req->path->state) != IOVM_PATH_FAILED;
+}
+
+static int viovm_bdev_zero(struct iovm_req *req, struct block_device *bdev)
+{
+	unsigned int flags = req->flags & IOVM_REQ_NOUNMAP ? BLKDEV_ZERO_NOUNMAP : 0;
+	sector_t sector = req->offset >> SECTOR_SHIFT;
+	sector_t nr = req->len >> SECTOR_SHIFT;
+	int err;
+
+	/* the block layer's own fallback does not ask whether it still may */
+	err = blkdev_issue_zeroout(bdev, sector, nr, GFP_NOIO, flags | BLKDEV_ZERO_NOFALLBACK);
+	if (err == -EOPNOTSUPP)
+		err = viovm_bdev_may_send(req) ?
+		      blkdev_issue_zeroout(bdev, sector, nr, GFP_NOIO, flags) : -EIO;
+	return err;
+}
+
 static void viovm_bdev_dwz_work(struct work_struct *work)
 {
 	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
 	struct iovm_req *req = &part->req;
 	struct block_device *bdev = viovm_path_bdev(req->path);
-	sector_t sector = req->offset >> SECTOR_SHIFT;
-	sector_t nr = req->len >> SECTOR_SHIFT;
 	int err;
 
+	if (!viovm_bdev_may_send(req)) {
+		viovm_done(req, IOVM_RES_UNSENT, -ENOLINK);
+		return;
+	}
 	if (req->op == IOVM_OP_DISCARD) {
-		err = blkdev_issue_discard(bdev, sector, nr, GFP_NOIO);
+		err = blkdev_issue_discard(bdev, req->offset >> SECTOR_SHIFT,
+					   req->len >> SECTOR_SHIFT, GFP_NOIO);
 		/* a discard is a hint: a path that cannot take it drops it */
 		if (err == -EOPNOTSUPP)
 			err = 0;
 	} else {
-		err = blkdev_issue_zeroout(bdev, sector, nr, GFP_NOIO,
-					   req->flags & IOVM_REQ_NOUNMAP ? BLKDEV_ZERO_NOUNMAP : 0);
+		err = viovm_bdev_zero(req, bdev);
 	}
 	if (!err && viovm_blk_req_fua(req))
 		err = blkdev_issue_flush(bdev);
@@ -145,7 +171,12 @@ static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
 
 static void viovm_bdev_block_work(struct work_struct *work)
 {
-	viovm_bdev_send(container_of(work, struct viovm_blk_part, work), 0);
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+
+	if (viovm_bdev_may_send(&part->req))
+		viovm_bdev_send(part, 0);
+	else
+		viovm_done(&part->req, IOVM_RES_UNSENT, -ENOLINK);
 }
 
 static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)

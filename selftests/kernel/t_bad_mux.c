@@ -83,7 +83,7 @@ static void mux_create(void)
 	BAD_CREATE(c->blk.pad = 1, EINVAL);
 	BAD_CREATE(c->blk.pad2 = 1, EINVAL);
 	BAD_CREATE(c->pad = 1, EINVAL);
-	BAD_CREATE(c->flags = 2, EINVAL);
+	BAD_CREATE(c->flags = 1u << 31, EINVAL);
 	BAD_CREATE(c->mode = 01000, EINVAL);
 	BAD_CREATE(c->class = 0, ENODEV);
 	BAD_CREATE(c->class = 99, ENODEV);
