@@ -175,6 +175,10 @@ if udevadm --version >/dev/null 2>&1 && [ -x /lib/systemd/systemd-udevd ]; then
 		mkdir -p /run/udev
 		/lib/systemd/systemd-udevd >"$tmp/udevd" 2>&1 &
 		bg+=($!)
+		for _ in {1..300}; do
+			[ -S /run/udev/control ] && break
+			sleep 0.1
+		done
 	fi
 	mkdir -p /run/udev/rules.d
 	cp "$top/userland/udev/60-iovm.rules" /run/udev/rules.d/
