@@ -25,7 +25,7 @@
  *
  * Who may touch a request: the worker until its parts are issued; then whoever ends a part, and
  * the last one ends the request. Requests that come back wait on lists under viovm_blk_queue.lock
- * (irqsave, innermost; completions and worker).
+ * (irqsave; completions and worker; retake.c takes iovm_dev.lock inside it, nobody the reverse).
  */
 #ifndef _VHOST_IOVM_BLK_H
 #define _VHOST_IOVM_BLK_H
