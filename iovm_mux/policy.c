@@ -183,7 +183,7 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 	case IOVM_RES_IO:
 		if ((end->tried | end->media) & ~(1u << end->slot))
 			return IOVM_FATE_REPORT;
-		if (end->io_errors + 1 >= IOVM_IO_TRIES)
+		if (end->io_errors + 1 >= (end->others ? IOVM_IO_TRIES_MAX : IOVM_IO_TRIES))
 			return IOVM_FATE_REPORT;
 		break;
 	case IOVM_RES_PATH:

@@ -21,8 +21,9 @@
  * @IOVM_RES_REQUEST: the request itself is at fault or cannot be served anywhere (not supported,
  *	out of range): reported to the guest, the path stays
  * @IOVM_RES_IO: an error that may be the path's or the request's (a bare I/O error): the path
- *	fails, unless this request has already failed so on another path, or IOVM_IO_TRIES times in
- *	all; then it is reported to the guest and the path stays
+ *	fails, unless this request has already failed so on another path, or IOVM_IO_TRIES times
+ *	with no other path to try (IOVM_IO_TRIES_MAX times with one); then it is reported to the
+ *	guest and the path stays
  * @IOVM_RES_PATH: device or peer is gone: the path fails, the request goes elsewhere
  * @IOVM_RES_RETRY: a resource was short, nothing was issued: again, on the same path, soon
  * @IOVM_RES_UNSENT: the path failed before any byte of the request left: like @IOVM_RES_PATH, and
@@ -48,6 +49,12 @@ enum iovm_result {
  * Between two of these the path was probed and answered, so that it is the request which fails.
  */
 #define IOVM_IO_TRIES	3
+
+/*
+ * The same where another path is live, to which the request goes now that this one fails. There is
+ * an end to that too: paths that all flap, each answering its probe, could go on for ever.
+ */
+#define IOVM_IO_TRIES_MAX	6
 
 /**
  * enum iovm_fate - what becomes of a request that ended with an error

@@ -339,7 +339,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	if (res == IOVM_RES_NOSPC && req->flags & IOVM_REQ_NOSPC &&
 	    req->fail_parked != dev->fail_parked)
 		res = IOVM_RES_REQUEST;
-	if (res == IOVM_RES_MEDIA)
+	if (res == IOVM_RES_MEDIA || res == IOVM_RES_IO)
 		others = iovm_req_elsewhere(dev, req, path);
 	iovm_req_count(path, res, error);
 	end = (struct iovm_end) {

@@ -156,7 +156,17 @@ static void test_judge_io(void)
 	CHECK(judge(end, true) == IOVM_FATE_REQUEUE);
 	end.io_errors = IOVM_IO_TRIES - 1;
 	CHECK(judge(end, false) == IOVM_FATE_REPORT);
+	/* another one is live, to which it has not been: this one flaps */
+	end.others = true;
+	CHECK(judge(end, true) == IOVM_FATE_REQUEUE);
+	end.io_errors = IOVM_IO_TRIES_MAX - 2;
+	CHECK(judge(end, true) == IOVM_FATE_REQUEUE);
+	/* all flap */
+	end.io_errors = IOVM_IO_TRIES_MAX - 1;
+	CHECK(judge(end, false) == IOVM_FATE_REPORT);
 	end.io_errors = 255;
+	CHECK(judge(end, false) == IOVM_FATE_REPORT);
+	end.others = false;
 	CHECK(judge(end, false) == IOVM_FATE_REPORT);
 }
 
