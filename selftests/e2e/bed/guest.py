@@ -7,7 +7,7 @@ import time
 
 from .agent import Agent
 from .qmp import Qmp
-from .util import BUILD, BedError, quote, tool, wait_for
+from .util import BedError, qemu_program, quote, tool, wait_for
 
 MIGRATE_PORT = 7100
 
@@ -19,14 +19,6 @@ TROUBLE = re.compile(
 #: What the same kernel says without any fault, and has no bearing on its disk.
 HARMLESS = re.compile(r"virtio_blk virtio\d+: (\[vd|\d+/\d+/\d+ default)|EXT4-fs \([^)]*\): (mounted|re-mounted|orphan|recovery)|RETBleed|Spectre|"
                       r"clocksource")
-
-
-def qemu_program(version):
-    """QEMU of this major version, as hosts see it."""
-    path = tool("qemu-system-x86_64") if version == 7 else os.path.join(BUILD, "trixie", "bin", "qemu-system-x86_64")
-    if not os.path.exists(path):
-        raise BedError(f"{path} is missing: selftests/env/setup.sh qemu10")
-    return path
 
 
 class Guest:

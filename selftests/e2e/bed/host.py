@@ -17,9 +17,10 @@ import time
 from . import image
 from .agent import Agent
 from .qmp import Qmp
-from .util import TOP, BedError, free_port, quote, tool, wait_for
+from .util import TOP, BedError, free_port, qemu_program, quote, tool, wait_for
 
 GUEST_PORTS = range(7001, 7009)
+QEMU = 10                       # of the hosts: 7.2's TCG now and then forgets to wake a CPU that halted below a guest
 
 
 def patterns(name):
@@ -54,7 +55,7 @@ class Host:
                   f"e2e.top={TOP}")
         # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
-            tool("setpriv"), "--pdeathsig", "KILL", tool("qemu-system-x86_64"), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
+            tool("setpriv"), "--pdeathsig", "KILL", qemu_program(QEMU), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
             "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             "-kernel", self.kernel.image, "-initrd", self.kernel.host_initramfs(), "-append", append,
             "-serial", f"file:{self.console}", "-qmp", f"unix:{self.qmp_path},server=on,wait=off",

@@ -27,6 +27,14 @@ def say(text):
     print(f"# [{time.monotonic() - _start:6.1f}s] {text}", flush=True)
 
 
+def qemu_program(version):
+    """QEMU of this major version, for a host or for a guest in it."""
+    path = tool("qemu-system-x86_64") if version == 7 else os.path.join(BUILD, "trixie", "bin", "qemu-system-x86_64")
+    if not os.path.exists(path):
+        raise BedError(f"{path} is missing: selftests/env/setup.sh qemu10")
+    return path
+
+
 def quote(*words):
     """Words as one shell command."""
     return " ".join(shlex.quote(str(w)) for w in words)
