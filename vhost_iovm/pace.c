@@ -10,12 +10,15 @@
  * guest sleeps, or at the end of its time slice.
  *
  * How many requests the guest would make cannot be seen before it may make them: so it is tried.
- * If the worker does not find many at a time then, because the guest waits for the few it has, it
- * is eager again, and tries after a while.
+ * Being patient costs nothing as long as the worker finds the CPU free when it comes to run, and
+ * pays where it finds many requests at a time. If it finds neither, because the guest computes
+ * while it waits for the few it has, the worker is eager again, and tries after a while that gets
+ * longer with each try that ends soon.
  *
  * Where the worker runs on a CPU of its own, nothing of this happens.
  */
 #include <linux/jiffies.h>
+#include <linux/minmax.h>
 #include <linux/sched.h>
 #include <linux/sched/stat.h>
 #include <uapi/linux/sched/types.h>
@@ -23,10 +26,13 @@
 #include "pace.h"
 #include "vhost_iovm.h"
 
-#define VIOVM_PACE_DEEP		8	/* requests at a time that make waiting worth while */
-#define VIOVM_PACE_ENTER	32	/* turns */
-#define VIOVM_PACE_ROOMY	4	/* turns */
-#define VIOVM_PACE_AGAIN	HZ	/* jiffies until the next try */
+#define VIOVM_PACE_DEEP		4	/* requests at a time, in the mean, make waiting worth while */
+#define VIOVM_PACE_FUND		16	/* credit of a try, in requests: what it may fall short of that */
+#define VIOVM_PACE_FUND_MAX	64	/* the most that good turns add up to */
+#define VIOVM_PACE_ENTER	32	/* what crowded turns add up to, */
+#define VIOVM_PACE_CROWDED	4	/* each with so much */
+#define VIOVM_PACE_AGAIN	HZ	/* jiffies until the next try, at first; a good try's length */
+#define VIOVM_PACE_SHIFT_MAX	2	/* at the most so much longer, as a power of two */
 
 static void viovm_pace_set(struct viovm_pace *p, bool patient)
 {
@@ -37,13 +43,29 @@ static void viovm_pace_set(struct viovm_pace *p, bool patient)
 	};
 
 	p->crowding = 0;
-	p->roomy = 0;
-	p->eager_until = jiffies + VIOVM_PACE_AGAIN;
+	p->fund = VIOVM_PACE_FUND;
+	if (patient)
+		p->since = jiffies;
+	else if (time_after(jiffies, p->since + VIOVM_PACE_AGAIN))
+		p->shift = 0;
+	else
+		p->shift = min(p->shift + 1, VIOVM_PACE_SHIFT_MAX);
+	p->eager_until = jiffies + (VIOVM_PACE_AGAIN << p->shift);
 	p->patient = false;
 	/* not a policy that somebody else has chosen */
 	if (current->policy == (patient ? SCHED_NORMAL : SCHED_BATCH) &&
 	    !sched_setattr_nocheck(current, &attr))
 		p->patient = patient;
+}
+
+/**
+ * viovm_pace_begin - a worker comes to run
+ * @p: its
+ */
+void viovm_pace_begin(struct viovm_pace *p)
+{
+	if (p->patient)
+		p->free = single_task_running();
 }
 
 /**
@@ -55,12 +77,13 @@ void viovm_pace_end(struct viovm_pace *p, const struct viovm_vq *vq)
 {
 	lockdep_assert_held(&vq->mutex);
 	if (p->patient) {
-		if (viovm_ring_unseen(&vq->ring) < VIOVM_PACE_DEEP)
-			p->roomy++;
-		else if (p->roomy)
-			p->roomy--;
-		if (p->roomy >= VIOVM_PACE_ROOMY)
+		if (p->free)
+			return;
+		p->fund += viovm_ring_unseen(&vq->ring) - VIOVM_PACE_DEEP;
+		if (p->fund < 0)
 			viovm_pace_set(p, false);
+		else
+			p->fund = min(p->fund, VIOVM_PACE_FUND_MAX);
 		return;
 	}
 	/* alone, or the guest is elsewhere: it is not kept from anything */
@@ -70,7 +93,7 @@ void viovm_pace_end(struct viovm_pace *p, const struct viovm_vq *vq)
 		return;
 	}
 	if (p->crowding < VIOVM_PACE_ENTER)
-		p->crowding++;
+		p->crowding += VIOVM_PACE_CROWDED;
 	else if (!time_before(jiffies, p->eager_until))
 		viovm_pace_set(p, true);
 }

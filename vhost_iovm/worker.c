@@ -47,6 +47,7 @@ static bool viovm_worker_fn(void *data)
 	if (!node)
 		return false;
 	__set_current_state(TASK_RUNNING);
+	viovm_pace_begin(&w->pace);
 	node = llist_reverse_order(node);
 	llist_for_each_entry_safe(vq, next, node, work) {
 		bool again = false;
@@ -55,8 +56,11 @@ static bool viovm_worker_fn(void *data)
 		/* what is queued from here on is seen below or runs again */
 		smp_mb__after_atomic();
 		mutex_lock(&vq->mutex);
-		if (vq->running && vq->worker == w)
+		if (vq->running && vq->worker == w) {
+			viovm_vq_turn_begin(vq);
 			again = vq->dev->node->class.vq_run(vq);
+			viovm_vq_turn_end(vq);
+		}
 		mutex_unlock(&vq->mutex);
 		if (again && !fatal_signal_pending(current))
 			viovm_worker_queue(w, vq);
