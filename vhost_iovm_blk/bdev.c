@@ -295,6 +295,7 @@ free:
 	return err;
 }
 
+/* Reads the first block, for the mux's probe and measure. */
 static int viovm_bdev_probe(struct iovm_path *path)
 {
 	struct block_device *bdev = viovm_path_bdev(path);
@@ -346,6 +347,7 @@ const struct iovm_path_ops viovm_bdev_ops = {
 	.owner	= THIS_MODULE,
 	.add	= viovm_bdev_add,
 	.probe	= viovm_bdev_probe,
+	.measure = viovm_bdev_probe,
 	.flush	= viovm_bdev_flush,
 	.submit	= viovm_bdev_submit,
 	.remove	= viovm_bdev_remove,

@@ -67,6 +67,7 @@ enum opt_kind {
 	OPT_SIZE,		/* struct opt_u64 *, bytes */
 	OPT_TIME,		/* struct opt_u64 *, ms; a bare number counts seconds */
 	OPT_TIME_MS,		/* struct opt_u64 *, ms; a bare number counts milliseconds */
+	OPT_FACTOR,		/* struct opt_u64 *, a number of times, or "off" (UINT32_MAX) */
 };
 
 struct opt {
