@@ -260,6 +260,10 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 
 	flush_work(&path->fail_work);
+	/* what that ended is the old connection: its end is no error of the new one */
+	spin_lock_irq(&dev->lock);
+	path->connect_error = 0;
+	spin_unlock_irq(&dev->lock);
 	err = iovm_identity_connect(path, arg->identity, arg->msg);
 	if (!err)
 		err = path->ops->connect(path, arg, arg->msg);

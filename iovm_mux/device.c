@@ -482,12 +482,19 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 		return -ENOMEM;
 	list_for_each_entry(path, &dev->paths, node) {
 		iovm_path_info_fill(path, info);
-		/* what is not connected is checked when it connects */
-		if (info->state == IOVM_PATH_CONNECTING)
+		/*
+		 * what is not in use is looked at when it is connected, or probed: it cannot be
+		 * live again before it has the size. A probe under way may have seen the old one
+		 */
+		if (info->state == IOVM_PATH_CONNECTING ||
+		    (info->state == IOVM_PATH_FAILED && READ_ONCE(dev->probing) != path))
 			continue;
 		if (info->capacity < sectors) {
-			err = iovm_refuse(-EMEDIUMTYPE, msg, "path %s has %llu sectors only",
-					  path->name, info->capacity);
+			err = iovm_refuse(-EMEDIUMTYPE, msg,
+					  "path %s has %llu sectors, not %llu%s", path->name,
+					  info->capacity, sectors,
+					  path->ops->connect ?
+					  ", or was connected before it grew" : "");
 			break;
 		}
 	}

@@ -318,7 +318,8 @@ struct iovm_path {
  *	ENODEV. After success no request of this device is in flight or will be made
  * @destroy: process context: remove the node, free dev->fe (the last close may free it later, it
  *	holds a reference)
- * @resize: process context, dev->mutex held: sectors. May be NULL
+ * @resize: process context, dev->mutex held: sectors; every path that is in use has so many.
+ *	-EBUSY for less than before while a front end is there. May be NULL
  * @info: fill the class's part of struct iovm_dev_info. dev->mutex held
  * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for
  *	the guest; -ECANCELED only for what iovm_dev_cancel() gives back
@@ -618,6 +619,21 @@ void iovm_path_fail(struct iovm_path *path, int error);
  * Any context. Without effect on a path that is neither live nor suspect.
  */
 void iovm_path_suspect(struct iovm_path *path, bool suspect);
+
+/**
+ * iovm_path_fits - is a path large enough for its device, and not too large?
+ * @path: about to be added or connected; dev->mutex is held
+ * @bytes: its size
+ * @sectors: the device's
+ * @id: the identity of its data, "" when it shows none
+ * @msg: IOVM_MSG_MAX bytes: why not
+ *
+ * It may be larger only where it is known to be the same data, grown: it shows the device's
+ * identity, or the operator has said so. Else the size is what tells that it may be other data.
+ *
+ * Return: 0 or -EMEDIUMTYPE.
+ */
+int iovm_path_fits(const struct iovm_path *path, u64 bytes, u64 sectors, const char *id, char *msg);
 
 /**
  * iovm_path_answered - a path that carries nothing has answered a heartbeat

@@ -100,6 +100,7 @@ static void end_load(void)
 	vload_stop(&L);
 	loading = false;
 	T_CHECK(!ev.gap, "event sequence has a gap");
+	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data");
 	vload_finish(&L, "load");
 }
 
@@ -168,7 +169,6 @@ static void reported(void)
 	T_CHECK(ctl_events_count(&ev, IOVM_EV_SLOW, "kt-0") == 1, "reported more than once");
 	T_CHECK(ctl_events_count(&ev, IOVM_EV_REROUTED, "kt-0") == 0, "left, although only to be reported");
 	end_load();
-	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data");
 }
 
 /* Left for b, which is as it should be; not gone back to; gone back to when it is as it was. */
@@ -197,7 +197,6 @@ static void leave_a(void)
 	T_CHECK(ctl_events_wait(&ev, back, IOVM_EV_REROUTED, "kt-0", "a", 10000) >= 0, "no automatic failback");
 	T_CHECK(ctl_events_count(&ev, IOVM_EV_FIRST_ERROR, "kt-0") == 0, "an error");
 	end_load();
-	T_CHECK(vload_check_node(&L, fix_store) == 0, "wrong data");
 }
 
 static void left_for_bdev(void)

@@ -289,8 +289,9 @@ want 0 "" "" failback vm1
 want 0 "suspended, nothing is in flight" "" suspend vm1
 want 0 "" "" resume vm1
 want 0 "" "" fail-parked vm1
-want 0 "the size is now 2G" "" resize vm1 2G
-for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 path= value=0" "op=6 path= value=4194304"; do
+want 0 "the size is now 512M" "" resize vm1 512M
+want 4 "" "path 'local' \(/dev/sdb\) has 512M, or 1048576 sectors, not 2G" resize vm1 2G
+for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 path= value=0" "op=6 path= value=1048576"; do
 	logged "^ctl vm1 $op$"
 done
 fresh_log

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What one IOVM_DEV_CTL does: failover, failback, suspend, resume, fail-parked, resize, set.
+ * What one IOVM_DEV_CTL does: failover, failback, suspend, resume, fail-parked, set.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -27,8 +27,6 @@ static const char *ctl_hint(int err, uint32_t op)
 						 "'iovmctl list' shows the devices";
 	case ENOLINK:
 		return "'iovmctl path list NAME' shows the state of each path; 'path retry' and 'path connect' bring one back";
-	case EMEDIUMTYPE:
-		return "grow what every path leads to first";
 	default:
 		return NULL;
 	}
@@ -140,37 +138,6 @@ const struct cmd cmd_fail_parked = {
 	"The guest sees I/O errors. It is the way out when no path will come back and something (a VMM that is to stop)\n"
 	"waits for the requests. Requests made later wait again.\n",
 	.min_args = 1, .max_args = 1, .run = run_fail_parked,
-};
-
-static int run_resize(int argc, char **argv)
-{
-	struct iovm_dev_ctl c;
-	const char *bad;
-	uint64_t bytes;
-	char text[64], size[32];
-	int err;
-
-	(void)argc;
-	bad = parse_size(argv[1], &bytes);
-	if (bad)
-		return usage_error(&cmd_resize, "'%s' %s", argv[1], bad);
-	if (!bytes || bytes % 512)
-		return usage_error(&cmd_resize, "'%s' is not a multiple of 512 bytes", argv[1]);
-	err = prepare(&cmd_resize, &c, IOVM_DEV_RESIZE, argv[0]);
-	c.value = bytes / 512;
-	if (!err)
-		err = ctl(&c, "resize");
-	if (err)
-		return err;
-	text_size(size, sizeof(size), bytes);
-	snprintf(text, sizeof(text), "the size is now %s", size);
-	return report_dev(c.name, text);
-}
-
-const struct cmd cmd_resize = {
-	.name = "resize", .args = "NAME SIZE", .summary = "Change the size of a device; the guest is told.",
-	.detail = "Every path must have the new size already. SIZE as in 'iovmctl create'.\n",
-	.min_args = 2, .max_args = 2, .run = run_resize,
 };
 
 static struct opt_u64 set_no_path, set_failback, set_iops, set_bps, set_no_space, set_slow_factor, set_leave_slow;
