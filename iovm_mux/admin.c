@@ -100,6 +100,13 @@ static int iovm_path_check(struct iovm_path_add *arg)
 	return 0;
 }
 
+static void iovm_path_free(struct iovm_path *path)
+{
+	free_percpu(path->pcpu);
+	kfree(path->drift);
+	kfree(path);
+}
+
 static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm_path_ops *ops,
 					 const struct iovm_path_add *arg)
 {
@@ -109,8 +116,9 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	if (!path)
 		return NULL;
 	path->pcpu = alloc_percpu_gfp(struct iovm_path_pcpu, GFP_KERNEL_ACCOUNT);
-	if (!path->pcpu) {
-		kfree(path);
+	path->drift = iovm_slow_alloc();
+	if (!path->pcpu || !path->drift) {
+		iovm_path_free(path);
 		return NULL;
 	}
 	list_for_each_entry(other, &dev->paths, node)
@@ -133,12 +141,6 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	INIT_LIST_HEAD(&path->held);
 	INIT_WORK(&path->fail_work, iovm_fail_work);
 	return path;
-}
-
-static void iovm_path_free(struct iovm_path *path)
-{
-	free_percpu(path->pcpu);
-	kfree(path);
 }
 
 static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *ops,
@@ -180,6 +182,7 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	iovm_event_emit(dev, path, IOVM_EV_PATH_ADDED, 0, 0, 0, 0);
 	path->in_connect = false;
 	iovm_hang_arm(dev);
+	iovm_slow_arm(dev);
 	if (path->connect_error)
 		iovm_path_error(path, path->connect_error, &todo);
 	else if (ret == IOVM_ADD_LIVE)
@@ -257,6 +260,10 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 
 	flush_work(&path->fail_work);
+	/* what that ended is the old connection: its end is no error of the new one */
+	spin_lock_irq(&dev->lock);
+	path->connect_error = 0;
+	spin_unlock_irq(&dev->lock);
 	err = iovm_identity_connect(path, arg->identity, arg->msg);
 	if (!err)
 		err = path->ops->connect(path, arg, arg->msg);

@@ -132,6 +132,9 @@ static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 	INIT_DELAYED_WORK(&dev->failback_work, iovm_failback_work);
 	INIT_DELAYED_WORK(&dev->probe_work, iovm_probe_work);
 	INIT_DELAYED_WORK(&dev->hang_work, iovm_hang_work);
+	dev->slow_factor = arg->slow_factor ?: IOVM_SLOW_FACTOR;
+	dev->leave_slow_ms = arg->leave_slow_after_ms;
+	INIT_DELAYED_WORK(&dev->slow_work, iovm_slow_work);
 	kref_init(&dev->ref);
 	return dev;
 }
@@ -174,6 +177,14 @@ static void iovm_dev_erase(struct iovm_dev *dev)
 	iovm_dev_put(dev);
 }
 
+/* Times that are multiplied: a year is enough. */
+static int iovm_ms_check(u64 ms, char *msg)
+{
+	if (ms <= 365 * 86400000ull)
+		return 0;
+	return iovm_refuse(-EINVAL, msg, "the time is longer than a year");
+}
+
 int iovm_dev_create(struct iovm_dev_create *arg)
 {
 	const struct iovm_class *class;
@@ -182,9 +193,13 @@ int iovm_dev_create(struct iovm_dev_create *arg)
 
 	if (!iovm_name_valid(arg->name))
 		return iovm_refuse_name(arg->msg);
-	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u || arg->pad)
+	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u || arg->pad || arg->pad2)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag or mode bit");
 	err = iovm_identity_check(arg->identity, arg->msg);
+	if (!err)
+		err = iovm_slow_check(arg->slow_factor, arg->msg);
+	if (!err)
+		err = iovm_ms_check(arg->leave_slow_after_ms, arg->msg);
 	if (err)
 		return err;
 
@@ -288,6 +303,7 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	wait_event(dev->wait, !READ_ONCE(dev->probing));
 	cancel_delayed_work_sync(&dev->probe_work);
 	cancel_delayed_work_sync(&dev->hang_work);
+	cancel_delayed_work_sync(&dev->slow_work);
 	cancel_delayed_work_sync(&dev->no_path_work);
 	cancel_delayed_work_sync(&dev->failback_work);
 	flush_delayed_work(&dev->retry_work);
@@ -466,12 +482,19 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 		return -ENOMEM;
 	list_for_each_entry(path, &dev->paths, node) {
 		iovm_path_info_fill(path, info);
-		/* what is not connected is checked when it connects */
-		if (info->state == IOVM_PATH_CONNECTING)
+		/*
+		 * what is not in use is looked at when it is connected, or probed: it cannot be
+		 * live again before it has the size. A probe under way may have seen the old one
+		 */
+		if (info->state == IOVM_PATH_CONNECTING ||
+		    (info->state == IOVM_PATH_FAILED && READ_ONCE(dev->probing) != path))
 			continue;
 		if (info->capacity < sectors) {
-			err = iovm_refuse(-EMEDIUMTYPE, msg, "path %s has %llu sectors only",
-					  path->name, info->capacity);
+			err = iovm_refuse(-EMEDIUMTYPE, msg,
+					  "path %s has %llu sectors, not %llu%s", path->name,
+					  info->capacity, sectors,
+					  path->ops->connect ?
+					  ", or was connected before it grew" : "");
 			break;
 		}
 	}
@@ -523,7 +546,7 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 	struct iovm_dev *dev;
 	int err = 0;
 
-	if (!arg->op || arg->op > IOVM_DEV_SET_NO_SPACE_TIMEOUT)
+	if (!arg->op || arg->op > IOVM_DEV_SET_LEAVE_SLOW_AFTER)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
 	if (arg->op < IOVM_DEV_RESIZE && arg->value)
 		return iovm_refuse(-EINVAL, arg->msg, "this operation has no value");
@@ -572,6 +595,19 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 		break;
 	case IOVM_DEV_SET_NO_SPACE_TIMEOUT:
 		iovm_dev_set_no_space_timeout(dev, arg->value);
+		break;
+	case IOVM_DEV_SET_SLOW_FACTOR:
+		err = iovm_slow_check(arg->value, arg->msg);
+		if (!err)
+			iovm_slow_set_factor(dev, arg->value);
+		break;
+	case IOVM_DEV_SET_LEAVE_SLOW_AFTER:
+		err = iovm_ms_check(arg->value, arg->msg);
+		if (!err) {
+			spin_lock_irq(&dev->lock);
+			dev->leave_slow_ms = arg->value;
+			spin_unlock_irq(&dev->lock);
+		}
 		break;
 	}
 	iovm_dev_release(dev);

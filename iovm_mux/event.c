@@ -38,38 +38,62 @@ struct iovm_reader {
 	u64 next;
 };
 
-void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state,
-		     u32 new_state,
-		     int error, u64 value)
+/* Gives @ev a number and the time; the rest is filled in but for what @dev and @path say. */
+static void iovm_event_add(struct iovm_dev *dev, struct iovm_path *path, struct iovm_event *ev)
 {
-	struct iovm_event *ev;
 	unsigned long flags;
 
-	spin_lock_irqsave(&events.lock, flags);
-	ev = &events.ring[events.next % IOVM_EVENTS];
-	*ev = (struct iovm_event) {
-		.size = sizeof(*ev),
-		.type = type,
-		.seq = events.next,
-		.mono_ns = ktime_get_ns(),
-		.real_ns = ktime_get_real_ns(),
-		.dev_id = dev ? dev->id : IOVM_NO_ID,
-		.path_id = path ? path->id : IOVM_NO_ID,
-		.old_state = old_state,
-		.new_state = new_state,
-		.error = error,
-		.value = value,
-	};
+	ev->size = sizeof(*ev);
+	ev->dev_id = dev ? dev->id : IOVM_NO_ID;
+	ev->path_id = path ? path->id : IOVM_NO_ID;
 	if (dev)
 		memcpy(ev->dev, dev->name, sizeof(ev->dev));
 	if (path)
 		memcpy(ev->path, path->name, sizeof(ev->path));
+
+	spin_lock_irqsave(&events.lock, flags);
+	ev->seq = events.next;
+	ev->mono_ns = ktime_get_ns();
+	ev->real_ns = ktime_get_real_ns();
+	events.ring[events.next % IOVM_EVENTS] = *ev;
 	WRITE_ONCE(events.next, events.next + 1);
 	spin_unlock_irqrestore(&events.lock, flags);
 
 	wake_up_interruptible(&events.wait);
 }
+
+void iovm_event_emit(struct iovm_dev *dev, struct iovm_path *path, u32 type, u32 old_state,
+		     u32 new_state,
+		     int error, u64 value)
+{
+	struct iovm_event ev = {
+		.type = type,
+		.old_state = old_state,
+		.new_state = new_state,
+		.error = error,
+		.value = value,
+	};
+
+	iovm_event_add(dev, path, &ev);
+}
 EXPORT_SYMBOL_GPL(iovm_event_emit);
+
+/**
+ * iovm_event_emit_slow - an event that tells of latencies
+ * @path: whose
+ * @type: IOVM_EV_SLOW*
+ * @op: IOVM_OP_*
+ * @value: ns
+ * @value2: ns
+ *
+ * Any context, under any lock but the event ring's own.
+ */
+void iovm_event_emit_slow(struct iovm_path *path, u32 type, u32 op, u64 value, u64 value2)
+{
+	struct iovm_event ev = { .type = type, .op = op, .value = value, .value2 = value2 };
+
+	iovm_event_add(path->dev, path, &ev);
+}
 
 /* Seq of the oldest event that is kept when the next one will be @next. */
 static u64 iovm_oldest(u64 next)

@@ -9,6 +9,9 @@
  * when all its paths have gone. A device whose only path shows nothing has nothing to compare
  * with: a second path is refused then, whatever it shows.
  */
+#include <linux/blk_types.h>
+#include <linux/module.h>
+
 #include "internal.h"
 
 /**
@@ -116,3 +119,21 @@ void iovm_identity_take(struct iovm_path *path, const char *id)
 	if (!dev->identity[0])
 		memcpy(dev->identity, id, sizeof(dev->identity));
 }
+
+int iovm_path_fits(const struct iovm_path *path, u64 bytes, u64 sectors, const char *id, char *msg)
+{
+	const struct iovm_dev *dev = path->dev;
+
+	lockdep_assert_held(&dev->mutex);
+	if (bytes >> SECTOR_SHIFT < sectors)
+		return iovm_refuse(-EMEDIUMTYPE, msg,
+				   "path %.32s has %llu sectors, device %.32s has %llu: grow it first",
+				   path->name, bytes >> SECTOR_SHIFT, dev->name, sectors);
+	if (bytes == sectors << SECTOR_SHIFT || path->flags & IOVM_PATH_F_ASSUME_SAME ||
+	    (id[0] && !strcmp(dev->identity, id)))
+		return 0;
+	return iovm_refuse(-EMEDIUMTYPE, msg,
+			   "path %.32s has %llu sectors, device %.32s only %llu, and no identity shows that it is the same data",
+			   path->name, bytes >> SECTOR_SHIFT, dev->name, sectors);
+}
+EXPORT_SYMBOL_GPL(iovm_path_fits);

@@ -12,6 +12,8 @@
  *	nospace.c  requests that wait for space on a thin-provisioned store
  *	identity.c do all paths of a device lead to the same data?
  *	hang.c     requests that are overdue: suspect, failed, fenced, taken back
+ *	slow.c     paths that are slower than they used to be
+ *	drift.c    how that is decided, free of everything else
  *	event.c    the event stream
  *	stats.c    sums over CPUs
  *	policy.c   the decisions, free of everything else
@@ -139,7 +141,17 @@ void iovm_hang_work(struct work_struct *work);
 void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
 void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo);
 
+/* slow.c */
+struct iovm_drift *iovm_slow_alloc(void);
+void iovm_slow_arm(struct iovm_dev *dev);
+void iovm_slow_work(struct work_struct *work);
+void iovm_slow_failed(struct iovm_path *path);
+int iovm_slow_check(u64 factor, char *msg);
+void iovm_slow_set_factor(struct iovm_dev *dev, u32 factor);
+void iovm_slow_info(struct iovm_path *path, struct iovm_path_info *info);
+
 /* event.c */
+void iovm_event_emit_slow(struct iovm_path *path, u32 type, u32 op, u64 value, u64 value2);
 struct iovm_reader;
 int iovm_events_init(void);
 void iovm_events_exit(void);

@@ -47,6 +47,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "drift.h"
 #include "iovm.h"		/* uapi/ */
 #include "policy.h"
 
@@ -136,6 +137,10 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  * @probe: process context, no lock held (it may hang with the device), state failed: does one
  *	small I/O, 0 when the path serves again. Never concurrently with itself, fail, connect or
  *	remove. May be NULL
+ * @measure: process context, no lock held (it may hang with the device), the path carries nothing
+ *	and was live: does one small read, 0 when it succeeded; how long it took is what a heartbeat
+ *	tells of other types. Never concurrently with itself, probe, connect or remove. NULL for
+ *	types that call iovm_path_answered() by themselves, or cannot
  * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what
  *	was acknowledged, before the path goes. Only called for paths that hold unflushed writes.
  *	May be NULL
@@ -146,9 +151,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  *	once more when a connect succeeded that iovm_path_fail() overtook), never concurrently with
  *	itself or with connect/remove. May be NULL
  * @remove: process context, dev->mutex held: no request is in flight and none will come; free
- *	priv, and on return nothing of the type's may call iovm_path_fail() or iovm_path_suspect()
- *	for this path. fail() has run if the path had failed. Not called when add() returned an
- *	error
+ *	priv, and on return nothing of the type's may call iovm_path_fail(), iovm_path_suspect() or
+ *	iovm_path_answered() for this path. fail() has run if the path had failed. Not called when
+ *	add() returned an error
  * @info: fill the type's part of @info. Process context, dev->mutex held
  * @stats: likewise. May be NULL
  */
@@ -160,6 +165,7 @@ struct iovm_path_ops {
 	int (*add)(struct iovm_path *path, const struct iovm_path_add *arg, char *msg);
 	int (*connect)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
 	int (*probe)(struct iovm_path *path);
+	int (*measure)(struct iovm_path *path);
 	int (*flush)(struct iovm_path *path);
 	void (*submit)(struct iovm_path *path, struct iovm_req *req);
 	void (*fail)(struct iovm_path *path);
@@ -219,6 +225,15 @@ struct iovm_path_pcpu {
  * @hung_ns: when the oldest of those was issued; dev->lock
  * @overdue_ms: how long its oldest request was under way when last looked, 0 when none is overdue;
  *	dev->lock
+ * @slow: it is slow, or was left for that and has not shown that it is not; dev->lock
+ * @slow_ns: ktime_get_ns() when @slow changed last; dev->lock
+ * @slow_usual_ns: with @slow: what was usual when it became so; dev->lock
+ * @good_answers: with @slow, while it is not the route: heartbeats in a row that were as they
+ *	should be; dev->lock
+ * @rtt_ns: what a heartbeat takes, smoothed, 0 when there was none since it failed; dev->lock
+ * @rtt_at_ns: ktime_get_ns() of the last one; dev->lock
+ * @slow_ended: sum(ended) when @drift->now was filled in last; dev->mutex
+ * @drift: how its latencies have been; dev->mutex
  * @by_hand: failed by the operator: not probed until told so; dev->lock
  * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex
  * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
@@ -268,6 +283,14 @@ struct iovm_path {
 	bool retaken;
 	u64 hung_ns;
 	u64 overdue_ms;
+	bool slow;
+	u64 slow_ns;
+	u64 slow_usual_ns;
+	u32 good_answers;
+	u64 rtt_ns;
+	u64 rtt_at_ns;
+	u64 slow_ended;
+	struct iovm_drift *drift;
 	bool by_hand;
 	bool removing;
 	bool in_connect;
@@ -295,7 +318,8 @@ struct iovm_path {
  *	ENODEV. After success no request of this device is in flight or will be made
  * @destroy: process context: remove the node, free dev->fe (the last close may free it later, it
  *	holds a reference)
- * @resize: process context, dev->mutex held: sectors. May be NULL
+ * @resize: process context, dev->mutex held: sectors; every path that is in use has so many.
+ *	-EBUSY for less than before while a front end is there. May be NULL
  * @info: fill the class's part of struct iovm_dev_info. dev->mutex held
  * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for
  *	the guest; -ECANCELED only for what iovm_dev_cancel() gives back
@@ -389,8 +413,14 @@ struct iovm_dev_pcpu {
  * @retake_seq: changes whenever requests may be taken back from a path, see iovm_req_may_retake();
  *	@lock for writing
  * @hang_work: looks for requests that are overdue
+ * @slow_factor: a path is slow at so many times what is usual, or IOVM_SLOW_OFF; @mutex and @lock
+ *	for writing
+ * @leave_slow_ms: the route is left when it has been slow for so long, 0 = never; @lock
+ * @slow_left_ns: ktime_get_ns() when it was last, 0 = not yet; @lock
+ * @slow_look_ns: ktime_get_ns() of the last look at latencies; @mutex
+ * @slow_work: looks for paths that are slow
  * @probe_work: probes failed paths
- * @probing: path whose ops->probe() runs: it stays, and so does the device; @lock
+ * @probing: path whose ops->probe() or measure() runs: it stays, and so does the device; @lock
  * @ref: the table's and those of control operations that wait without @mutex
  * @pcpu: statistics
  */
@@ -443,6 +473,11 @@ struct iovm_dev {
 	atomic64_t retakes;
 	u32 retake_seq;
 	struct delayed_work hang_work;
+	u32 slow_factor;
+	u64 leave_slow_ms;
+	u64 slow_left_ns;
+	u64 slow_look_ns;
+	struct delayed_work slow_work;
 	struct delayed_work probe_work;
 	struct iovm_path *probing;
 	struct kref ref;
@@ -584,6 +619,30 @@ void iovm_path_fail(struct iovm_path *path, int error);
  * Any context. Without effect on a path that is neither live nor suspect.
  */
 void iovm_path_suspect(struct iovm_path *path, bool suspect);
+
+/**
+ * iovm_path_fits - is a path large enough for its device, and not too large?
+ * @path: about to be added or connected; dev->mutex is held
+ * @bytes: its size
+ * @sectors: the device's
+ * @id: the identity of its data, "" when it shows none
+ * @msg: IOVM_MSG_MAX bytes: why not
+ *
+ * It may be larger only where it is known to be the same data, grown: it shows the device's
+ * identity, or the operator has said so. Else the size is what tells that it may be other data.
+ *
+ * Return: 0 or -EMEDIUMTYPE.
+ */
+int iovm_path_fits(const struct iovm_path *path, u64 bytes, u64 sectors, const char *id, char *msg);
+
+/**
+ * iovm_path_answered - a path that carries nothing has answered a heartbeat
+ * @path: whose
+ * @rtt_ns: how long a small read took
+ *
+ * Any context. Tells what the path could give, when another one is slow.
+ */
+void iovm_path_answered(struct iovm_path *path, u64 rtt_ns);
 
 /**
  * iovm_dev_may_fetch - cheap test whether taking a new request from a ring makes sense now

@@ -83,7 +83,7 @@ static struct iovm_path *iovm_failback_due(struct iovm_dev *dev, u64 *left_ms)
 	struct iovm_path *route = rcu_dereference_protected(dev->route,
 							    lockdep_is_held(&dev->lock));
 	struct iovm_path *path;
-	u64 left;
+	u64 left, since;
 
 	*left_ms = 0;
 	if (!route || !dev->failback_after_ms || dev->pinned)
@@ -91,9 +91,11 @@ static struct iovm_path *iovm_failback_due(struct iovm_dev *dev, u64 *left_ms)
 	list_for_each_entry(path, &dev->paths, node) {
 		if (path == route)
 			break;
-		if (path->state != IOVM_PATH_LIVE)
+		if (path->state != IOVM_PATH_LIVE || path->slow)
 			continue;
-		left = iovm_left_ms(path->state_ns, dev->failback_after_ms);
+		/* as it should be since then */
+		since = max(path->state_ns, path->slow_ns);
+		left = iovm_left_ms(since, dev->failback_after_ms);
 		if (!left)
 			return path;
 		if (!*left_ms || left < *left_ms)
@@ -255,6 +257,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		todo->wake = true;
 		break;
 	case IOVM_PATH_FAILED:
+		iovm_slow_failed(path);
 		queue_work(iovm_wq, &path->fail_work);
 		dev->retake_seq++;
 		todo->wake = true;

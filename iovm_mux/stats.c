@@ -36,7 +36,8 @@ static u64 iovm_ago_ms(u64 ns)
 static size_t iovm_dev_size(struct iovm_dev *dev)
 {
 	size_t cpus = num_possible_cpus();
-	size_t path = sizeof(struct iovm_path) + sizeof(struct iovm_path_pcpu) * cpus;
+	size_t path = sizeof(struct iovm_path) + sizeof(struct iovm_drift) +
+		      sizeof(struct iovm_path_pcpu) * cpus;
 
 	return sizeof(*dev) + sizeof(*dev->pcpu) * cpus + dev->nr_paths * path;
 }
@@ -73,6 +74,8 @@ void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)
 	info->failback_after_ms = dev->failback_after_ms;
 	if (!route)
 		info->parked_ms = iovm_ago_ms(dev->parked_ns);
+	info->slow_factor = dev->slow_factor;
+	info->leave_slow_after_ms = dev->leave_slow_ms;
 	info->no_space_timeout_ms = dev->no_space_timeout_ms;
 	info->no_space = dev->nr_nospc;
 	if (dev->nr_nospc)
@@ -143,6 +146,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->inflight = iovm_path_inflight(path);
 	info->held = path->nr_held;
 	info->fenced = path->fenced;
+	iovm_slow_info(path, info);
 	list_for_each_entry(other, &dev->paths, node) {
 		if (other == path)
 			break;

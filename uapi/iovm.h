@@ -103,6 +103,7 @@ enum iovm_dev_state {
 #define IOVM_FENCE_NONE		2
 
 #define IOVM_NO_TIMEOUT		0xffffffffu	/* iovm_path_add.io_timeout_ms */
+#define IOVM_SLOW_OFF		0xffffffffu	/* iovm_dev_create.slow_factor */
 
 struct iovm_version {
 	__u32 size;
@@ -159,6 +160,14 @@ struct iovm_dev_create {
 	/* of the data; "" = that of the first path that has one */
 	char  identity[IOVM_IDENTITY_MAX];
 	__u64 no_space_timeout_ms;	/* how long a write waits for space; 0 = for ever */
+	/*
+	 * a path is slow when its requests take so many times what is usual; 0 = 4, else 2..1000,
+	 * or IOVM_SLOW_OFF
+	 */
+	__u32 slow_factor;
+	__u32 pad2;
+	/* leave a path that has been slow for so long, if another one is better; 0 = only report */
+	__u64 leave_slow_after_ms;
 };
 
 /*
@@ -205,6 +214,9 @@ struct iovm_dev_info {
 	__u64 no_space_timeout_ms;
 	__u64 no_space;			/* requests that wait for space */
 	__u64 no_space_ms;		/* since when there are such, 0 when there are none */
+	__u32 slow_factor;		/* IOVM_SLOW_OFF: latencies are not watched */
+	__u32 pad;
+	__u64 leave_slow_after_ms;	/* 0 = only reported */
 };
 
 /* IOVM_DEV_CTL ops */
@@ -221,6 +233,9 @@ struct iovm_dev_info {
 #define IOVM_DEV_SET_IOPS	9	/* value */
 #define IOVM_DEV_SET_BPS	10	/* value */
 #define IOVM_DEV_SET_NO_SPACE_TIMEOUT 11	/* value: ms */
+/* value: as iovm_dev_create.slow_factor; what is usual is learned anew */
+#define IOVM_DEV_SET_SLOW_FACTOR 12
+#define IOVM_DEV_SET_LEAVE_SLOW_AFTER 13	/* value: ms; 0 = only report */
 struct iovm_dev_ctl {
 	__u32 size;
 	__u32 op;
@@ -312,6 +327,12 @@ struct iovm_path_info {
 	__u32 fenced;			/* confirmed since it was last live */
 	__u64 oldest_ms;		/* since when the oldest request is under way, 0 none */
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
+	__u32 slow;			/* slower than usual, or was left for that */
+	__u32 pad;
+	__u64 slow_ms;			/* since when, 0 when it is not */
+	__u64 lat_ns;			/* what its requests take; 0 not known */
+	__u64 usual_ns;			/* what is usual under such a load; 0 not known yet */
+	__u64 rtt_ns;			/* what a heartbeat takes; 0 there was none */
 };
 
 /*
@@ -423,6 +444,10 @@ struct iovm_dev_stats {
  * @IOVM_EV_MEDIUM_ERROR: path does not give or take some block; value = how many such errors it has
  *	had
  * @IOVM_EV_OVERDUE: a request on path is overdue; value = for how many ms it is under way
+ * @IOVM_EV_SLOW: path is slow: its requests (op) take value ns, where value2 ns are usual
+ * @IOVM_EV_SLOW_OVER: it is not any more: value ns; value2 as before
+ * @IOVM_EV_SLOW_LEFT: path is left because it is slow: value ns; value2 = a heartbeat of the path
+ *	that REROUTED names next, ns
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -449,6 +474,9 @@ enum iovm_event_type {
 	IOVM_EV_SPACE = 21,
 	IOVM_EV_MEDIUM_ERROR = 22,
 	IOVM_EV_OVERDUE = 23,
+	IOVM_EV_SLOW = 24,
+	IOVM_EV_SLOW_OVER = 25,
+	IOVM_EV_SLOW_LEFT = 26,
 };
 
 /*
@@ -469,10 +497,11 @@ struct iovm_event {
 	__u32 old_state;
 	__u32 new_state;
 	__s32 error;
-	__u32 pad;
+	__u32 op;			/* IOVM_OP_*, IOVM_EV_SLOW* only */
 	__u64 value;
 	char  dev[IOVM_NAME_MAX];
 	char  path[IOVM_NAME_MAX];
+	__u64 value2;			/* IOVM_EV_SLOW* only */
 };
 
 /*

@@ -200,17 +200,16 @@ static void viovm_bdev_dead(void *holder)
 	iovm_path_fail(b->path, -ENODEV);
 }
 
-static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, char *msg)
+static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, const char *id,
+			    char *msg)
 {
 	const struct iovm_blk_config *cfg = viovm_blk_config(path->dev);
-	u64 sectors = bdev_nr_sectors(bdev);
 	u32 lbs = bdev_logical_block_size(bdev);
+	int err;
 
-	if (sectors != cfg->capacity) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s has %llu sectors, device %s has %llu",
-			  path->addr, sectors, path->dev->name, cfg->capacity);
-		return -EMEDIUMTYPE;
-	}
+	err = iovm_path_fits(path, bdev_nr_bytes(bdev), cfg->capacity, id, msg);
+	if (err)
+		return err;
 	if (lbs > cfg->block_size) {
 		scnprintf(msg, IOVM_MSG_MAX, "%s has logical blocks of %u bytes, device %s of %u",
 			  path->addr, lbs, path->dev->name, cfg->block_size);
@@ -265,7 +264,7 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		goto destroy_wq;
 	}
 	bdev = b->open.bdev;
-	err = viovm_bdev_check(path, bdev, msg);
+	err = viovm_bdev_check(path, bdev, arg->identity, msg);
 	if (err)
 		goto close;
 	/* what was written through the page cache before must not land later */
@@ -295,6 +294,7 @@ free:
 	return err;
 }
 
+/* Reads the first block, for the mux's probe and measure. */
 static int viovm_bdev_probe(struct iovm_path *path)
 {
 	struct block_device *bdev = viovm_path_bdev(path);
@@ -305,6 +305,9 @@ static int viovm_bdev_probe(struct iovm_path *path)
 
 	if (test_bit(GD_DEAD, &bdev->bd_disk->state))
 		return -ENODEV;
+	/* the device may have been resized while this path was out of use */
+	if (bdev_nr_sectors(bdev) < viovm_blk_capacity(path->dev))
+		return -EMEDIUMTYPE;
 	page = alloc_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
@@ -346,6 +349,7 @@ const struct iovm_path_ops viovm_bdev_ops = {
 	.owner	= THIS_MODULE,
 	.add	= viovm_bdev_add,
 	.probe	= viovm_bdev_probe,
+	.measure = viovm_bdev_probe,
 	.flush	= viovm_bdev_flush,
 	.submit	= viovm_bdev_submit,
 	.remove	= viovm_bdev_remove,

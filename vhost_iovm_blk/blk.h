@@ -229,6 +229,7 @@ static inline bool viovm_blk_req_fua(const struct iovm_req *req)
 
 /* node.c */
 const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev);
+u64 viovm_blk_capacity(struct iovm_dev *dev);
 extern const struct iovm_class viovm_blk_class;
 
 /* queue.c */

@@ -124,6 +124,7 @@ struct viovm_nbd_slot {
  * @bye: the sender shall say goodbye (DISC) when it is idle; @lock
  * @busy_since: jiffies when the last idle period ended; @lock
  * @heartbeat_at: jiffies of the last heartbeat; the watchdog's
+ * @heartbeat_ns: ktime_get_ns() of the last heartbeat; written under @lock while there is none
  * @last_rx: jiffies when bytes came last; written by the receiver
  * @suspect: VNBD_SUSPECT_*; sess->lock, read without it as a hint
  * @said_bye: completed by the sender
@@ -163,6 +164,7 @@ struct viovm_nbd_conn {
 	bool bye;
 	unsigned long busy_since;
 	unsigned long heartbeat_at;
+	u64 heartbeat_ns;
 	unsigned long last_rx;
 	unsigned long suspect;
 

@@ -173,6 +173,7 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 	int error = slot->wire.error ? viovm_nbd_errno(slot->wire.error) : 0;
 	struct iovm_req *req = slot->req;
 	bool heartbeat = slot->job == VNBD_JOB_HEARTBEAT, wake;
+	u64 sent_ns = conn->heartbeat_ns;
 
 	if (!error && !heartbeat && slot_goes_on(conn, slot))
 		return;
@@ -198,6 +199,8 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 		viovm_nbd_sess_fail(conn->sess, error);
 	else if (error)
 		viovm_nbd_suspect(conn, VNBD_SUSPECT_ERROR, true);
+	else
+		iovm_path_answered(conn->sess->np->path, ktime_get_ns() - sent_ns);
 }
 
 static void slot_let_go(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
@@ -633,6 +636,7 @@ void viovm_nbd_conn_heartbeat(struct viovm_nbd_conn *conn)
 	slot->bv = &conn->heartbeat_bv;
 	slot->nr_bv = 1;
 	slot->flush_after = false;
+	conn->heartbeat_ns = ktime_get_ns();
 	slot_arm(conn, slot, VNBD_JOB_HEARTBEAT, VNBD_CMD_READ, 0, conn->sess->heartbeat_size, 0);
 	list_add_tail(&slot->node, &conn->again);
 	spin_unlock(&conn->lock);

@@ -47,6 +47,7 @@ static int nbd_add(struct iovm_path *path, const struct iovm_path_add *arg, char
 static int check_export(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg)
 {
 	const struct iovm_blk_config *cfg = viovm_blk_config(path->dev);
+	int err;
 
 	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS) {
 		snprintf(msg, IOVM_MSG_MAX, "nr_fds is %u, it must be 1 to %u", arg->nr_fds,
@@ -68,11 +69,9 @@ static int check_export(struct iovm_path *path, const struct iovm_path_connect *
 			 "%u sockets, but the server does not offer CAN_MULTI_CONN", arg->nr_fds);
 		return -EINVAL;
 	}
-	if (arg->export_bytes != cfg->capacity << SECTOR_SHIFT) {
-		snprintf(msg, IOVM_MSG_MAX, "the export has %llu bytes, the device has %llu",
-			 arg->export_bytes, cfg->capacity << SECTOR_SHIFT);
-		return -EMEDIUMTYPE;
-	}
+	err = iovm_path_fits(path, arg->export_bytes, cfg->capacity, arg->identity, msg);
+	if (err)
+		return err;
 	if ((arg->nbd_flags & VNBD_F_READ_ONLY) && !(path->dev->flags & IOVM_DEV_F_RDONLY)) {
 		snprintf(msg, IOVM_MSG_MAX, "the export is read-only, the device is not");
 		return -EMEDIUMTYPE;

@@ -19,6 +19,17 @@ const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev)
 	return &blk->cfg;
 }
 
+/**
+ * viovm_blk_capacity - a device's size now, in sectors
+ * @dev: device; any context
+ */
+u64 viovm_blk_capacity(struct iovm_dev *dev)
+{
+	const struct viovm_blk *blk = dev->fe;
+
+	return READ_ONCE(blk->cfg.capacity);
+}
+
 static u64 viovm_blk_features(const struct viovm_blk *blk)
 {
 	u64 f = BIT_ULL(VIRTIO_BLK_F_SEG_MAX) | BIT_ULL(VIRTIO_BLK_F_BLK_SIZE) |
@@ -219,9 +230,19 @@ static void viovm_blk_destroy(struct iovm_dev *dev)
 static int viovm_blk_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 {
 	struct viovm_blk *blk = dev->fe;
+	u32 in_use, pid, running;
 
 	if (!viovm_blk_capacity_ok(&blk->cfg, sectors))
 		return viovm_blk_bad(msg, VIOVM_BAD_CAPACITY);
+	if (sectors < blk->cfg.capacity) {
+		viovm_node_owner(blk->node, &in_use, &pid, &running);
+		if (in_use) {
+			scnprintf(msg, IOVM_MSG_MAX,
+				  "%s has %llu sectors: it can only be made smaller while no front end has it open",
+				  dev->name, blk->cfg.capacity);
+			return -EBUSY;
+		}
+	}
 	WRITE_ONCE(blk->cfg.capacity, sectors);
 	spin_lock(&blk->config_lock);
 	blk->config.capacity = __cpu_to_virtio64(true, sectors);

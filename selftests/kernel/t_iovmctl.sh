@@ -15,11 +15,11 @@ for need in nbdkit python3; do
 done
 modprobe brd rd_nr=3 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
-echo "1..9"
+echo "1..10"
 
 finish() {
 	local n
-	for n in one two; do "$ctl" destroy $n --force; done >/dev/null 2>&1
+	for n in one two three; do "$ctl" destroy $n --force; done >/dev/null 2>&1
 	tidy
 	rmmod brd
 }
@@ -84,7 +84,7 @@ came path-state '"path":"n".*"old_state":"connecting","new_state":"live"'
 json 'd["paths"][1]["sockets"] == 4 and d["paths"][1]["addr"] == "'"$uri"'" and "flush" in d["paths"][1]["nbd_flags"] and
 	d["paths"][1]["cache"] == "dies" and d["paths"][1]["fence"] == "none" and d["paths"][1]["size_bytes"] == 1 << 26' show one
 serve small memory size=32M
-want 4 'bytes' path add one small "nbd+unix:///?socket=$tmp/small.sock" --assume-same-data
+want 4 'sectors' path add one small "nbd+unix:///?socket=$tmp/small.sock" --assume-same-data
 want 1 'cannot connect' path add one none "nbd+unix:///?socket=$tmp/none"
 json 'len(d) == 2' path list one
 ok "path add: an NBD server, and what does not fit"
@@ -153,6 +153,35 @@ json 'len(d) == 2' list
 "$ctl" events --no-follow >"$tmp/out" 2>&1 || complain "events: $(cat "$tmp/out")"
 awk '{ if (prev && $3 != prev + 1) exit 1; prev = $3 }' "$tmp/out" || complain "sequence numbers: $(cat "$tmp/out")"
 ok "list, stats, top, events"
+
+truncate -s 32M "$tmp/disk"
+serve grow file "$tmp/disk"
+grow="nbd+unix:///?socket=$tmp/grow.sock"
+want 0 created create three --size 32M
+want 0 'is live' path add three a "$grow" --assume-same-data
+want 0 'is live' path add three b "$grow" --assume-same-data
+want 4 'exports 32M, not 48M' resize three 48M
+json 'd["size_bytes"] == 32 << 20' show three
+truncate -s 48M "$tmp/disk"
+want 4 'connected before it grew' resize three 48M --no-connect
+want 0 "they go to 'b' meanwhile" resize three 48M
+json 'd["size_bytes"] == 48 << 20 and d["route"] == "a" and
+	[(p["state"], p["size_bytes"]) for p in d["paths"]] == [("live", 48 << 20)] * 2' show three
+want 0 'the size is now 48M' resize three 48M
+want 0 removed path remove three b
+truncate -s 64M "$tmp/disk"
+want 0 'is suspended meanwhile' resize three 64M
+json 'd["size_bytes"] == 64 << 20 and d["state"] == "routed"' show three
+truncate -s 80M "$tmp/disk"
+want 0 'is failed' path fail three a
+want 0 'is failed: it can only come back with the new size' resize three 80M
+want 0 'is live' path connect three a
+exec 9<>/dev/vhost-iovm/three || complain "the node does not open"
+want 4 'made smaller while no front end' resize three 32M
+exec 9>&-
+want 0 'the size is now 32M' resize three 32M
+want 0 destroyed destroy three
+ok "resize: nbd paths are connected again"
 
 exec 9<>/dev/vhost-iovm/two || complain "the node does not open"
 json 'd["in_use"] is True' show two

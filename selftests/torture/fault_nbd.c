@@ -120,7 +120,7 @@ static int size_begin(struct fault *f)
 	bed_kill_server(f->b, f->p);
 	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000))
 		return -ETIMEDOUT;
-	r = bed_connect(f->b, f->p, f->p->srv.bytes + (fault_rnd(f, 0, 1) ? 4096 : -4096));
+	r = bed_connect(f->b, f->p, f->p->srv.bytes - 4096);
 	if (r != -EMEDIUMTYPE)
 		model_breach(f->b->m, ~0ull, "an export of another size: %s", r ? strerror(-r) : "taken");
 	return 0;

@@ -257,6 +257,7 @@ completes "vm-2.data vm1" show vm
 completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""
 completes "--cache" path add vm1 n nbd://h --ca
+completes "off" set vm1 --slow-factor ""
 completes "local-error none" path add vm1 n nbd://h --fence ""
 completes "first-completion first-error" events --wait first
 ok "bash completion"
@@ -288,14 +289,20 @@ want 0 "" "" failback vm1
 want 0 "suspended, nothing is in flight" "" suspend vm1
 want 0 "" "" resume vm1
 want 0 "" "" fail-parked vm1
-want 0 "the size is now 2G" "" resize vm1 2G
-for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 path= value=0" "op=6 path= value=4194304"; do
+want 0 "the size is now 512M" "" resize vm1 512M
+want 4 "" "path 'local' \(/dev/sdb\) has 512M, or 1048576 sectors, not 2G" resize vm1 2G
+for op in "op=2 path= value=0" "op=3 path= value=0" "op=4 path= value=0" "op=5 path= value=0" "op=6 path= value=1048576"; do
 	logged "^ctl vm1 $op$"
 done
 fresh_log
 want 0 "" "" set vm1 --iops 10k --bps 0 --no-path-timeout 1min --failback-after never
 want 0 "" "" set vm1 --no-space-timeout 10min
-for op in "op=11 path= value=600000" "op=9 path= value=10000" "op=10 path= value=0" "op=7 path= value=60000" "op=8 path= value=0"; do
+want 0 "" "" set vm1 --slow-factor 8 --leave-slow 30s
+want 0 "" "" set vm1 --slow-factor off --leave-slow never
+want 2 "" "is not from 2 to 1000" set vm1 --slow-factor 1
+want 2 "" "is neither a number of times nor 'off'" set vm1 --slow-factor on
+for op in "op=12 path= value=8" "op=13 path= value=30000" "op=12 path= value=4294967295" "op=13 path= value=0" \
+	"op=11 path= value=600000" "op=9 path= value=10000" "op=10 path= value=0" "op=7 path= value=60000" "op=8 path= value=0"; do
 	logged "^ctl vm1 $op$"
 done
 ok "device operations"

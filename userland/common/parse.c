@@ -168,6 +168,18 @@ const char *parse_name(const char *s)
 	return NULL;
 }
 
+const char *parse_factor(const char *s, uint64_t *factor)
+{
+	uint64_t v;
+
+	if (!strcmp(s, "off"))
+		v = UINT32_MAX;
+	else if (parse_count(s, &v) || v >= UINT32_MAX)
+		return "is neither a number of times nor 'off'";
+	*factor = v;
+	return NULL;
+}
+
 const char *parse_mode(const char *s, uint32_t *mode)
 {
 	unsigned long v;

@@ -25,6 +25,9 @@ const char *parse_count(const char *s, uint64_t *count);
  */
 const char *parse_duration(const char *s, uint64_t bare_ms, uint64_t *ms);
 
+/* How many times: a whole number; "off" is UINT32_MAX. */
+const char *parse_factor(const char *s, uint64_t *factor);
+
 /* A device or path name: [A-Za-z0-9._-], not starting with '.' or '-', at most 63 characters. */
 const char *parse_name(const char *s);
 

@@ -22,7 +22,7 @@
 
 static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
-	struct opt_u64 timeout, no_space;
+	struct opt_u64 timeout, no_space, slow_factor, leave_slow;
 	const char *size_from, *serial, *owner, *mode, *identity;
 	bool readonly, discard, no_discard, no_zeroes, bounce_reads;
 } o;
@@ -54,6 +54,11 @@ static const struct opt create_opts[] = {
 	  "How long a write waits while a thin-provisioned store\nis full. Default 'never': for ever.", 0, 0 },
 	{ "failback-after", 0, OPT_TIME, &o.failback, "TIME",
 	  "Go back to an earlier path by itself once it has been\nlive this long. Default 0: only by 'failback'.", 0, 0 },
+	{ "slow-factor", 0, OPT_FACTOR, &o.slow_factor, "N",
+	  "A path is reported as slow when requests take N times\nwhat is usual under such a load. Default 4; or 'off'.",
+	  2, 1000 },
+	{ "leave-slow", 0, OPT_TIME, &o.leave_slow, "TIME",
+	  "Leave a path that has been slow for this long, if\nanother one is clearly better. Default 'never'.", 0, 0 },
 	{ "identity", 0, OPT_STR, &o.identity, "ID",
 	  "What data it is, as SCHEME:TEXT; every path must show\nit. Default: what the first path shows.", 0, 0 },
 	{ "bounce-reads", 0, OPT_FLAG, &o.bounce_reads, NULL,
@@ -257,6 +262,8 @@ static int run_create(int argc, char **argv)
 	if (err)
 		return err;
 	c.no_space_timeout_ms = o.no_space.v;
+	c.slow_factor = (uint32_t)o.slow_factor.v;
+	c.leave_slow_after_ms = o.leave_slow.v;
 	c.flags = (o.readonly ? IOVM_DEV_F_RDONLY : 0) | (o.bounce_reads ? IOVM_DEV_F_BOUNCE_READS : 0);
 	c.no_path_timeout_ms = o.no_path.set ? o.no_path.v : DEFAULT_NO_PATH_MS;
 	c.failback_after_ms = o.failback.v;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What one IOVM_DEV_CTL does: failover, failback, suspend, resume, fail-parked, resize, set.
+ * What one IOVM_DEV_CTL does: failover, failback, suspend, resume, fail-parked, set.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -27,8 +27,6 @@ static const char *ctl_hint(int err, uint32_t op)
 						 "'iovmctl list' shows the devices";
 	case ENOLINK:
 		return "'iovmctl path list NAME' shows the state of each path; 'path retry' and 'path connect' bring one back";
-	case EMEDIUMTYPE:
-		return "grow what every path leads to first";
 	default:
 		return NULL;
 	}
@@ -142,38 +140,7 @@ const struct cmd cmd_fail_parked = {
 	.min_args = 1, .max_args = 1, .run = run_fail_parked,
 };
 
-static int run_resize(int argc, char **argv)
-{
-	struct iovm_dev_ctl c;
-	const char *bad;
-	uint64_t bytes;
-	char text[64], size[32];
-	int err;
-
-	(void)argc;
-	bad = parse_size(argv[1], &bytes);
-	if (bad)
-		return usage_error(&cmd_resize, "'%s' %s", argv[1], bad);
-	if (!bytes || bytes % 512)
-		return usage_error(&cmd_resize, "'%s' is not a multiple of 512 bytes", argv[1]);
-	err = prepare(&cmd_resize, &c, IOVM_DEV_RESIZE, argv[0]);
-	c.value = bytes / 512;
-	if (!err)
-		err = ctl(&c, "resize");
-	if (err)
-		return err;
-	text_size(size, sizeof(size), bytes);
-	snprintf(text, sizeof(text), "the size is now %s", size);
-	return report_dev(c.name, text);
-}
-
-const struct cmd cmd_resize = {
-	.name = "resize", .args = "NAME SIZE", .summary = "Change the size of a device; the guest is told.",
-	.detail = "Every path must have the new size already. SIZE as in 'iovmctl create'.\n",
-	.min_args = 2, .max_args = 2, .run = run_resize,
-};
-
-static struct opt_u64 set_no_path, set_failback, set_iops, set_bps, set_no_space;
+static struct opt_u64 set_no_path, set_failback, set_iops, set_bps, set_no_space, set_slow_factor, set_leave_slow;
 
 static const struct opt set_opts[] = {
 	{ "no-path-timeout", 0, OPT_TIME, &set_no_path, "TIME",
@@ -182,6 +149,11 @@ static const struct opt set_opts[] = {
 	  "How long a write waits for space; 0 or 'never': for\never.", 0, 0 },
 	{ "failback-after", 0, OPT_TIME, &set_failback, "TIME",
 	  "Go back to an earlier path by itself once it has been\nlive this long; 0: only by 'failback'.", 0, 0 },
+	{ "slow-factor", 0, OPT_FACTOR, &set_slow_factor, "N",
+	  "A path is reported as slow when requests take N times\nwhat is usual, or 'off'. What is usual is learned anew.",
+	  2, 1000 },
+	{ "leave-slow", 0, OPT_TIME, &set_leave_slow, "TIME",
+	  "Leave a path that has been slow for this long, if\nanother one is clearly better; 0 or 'never': only say so.", 0, 0 },
 	{ "iops", 0, OPT_COUNT, &set_iops, "N", "Requests per second at most; 0: no limit.", 0, 0 },
 	{ "bps", 0, OPT_SIZE, &set_bps, "SIZE", "Bytes per second at most; 0: no limit.", 0, 0 },
 	{ 0 }
@@ -197,6 +169,8 @@ static int run_set(int argc, char **argv)
 		{ &set_no_path, IOVM_DEV_SET_NO_PATH_TIMEOUT, "set the no-path timeout of" },
 		{ &set_failback, IOVM_DEV_SET_FAILBACK_AFTER, "set the failback time of" },
 		{ &set_no_space, IOVM_DEV_SET_NO_SPACE_TIMEOUT, "set the no-space timeout of" },
+		{ &set_slow_factor, IOVM_DEV_SET_SLOW_FACTOR, "set the slow factor of" },
+		{ &set_leave_slow, IOVM_DEV_SET_LEAVE_SLOW_AFTER, "set when to leave slow paths of" },
 		{ &set_iops, IOVM_DEV_SET_IOPS, "set the IOPS limit of" },
 		{ &set_bps, IOVM_DEV_SET_BPS, "set the bandwidth limit of" },
 	};

@@ -40,6 +40,9 @@ static const char *const event_names[] = {
 	[IOVM_EV_SPACE] = "space",
 	[IOVM_EV_MEDIUM_ERROR] = "medium-error",
 	[IOVM_EV_OVERDUE] = "overdue",
+	[IOVM_EV_SLOW] = "slow",
+	[IOVM_EV_SLOW_OVER] = "slow-over",
+	[IOVM_EV_SLOW_LEFT] = "slow-left",
 	NULL
 };
 
@@ -86,13 +89,27 @@ static const struct field state_fields[] = {
 	{ 0 }
 };
 
+/* Only events about slow paths have these. */
+static const struct field slow_fields[] = {
+	{ "op", NULL, F_ENUM, E(e.op), .names = op_names },
+	{ "value2", NULL, F_U64, E(e.value2) },
+	{ 0 }
+};
+
+static bool about_slow(const struct iovm_event *e)
+{
+	return e->type == IOVM_EV_SLOW || e->type == IOVM_EV_SLOW_OVER || e->type == IOVM_EV_SLOW_LEFT;
+}
+
 static void sentence(const struct iovm_event *e, char *buf, size_t n)
 {
 	static const struct field error = { "error", "error", F_ERR, offsetof(struct iovm_event, error) };
-	char t[40], err[128];
+	char t[40], t2[40], err[128];
+	const char *op = name_of(op_names, e->op) ?: "request";
 
 	field_text(&error, e, err, sizeof(err));
 	text_ns(t, sizeof(t), e->value);
+	text_ns(t2, sizeof(t2), e->value2);
 	switch (e->type) {
 	case IOVM_EV_LOST:
 		snprintf(buf, n, "%llu events lost: this reader was too slow", e->value);
@@ -150,6 +167,16 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 	case IOVM_EV_OVERDUE:
 		snprintf(buf, n, "path %s: a request is overdue, under way for %llu ms", e->path, e->value);
 		break;
+	case IOVM_EV_SLOW:
+		snprintf(buf, n, "path %s: slow, a %s takes %s where %s is usual", e->path, op, t, t2);
+		break;
+	case IOVM_EV_SLOW_OVER:
+		snprintf(buf, n, "path %s: no longer slow, a %s takes %s where %s is usual", e->path, op, t, t2);
+		break;
+	case IOVM_EV_SLOW_LEFT:
+		snprintf(buf, n, "path %s: left because it is slow, a %s takes %s; another path answers in %s", e->path, op,
+			 t, t2);
+		break;
 	case IOVM_EV_RESIZED:
 		text_size(t, sizeof(t), e->value * 512);
 		snprintf(buf, n, "the size is now %s", t);
@@ -197,6 +224,8 @@ static void print_event(const struct iovm_event *e)
 		fields_json(&j, event_fields, &v);
 		if (e->type == IOVM_EV_PATH_STATE)
 			fields_json(&j, state_fields, &v);
+		if (about_slow(e))
+			fields_json(&j, slow_fields, &v);
 		json_close(&j);
 	} else {
 		sentence(e, text, sizeof(text));
@@ -356,7 +385,7 @@ const struct cmd cmd_events = {
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
-	"space medium-error overdue lost\n"
+	"space medium-error overdue slow slow-over slow-left lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

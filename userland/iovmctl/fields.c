@@ -55,6 +55,8 @@ const struct field dev_fields[] = {
 	{ "no_path_timeout_ms", "no-path timeout", F_MS, D(i.no_path_timeout_ms), .zero = "never" },
 	{ "no_space_timeout_ms", "no-space timeout", F_MS, D(i.no_space_timeout_ms), .zero = "never" },
 	{ "failback_after_ms", "failback after", F_MS, D(i.failback_after_ms), .zero = "by hand" },
+	{ "slow_factor", "slow from times usual", F_U32, D(i.slow_factor), .zero = "off" },
+	{ "leave_slow_after_ms", "slow paths left after", F_MS, D(i.leave_slow_after_ms), .zero = "never" },
 	{ "iops", "IOPS limit", F_U64, D(i.iops), .zero = "none" },
 	{ "bps", "bytes/s limit", F_SIZE, D(i.bps), .zero = "none" },
 	{ "mem_bytes", "kernel memory", F_SIZE, D(i.mem_bytes) },
@@ -83,6 +85,11 @@ const struct field path_fields[] = {
 	{ "fenced", "fenced", F_BOOL32, P(i.fenced) },
 	{ "io_timeout_ms", "I/O timeout", F_MS32, P(i.io_timeout_ms), .zero = "never" },
 	{ "oldest_ms", "oldest request", F_MS, P(i.oldest_ms), .zero = "-" },
+	{ "slow", "slow", F_BOOL32, P(i.slow) },
+	{ "slow_ms", "slow for", F_MS, P(i.slow_ms), .zero = "-" },
+	{ "latency_ns", "latency", F_NS, P(i.lat_ns), .zero = "not known" },
+	{ "usual_ns", "usual latency", F_NS, P(i.usual_ns), .zero = "not known yet" },
+	{ "heartbeat_rtt_ns", "heartbeat takes", F_NS, P(i.rtt_ns), .zero = "-" },
 	{ "size_bytes", "size", F_SECTORS, P(i.capacity), .zero = "not known yet" },
 	{ "block_size", "block size", F_U32, P(i.block_size), .zero = "not known yet" },
 	{ "heartbeat_ms", "heartbeat", F_MS32, P(i.heartbeat_ms), .zero = "-" },
@@ -128,6 +135,8 @@ int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_v
 
 	memset(v, 0, sizeof(*v));
 	v->i = *info;
+	if (info->slow_factor == IOVM_SLOW_OFF)
+		v->i.slow_factor = 0;
 	while (!(err = next_path(info->name, &pi))) {
 		if (pi.id == info->route_id)
 			snprintf(v->route, sizeof(v->route), "%s", pi.name);

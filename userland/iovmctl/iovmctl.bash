@@ -43,6 +43,9 @@ _iovmctl() {
 	--block-size)
 		mapfile -t COMPREPLY < <(compgen -W "512 4096" -- "$cur")
 		return ;;
+	--slow-factor)
+		mapfile -t COMPREPLY < <(compgen -W "off" -- "$cur")
+		return ;;
 	--cache)
 		mapfile -t COMPREPLY < <(compgen -W "survives dies" -- "$cur")
 		return ;;

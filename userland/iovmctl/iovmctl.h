@@ -67,6 +67,7 @@ enum opt_kind {
 	OPT_SIZE,		/* struct opt_u64 *, bytes */
 	OPT_TIME,		/* struct opt_u64 *, ms; a bare number counts seconds */
 	OPT_TIME_MS,		/* struct opt_u64 *, ms; a bare number counts milliseconds */
+	OPT_FACTOR,		/* struct opt_u64 *, a number of times, or "off" (UINT32_MAX) */
 };
 
 struct opt {
@@ -284,7 +285,8 @@ const char *peer_buffers(int sock);
 extern const struct cmd cmd_list, cmd_show, cmd_version;			/* cmd_list.c */
 extern const struct cmd cmd_create, cmd_destroy;				/* cmd_create.c */
 extern const struct cmd cmd_failover, cmd_failback, cmd_suspend, cmd_resume;	/* cmd_ctl.c */
-extern const struct cmd cmd_fail_parked, cmd_resize, cmd_set;			/* cmd_ctl.c */
+extern const struct cmd cmd_fail_parked, cmd_set;			/* cmd_ctl.c */
+extern const struct cmd cmd_resize;						/* cmd_resize.c */
 extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_path.c */
 extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */
 extern const struct cmd cmd_path_connect;					/* cmd_connect.c */

@@ -84,10 +84,13 @@ static int set_value(const struct cmd *cmd, const struct opt *o, const char *arg
 	case OPT_TIME_MS:
 		err = parse_duration(arg, 1, &v);
 		break;
+	case OPT_FACTOR:
+		err = parse_factor(arg, &v);
+		break;
 	}
 	if (err)
 		return usage_error(cmd, "--%s: '%s' %s", o->name, arg, err);
-	if (o->max && (v < o->min || v > o->max))
+	if (o->max && !(o->kind == OPT_FACTOR && v == UINT32_MAX) && (v < o->min || v > o->max))
 		return usage_error(cmd, "--%s: '%s' is not from %" PRIu64 " to %" PRIu64, o->name, arg, o->min, o->max);
 	n->v = v;
 	n->set = true;
