@@ -11,7 +11,6 @@
 
 #include "internal.h"
 
-#define IOVM_MS_MAX		(3600 * 1000)
 #define IOVM_HEARTBEAT_MS	1000
 #define IOVM_DEAD_MS		5000
 #define IOVM_PATH_F_CACHE	(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
@@ -69,7 +68,7 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if ((arg->flags & IOVM_PATH_F_CACHE) == IOVM_PATH_F_CACHE)
 		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
-	if (arg->fence > IOVM_FENCE_NONE || arg->pad)
+	if (arg->fence > IOVM_FENCE_NONE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (arg->io_timeout_ms != IOVM_NO_TIMEOUT && arg->io_timeout_ms &&
 	    (arg->io_timeout_ms < IOVM_IO_TIMEOUT_MIN_MS || arg->io_timeout_ms > IOVM_MS_MAX))
@@ -97,7 +96,7 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		arg->dead_ms = IOVM_DEAD_MS;
 	if (!arg->io_timeout_ms)
 		arg->io_timeout_ms = IOVM_IO_TIMEOUT_MS;
-	return 0;
+	return iovm_fence_check(arg);
 }
 
 static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm_path_ops *ops,
@@ -126,6 +125,9 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	path->heartbeat_ms = arg->heartbeat_ms;
 	path->dead_ms = arg->dead_ms;
 	path->io_timeout_ms = arg->io_timeout_ms;
+	path->fence_by = arg->fence_by;
+	path->fence_after_ms = arg->fence_after_ms;
+	memcpy(path->fence_command, arg->fence_command, sizeof(path->fence_command));
 	path->state = IOVM_PATH_CONNECTING;
 	path->state_ns = ktime_get_ns();
 	path->in_connect = true;
@@ -501,28 +503,6 @@ void iovm_probe_work(struct work_struct *work)
 	mutex_unlock(&dev->mutex);
 }
 
-/* The operator states that nothing issued on this path before can land any more. */
-static int iovm_path_fenced(struct iovm_path *path, char *msg)
-{
-	struct iovm_todo todo;
-	struct iovm_dev *dev = path->dev;
-	int err = 0;
-
-	iovm_todo_init(&todo);
-	spin_lock_irq(&dev->lock);
-	if (path->in_connect ||
-	    (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING)) {
-		err = iovm_refuse(-EBUSY, msg,
-				  "path %s is in use: a fence is confirmed for a failed one",
-				  path->name);
-	} else {
-		iovm_path_set_fenced(path, &todo);
-	}
-	spin_unlock_irq(&dev->lock);
-	iovm_todo_run(dev, &todo);
-	return err;
-}
-
 static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
 {
 	struct iovm_todo todo;
@@ -545,8 +525,11 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 	struct iovm_dev *dev;
 	int err;
 
-	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCED)
+	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCE_FAILED)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
+	if (arg->pad || (arg->op != IOVM_PATH_CTL_FENCE_FAILED && arg->status) ||
+	    (arg->op < IOVM_PATH_CTL_FENCED && (arg->id || arg->generation)))
+		return iovm_refuse(-EINVAL, arg->msg, "a field that means nothing here is not 0");
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
@@ -563,8 +546,11 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 					  "a %s path comes back when it is connected",
 					  path->ops->name);
 		break;
+	case IOVM_PATH_CTL_FENCED:
+		err = iovm_path_fenced(path, arg, arg->msg);
+		break;
 	default:
-		err = iovm_path_fenced(path, arg->msg);
+		err = iovm_path_fence_failed(path, arg, arg->msg);
 		break;
 	}
 	iovm_dev_release(dev);

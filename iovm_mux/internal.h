@@ -11,7 +11,8 @@
  *	requeue.c  and when it is not: errors, held writes, retries, cancel
  *	nospace.c  requests that wait for space on a thin-provisioned store
  *	identity.c do all paths of a device lead to the same data?
- *	hang.c     requests that are overdue: suspect, failed, fenced, taken back
+ *	hang.c     requests that are overdue: suspect, failed, taken back
+ *	fence.c    when may what a failed path had be issued elsewhere?
  *	event.c    the event stream
  *	stats.c    sums over CPUs
  *	policy.c   the decisions, free of everything else
@@ -25,6 +26,7 @@
 #define IOVM_RELEASE	"0.1.0"
 #endif
 
+#define IOVM_MS_MAX	(3600 * 1000)	/* of what a path waits for */
 #define IOVM_PROBE_MS	2000	/* between two probes of a failed path */
 
 struct file;
@@ -137,7 +139,12 @@ void iovm_retry_work(struct work_struct *work);
 void iovm_hang_arm(struct iovm_dev *dev);
 void iovm_hang_work(struct work_struct *work);
 void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
-void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo);
+
+/* fence.c; dev->mutex, for the last one dev->lock too */
+int iovm_fence_check(struct iovm_path_add *arg);
+int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info);
 
 /* event.c */
 struct iovm_reader;

@@ -199,6 +199,9 @@ struct iovm_path_pcpu {
  * @heartbeat_ms: for the type
  * @dead_ms: for the type
  * @io_timeout_ms: how long a request may take; IOVM_NO_TIMEOUT for ever
+ * @fence_by: IOVM_FENCE_BY_*; for user space, like the next two
+ * @fence_after_ms: how long it has failed when somebody begins to fence it
+ * @fence_command: NUL-terminated, "" but for IOVM_FENCE_BY_COMMAND
  * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
  * @identity: of its data, NUL-terminated, "" when it shows none; dev->mutex
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
@@ -214,6 +217,8 @@ struct iovm_path_pcpu {
  * @nr_bound: writes that the class has back and that may only go here again; dev->lock
  * @had_error: a FIRST_ERROR event was emitted since it was last live; dev->lock
  * @fenced: it was fenced since it was last live; dev->lock
+ * @fence_tries: how often it could not be fenced since it was last live or fenced; dev->lock
+ * @fence_status: how the last of those ended, see struct iovm_path_ctl; dev->lock
  * @suspects: why it is suspect: IOVM_SUSPECT_*; 0 in every state but suspect; dev->lock
  * @retaken: requests were taken back from it, and have not all ended; dev->lock
  * @hung_ns: when the oldest of those was issued; dev->lock
@@ -251,6 +256,9 @@ struct iovm_path {
 	u32 heartbeat_ms;
 	u32 dead_ms;
 	u32 io_timeout_ms;
+	u32 fence_by;
+	u32 fence_after_ms;
+	char fence_command[IOVM_ADDR_MAX];
 	char identity[IOVM_IDENTITY_MAX];
 	struct list_head node;
 	enum iovm_path_state state;
@@ -264,6 +272,8 @@ struct iovm_path {
 	u32 nr_bound;
 	bool had_error;
 	bool fenced;
+	u32 fence_tries;
+	int fence_status;
 	u8 suspects;
 	bool retaken;
 	u64 hung_ns;
@@ -303,9 +313,9 @@ struct iovm_path {
  *	context that may and route it again
  * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or
  *	can be failed), or dev->retake_seq has changed
- * @oldest: process context, no lock held: iovm_req.issue_ns of the oldest request that is at @path
- *	(a pointer to compare with, not to follow), 0 when there is none. It may be that of a
- *	request which ends just now
+ * @oldest: process context, no spinlock held: iovm_req.issue_ns of the oldest request that is at
+ *	@path (a pointer to compare with, not to follow), 0 when there is none. It may be that of
+ *	a request which ends just now. @writes, if not NULL: how many of those modify
  */
 struct iovm_class {
 	u32 id;
@@ -319,7 +329,7 @@ struct iovm_class {
 	void (*complete)(struct iovm_req *req, int error);
 	void (*requeue)(struct iovm_req *req);
 	void (*route_changed)(struct iovm_dev *dev);
-	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path);
+	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes);
 };
 
 /*

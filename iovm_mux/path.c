@@ -245,6 +245,8 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		path->generation++;
 		path->had_error = false;
 		path->fenced = false;
+		path->fence_tries = 0;
+		path->fence_status = 0;
 		path->by_hand = false;
 		iovm_held_release(path, true, todo);
 		/* bound requests wait for this path whatever the route is */

@@ -337,6 +337,8 @@ static void viovm_bdev_info(struct iovm_path *path, struct iovm_path_info *info)
 	/* a disk may have grown since it was added */
 	path->capacity = bdev_nr_sectors(viovm_path_bdev(path));
 	info->capacity = path->capacity;
+	info->bdev_major = MAJOR(viovm_path_bdev(path)->bd_dev);
+	info->bdev_minor = MINOR(viovm_path_bdev(path)->bd_dev);
 }
 
 const struct iovm_path_ops viovm_bdev_ops = {

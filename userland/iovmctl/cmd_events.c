@@ -40,6 +40,7 @@ static const char *const event_names[] = {
 	[IOVM_EV_SPACE] = "space",
 	[IOVM_EV_MEDIUM_ERROR] = "medium-error",
 	[IOVM_EV_OVERDUE] = "overdue",
+	[IOVM_EV_FENCE_FAILED] = "fence-failed",
 	NULL
 };
 
@@ -149,6 +150,10 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		break;
 	case IOVM_EV_OVERDUE:
 		snprintf(buf, n, "path %s: a request is overdue, under way for %llu ms", e->path, e->value);
+		break;
+	case IOVM_EV_FENCE_FAILED:
+		fence_status_text(err, sizeof(err), e->error ?: (int)e->value);
+		snprintf(buf, n, "path %s: cannot be fenced: %s", e->path, err);
 		break;
 	case IOVM_EV_RESIZED:
 		text_size(t, sizeof(t), e->value * 512);
@@ -356,7 +361,7 @@ const struct cmd cmd_events = {
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
-	"space medium-error overdue lost\n"
+	"space medium-error overdue fence-failed lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * When may what a failed path had be issued elsewhere?
+ *
+ * As soon as nothing issued there can land any more. Until somebody has made sure of that, writes
+ * wait: those that came back with an error on a path whose errors prove nothing, those that did not
+ * come back. Whoever it is - the operator, or user space, which runs the path's fence command or
+ * takes its disk offline - confirms it by IOVM_PATH_CTL_FENCED, and tells by
+ * IOVM_PATH_CTL_FENCE_FAILED when he could not. The kernel keeps what there is to know for that:
+ * how it is to be done, for how many writes, how it went. So nobody in user space has to be alive
+ * for the guest's sake, and whoever is restarted goes on where his predecessor was.
+ *
+ * No write is issued on a failed path, and each time a path is live again it has another
+ * generation: what was made sure of while the path had failed in a generation holds for that
+ * generation, whenever it is confirmed.
+ */
+#include <linux/log2.h>
+#include <linux/string.h>
+
+#include "internal.h"
+
+#define IOVM_FENCE_AFTER_MS	3000
+
+/**
+ * iovm_fence_check - the fence of a new path
+ * @arg: with its fence resolved; fills in the default
+ *
+ * Return: 0 or -EINVAL.
+ */
+int iovm_fence_check(struct iovm_path_add *arg)
+{
+	char *command = arg->fence_command;
+
+	if (arg->pad || arg->fence_by > IOVM_FENCE_BY_OFFLINE)
+		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
+	if (!memchr(command, 0, sizeof(arg->fence_command)))
+		return iovm_refuse(-EINVAL, arg->msg, "the fence command is too long");
+	if (arg->fence_by == IOVM_FENCE_BY_COMMAND ? command[0] != '/' : command[0])
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "a fence by command, and no other, has an absolute file name");
+	memset(command + strlen(command), 0, sizeof(arg->fence_command) - strlen(command));
+	if (arg->fence_by == IOVM_FENCE_BY_OFFLINE &&
+	    (arg->type != IOVM_PATH_BDEV || arg->fence != IOVM_FENCE_LOCAL_ERROR))
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "offlining ends requests with errors: only for fence local-error");
+	if (arg->fence_after_ms > IOVM_MS_MAX)
+		return iovm_refuse(-EINVAL, arg->msg, "the fence begins within an hour");
+	if (!arg->fence_after_ms)
+		arg->fence_after_ms = IOVM_FENCE_AFTER_MS;
+	return 0;
+}
+
+/*
+ * Nothing issued on @path before can land any more: its held writes go on elsewhere; those that a
+ * back end still has are taken back. dev->lock.
+ */
+static void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo)
+{
+	struct iovm_dev *dev = path->dev;
+	u32 n = path->nr_bound;
+
+	lockdep_assert_held(&dev->lock);
+	path->fenced = true;
+	path->fence_tries = 0;
+	path->fence_status = 0;
+	n += iovm_held_release(path, false, todo);
+	iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
+	dev->retake_seq++;
+	todo->wake = true;
+}
+
+/* Is what @arg tells about @path as it is now? dev->lock. */
+static int iovm_fence_fits(const struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg)
+{
+	lockdep_assert_held(&path->dev->lock);
+	if (arg->generation && (arg->id != path->id || arg->generation != path->generation))
+		return iovm_refuse(-ESTALE, msg,
+				   "path %s has been live again since, or is another one",
+				   path->name);
+	if (path->in_connect ||
+	    (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING))
+		return iovm_refuse(-EBUSY, msg,
+				   "path %s is in use: a fence is confirmed for a failed one",
+				   path->name);
+	return 0;
+}
+
+/**
+ * iovm_path_fenced - somebody states that nothing issued on a path before can land any more
+ * @path: which; dev->mutex is held
+ * @arg: of IOVM_PATH_CTL_FENCED
+ * @msg: why not
+ *
+ * Return: 0; -EBUSY it is in use; -ESTALE it is not the one, or has been live since.
+ */
+int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg)
+{
+	struct iovm_dev *dev = path->dev;
+	struct iovm_todo todo;
+	int err;
+
+	iovm_todo_init(&todo);
+	spin_lock_irq(&dev->lock);
+	err = iovm_fence_fits(path, arg, msg);
+	if (!err)
+		iovm_path_set_fenced(path, &todo);
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	return err;
+}
+
+/**
+ * iovm_path_fence_failed - somebody could not make sure of that
+ * @path: which; dev->mutex is held
+ * @arg: of IOVM_PATH_CTL_FENCE_FAILED
+ * @msg: why not
+ *
+ * Return: 0; -EINVAL no failure; -EBUSY it is in use; -ESTALE it is not the one, or has been live
+ * since.
+ */
+int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg)
+{
+	struct iovm_dev *dev = path->dev;
+	int status = arg->status;
+	int err;
+
+	if (!status || status < -MAX_ERRNO || status >= 2 * IOVM_FENCE_STATUS_SIGNAL)
+		return iovm_refuse(-EINVAL, msg, "%d is no status of a fence that failed", status);
+	spin_lock_irq(&dev->lock);
+	err = iovm_fence_fits(path, arg, msg);
+	if (!err && !path->fenced) {
+		path->fence_status = status;
+		if (is_power_of_2(++path->fence_tries))
+			iovm_event_emit(dev, path, IOVM_EV_FENCE_FAILED, 0, 0, min(status, 0),
+					max(status, 0));
+	}
+	spin_unlock_irq(&dev->lock);
+	return err;
+}
+
+/**
+ * iovm_fence_info - the part of IOVM_PATH_GET that is about the fence
+ * @path: which; dev->lock is held
+ * @writes: how many requests that modify its back end still has
+ * @info: to be filled
+ */
+void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info)
+{
+	lockdep_assert_held(&path->dev->lock);
+	if (path->state == IOVM_PATH_FAILED && !path->fenced)
+		info->unsettled = path->nr_held + path->nr_bound + writes;
+	info->fence_by = path->fence_by;
+	info->fence_after_ms = path->fence_after_ms;
+	info->fence_tries = path->fence_tries;
+	info->fence_status = path->fence_status;
+	memcpy(info->fence_command, path->fence_command, sizeof(info->fence_command));
+}
