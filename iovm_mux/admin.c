@@ -11,7 +11,6 @@
 
 #include "internal.h"
 
-#define IOVM_MS_MAX		(3600 * 1000)
 #define IOVM_HEARTBEAT_MS	1000
 #define IOVM_DEAD_MS		5000
 #define IOVM_PATH_F_CACHE	(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES)
@@ -69,7 +68,7 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if ((arg->flags & IOVM_PATH_F_CACHE) == IOVM_PATH_F_CACHE)
 		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
-	if (arg->fence > IOVM_FENCE_NONE || arg->pad)
+	if (arg->fence > IOVM_FENCE_NONE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (arg->io_timeout_ms != IOVM_NO_TIMEOUT && arg->io_timeout_ms &&
 	    (arg->io_timeout_ms < IOVM_IO_TIMEOUT_MIN_MS || arg->io_timeout_ms > IOVM_MS_MAX))
@@ -97,7 +96,7 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		arg->dead_ms = IOVM_DEAD_MS;
 	if (!arg->io_timeout_ms)
 		arg->io_timeout_ms = IOVM_IO_TIMEOUT_MS;
-	return 0;
+	return iovm_fence_check(arg);
 }
 
 static void iovm_path_free(struct iovm_path *path)
@@ -134,6 +133,10 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	path->heartbeat_ms = arg->heartbeat_ms;
 	path->dead_ms = arg->dead_ms;
 	path->io_timeout_ms = arg->io_timeout_ms;
+	path->fence_by = arg->fence_by;
+	path->pr_key = arg->pr_key;
+	path->fence_after_ms = arg->fence_after_ms;
+	memcpy(path->fence_command, arg->fence_command, sizeof(path->fence_command));
 	path->state = IOVM_PATH_CONNECTING;
 	path->state_ns = ktime_get_ns();
 	path->in_connect = true;
@@ -160,6 +163,10 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	if (dev->nr_paths >= IOVM_MAX_PATHS)
 		return iovm_refuse(-ENOSPC, arg->msg, "device %s has %u paths already", dev->name,
 				   IOVM_MAX_PATHS);
+	list_for_each_entry(path, &dev->paths, node)
+		if (arg->pr_key && arg->pr_key == path->pr_key)
+			return iovm_refuse(-EINVAL, arg->msg, "path %s has this reservation key",
+					   path->name);
 	path = iovm_path_alloc(dev, ops, arg);
 	if (!path)
 		return -ENOMEM;
@@ -245,7 +252,7 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 	spin_lock_irq(&dev->lock);
 	err = 0;
-	if (path->removing || dev->probing == path ||
+	if (path->removing || dev->probing == path || iovm_path_is_fencing(path) ||
 	    (path->state != IOVM_PATH_CONNECTING && path->state != IOVM_PATH_FAILED)) {
 		err = -EBUSY;
 	} else {
@@ -455,13 +462,18 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 
 	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
-	if (dev->probing || path->removing || path->in_connect || path->state != IOVM_PATH_FAILED)
+	if (dev->probing || path->removing || path->in_connect ||
+	    path->state != IOVM_PATH_FAILED || iovm_path_is_fencing(path))
+		err = -EBUSY;
+	else if (path->pr_key && iovm_path_inflight(path))
+		/* with its key it could land */
 		err = -EBUSY;
 	else
 		WRITE_ONCE(dev->probing, path);
 	spin_unlock_irq(&dev->lock);
 	if (err)
-		return iovm_refuse(err, msg, "path %s is not failed, or is just being probed",
+		return iovm_refuse(err, msg,
+				   "path %s is not failed, or is just being probed or fenced",
 				   path->name);
 
 	mutex_unlock(&dev->mutex);
@@ -508,28 +520,6 @@ void iovm_probe_work(struct work_struct *work)
 	mutex_unlock(&dev->mutex);
 }
 
-/* The operator states that nothing issued on this path before can land any more. */
-static int iovm_path_fenced(struct iovm_path *path, char *msg)
-{
-	struct iovm_todo todo;
-	struct iovm_dev *dev = path->dev;
-	int err = 0;
-
-	iovm_todo_init(&todo);
-	spin_lock_irq(&dev->lock);
-	if (path->in_connect ||
-	    (path->state != IOVM_PATH_FAILED && path->state != IOVM_PATH_CONNECTING)) {
-		err = iovm_refuse(-EBUSY, msg,
-				  "path %s is in use: a fence is confirmed for a failed one",
-				  path->name);
-	} else {
-		iovm_path_set_fenced(path, &todo);
-	}
-	spin_unlock_irq(&dev->lock);
-	iovm_todo_run(dev, &todo);
-	return err;
-}
-
 static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
 {
 	struct iovm_todo todo;
@@ -552,8 +542,11 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 	struct iovm_dev *dev;
 	int err;
 
-	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCED)
+	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCE_FAILED)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
+	if (arg->pad || (arg->op != IOVM_PATH_CTL_FENCE_FAILED && arg->status) ||
+	    (arg->op < IOVM_PATH_CTL_FENCED && (arg->id || arg->generation)))
+		return iovm_refuse(-EINVAL, arg->msg, "a field that means nothing here is not 0");
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
 		return PTR_ERR(path);
@@ -570,8 +563,11 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 					  "a %s path comes back when it is connected",
 					  path->ops->name);
 		break;
+	case IOVM_PATH_CTL_FENCED:
+		err = iovm_path_fenced(path, arg, arg->msg);
+		break;
 	default:
-		err = iovm_path_fenced(path, arg->msg);
+		err = iovm_path_fence_failed(path, arg, arg->msg);
 		break;
 	}
 	iovm_dev_release(dev);

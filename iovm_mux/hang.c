@@ -153,7 +153,7 @@ void iovm_hang_work(struct work_struct *work)
 
 	for (i = 0; i < n; i++)
 		if (look[i].busy && dev->class->oldest)
-			look[i].oldest_ns = dev->class->oldest(dev, look[i].path);
+			look[i].oldest_ns = dev->class->oldest(dev, look[i].path, NULL);
 
 	spin_lock_irq(&dev->lock);
 	list_for_each_entry(path, &dev->paths, node)
@@ -190,23 +190,3 @@ bool iovm_req_may_retake(struct iovm_req *req, bool bounced)
 	return may;
 }
 EXPORT_SYMBOL_GPL(iovm_req_may_retake);
-
-/**
- * iovm_path_set_fenced - nothing issued on a path before can land any more
- * @path: failed, or not connected yet; dev->lock is held
- * @todo: what to do after the lock
- *
- * Its held writes go on elsewhere; those that a back end still has are taken back.
- */
-void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo)
-{
-	struct iovm_dev *dev = path->dev;
-	u32 n = path->nr_bound;
-
-	lockdep_assert_held(&dev->lock);
-	path->fenced = true;
-	n += iovm_held_release(path, false, todo);
-	iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
-	dev->retake_seq++;
-	todo->wake = true;
-}

@@ -11,7 +11,8 @@
  *	requeue.c  and when it is not: errors, held writes, retries, cancel
  *	nospace.c  requests that wait for space on a thin-provisioned store
  *	identity.c do all paths of a device lead to the same data?
- *	hang.c     requests that are overdue: suspect, failed, fenced, taken back
+ *	hang.c     requests that are overdue: suspect, failed, taken back
+ *	fence.c    when may what a failed path had be issued elsewhere?
  *	slow.c     paths that are slower than they used to be
  *	drift.c    how that is decided, free of everything else
  *	event.c    the event stream
@@ -27,6 +28,7 @@
 #define IOVM_RELEASE	"0.1.0"
 #endif
 
+#define IOVM_MS_MAX	(3600 * 1000)	/* of what a path waits for */
 #define IOVM_PROBE_MS	2000	/* between two probes of a failed path */
 
 struct file;
@@ -139,7 +141,15 @@ void iovm_retry_work(struct work_struct *work);
 void iovm_hang_arm(struct iovm_dev *dev);
 void iovm_hang_work(struct work_struct *work);
 void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
-void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo);
+
+/* fence.c; all but the work and the next two under dev->lock, the ioctls under dev->mutex too */
+void iovm_fence_arm(struct iovm_dev *dev, u64 ms);
+void iovm_fence_work(struct work_struct *work);
+bool iovm_path_is_fencing(const struct iovm_path *path);
+int iovm_fence_check(struct iovm_path_add *arg);
+int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info);
 
 /* slow.c */
 struct iovm_drift *iovm_slow_alloc(void);

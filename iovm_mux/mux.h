@@ -141,6 +141,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  *	and was live: does one small read, 0 when it succeeded; how long it took is what a heartbeat
  *	tells of other types. Never concurrently with itself, probe, connect or remove. NULL for
  *	types that call iovm_path_answered() by themselves, or cannot
+ * @fence: process context, no lock held (it may hang with the device), @by was live and @victim
+ *	failed, both of this type, with a pr_key, and there to stay: make sure through @by that
+ *	nothing issued on @victim before can land any more. 0 when it is so. May be NULL
  * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what
  *	was acknowledged, before the path goes. Only called for paths that hold unflushed writes.
  *	May be NULL
@@ -166,6 +169,7 @@ struct iovm_path_ops {
 	int (*connect)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
 	int (*probe)(struct iovm_path *path);
 	int (*measure)(struct iovm_path *path);
+	int (*fence)(struct iovm_path *by, struct iovm_path *victim);
 	int (*flush)(struct iovm_path *path);
 	void (*submit)(struct iovm_path *path, struct iovm_req *req);
 	void (*fail)(struct iovm_path *path);
@@ -205,6 +209,10 @@ struct iovm_path_pcpu {
  * @heartbeat_ms: for the type
  * @dead_ms: for the type
  * @io_timeout_ms: how long a request may take; IOVM_NO_TIMEOUT for ever
+ * @fence_by: IOVM_FENCE_BY_*; for user space, like the next two
+ * @pr_key: of IOVM_FENCE_BY_RESERVATION: its key; 0 with any other
+ * @fence_after_ms: how long it has failed when somebody begins to fence it
+ * @fence_command: NUL-terminated, "" but for IOVM_FENCE_BY_COMMAND
  * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
  * @identity: of its data, NUL-terminated, "" when it shows none; dev->mutex
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
@@ -220,6 +228,8 @@ struct iovm_path_pcpu {
  * @nr_bound: writes that the class has back and that may only go here again; dev->lock
  * @had_error: a FIRST_ERROR event was emitted since it was last live; dev->lock
  * @fenced: it was fenced since it was last live; dev->lock
+ * @fence_tries: how often it could not be fenced since it was last live or fenced; dev->lock
+ * @fence_status: how the last of those ended, see struct iovm_path_ctl; dev->lock
  * @suspects: why it is suspect: IOVM_SUSPECT_*; 0 in every state but suspect; dev->lock
  * @retaken: requests were taken back from it, and have not all ended; dev->lock
  * @hung_ns: when the oldest of those was issued; dev->lock
@@ -266,6 +276,10 @@ struct iovm_path {
 	u32 heartbeat_ms;
 	u32 dead_ms;
 	u32 io_timeout_ms;
+	u32 fence_by;
+	u64 pr_key;
+	u32 fence_after_ms;
+	char fence_command[IOVM_ADDR_MAX];
 	char identity[IOVM_IDENTITY_MAX];
 	struct list_head node;
 	enum iovm_path_state state;
@@ -279,6 +293,8 @@ struct iovm_path {
 	u32 nr_bound;
 	bool had_error;
 	bool fenced;
+	u32 fence_tries;
+	int fence_status;
 	u8 suspects;
 	bool retaken;
 	u64 hung_ns;
@@ -327,9 +343,9 @@ struct iovm_path {
  *	context that may and route it again
  * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or
  *	can be failed), or dev->retake_seq has changed
- * @oldest: process context, no lock held: iovm_req.issue_ns of the oldest request that is at @path
- *	(a pointer to compare with, not to follow), 0 when there is none. It may be that of a
- *	request which ends just now
+ * @oldest: process context, no spinlock held: iovm_req.issue_ns of the oldest request that is at
+ *	@path (a pointer to compare with, not to follow), 0 when there is none. It may be that of
+ *	a request which ends just now. @writes, if not NULL: how many of those modify
  */
 struct iovm_class {
 	u32 id;
@@ -343,7 +359,7 @@ struct iovm_class {
 	void (*complete)(struct iovm_req *req, int error);
 	void (*requeue)(struct iovm_req *req);
 	void (*route_changed)(struct iovm_dev *dev);
-	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path);
+	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes);
 };
 
 /*
@@ -419,6 +435,8 @@ struct iovm_dev_pcpu {
  * @slow_left_ns: ktime_get_ns() when it was last, 0 = not yet; @lock
  * @slow_look_ns: ktime_get_ns() of the last look at latencies; @mutex
  * @slow_work: looks for paths that are slow
+ * @fence_work: fences failed paths by reservations
+ * @fencing: the path by which another one is being fenced, and that one: both stay; @lock
  * @probe_work: probes failed paths
  * @probing: path whose ops->probe() or measure() runs: it stays, and so does the device; @lock
  * @ref: the table's and those of control operations that wait without @mutex
@@ -478,6 +496,8 @@ struct iovm_dev {
 	u64 slow_left_ns;
 	u64 slow_look_ns;
 	struct delayed_work slow_work;
+	struct delayed_work fence_work;
+	struct iovm_path *fencing[2];
 	struct delayed_work probe_work;
 	struct iovm_path *probing;
 	struct kref ref;

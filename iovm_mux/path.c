@@ -247,6 +247,8 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		path->generation++;
 		path->had_error = false;
 		path->fenced = false;
+		path->fence_tries = 0;
+		path->fence_status = 0;
 		path->by_hand = false;
 		iovm_held_release(path, true, todo);
 		/* bound requests wait for this path whatever the route is */
@@ -263,6 +265,8 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		todo->wake = true;
 		if (path->ops->probe && !path->by_hand)
 			iovm_probe_arm(dev);
+		if (path->pr_key)
+			iovm_fence_arm(dev, path->fence_after_ms);
 		break;
 	case IOVM_PATH_REMOVED:
 		list_del(&path->node);

@@ -114,6 +114,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	struct iovm_dev *dev = path->dev;
 	struct iovm_path *other;
 	u32 size = info->size;
+	u32 writes = 0;
 	u64 oldest;
 
 	lockdep_assert_held(&dev->mutex);
@@ -134,7 +135,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->dead_ms = path->dead_ms;
 	memcpy(info->identity, path->identity, sizeof(info->identity));
 	info->io_timeout_ms = path->io_timeout_ms;
-	oldest = dev->class->oldest ? dev->class->oldest(dev, path) : 0;
+	oldest = dev->class->oldest ? dev->class->oldest(dev, path, &writes) : 0;
 	if (oldest)
 		info->oldest_ms = iovm_ago_ms(oldest);
 
@@ -147,6 +148,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->held = path->nr_held;
 	info->fenced = path->fenced;
 	iovm_slow_info(path, info);
+	iovm_fence_info(path, writes, info);
 	list_for_each_entry(other, &dev->paths, node) {
 		if (other == path)
 			break;

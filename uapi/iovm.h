@@ -102,6 +102,18 @@ enum iovm_dev_state {
 /* nothing: writes wait for the same path or for IOVM_PATH_CTL_FENCED */
 #define IOVM_FENCE_NONE		2
 
+/*
+ * Who sees to it, once writes wait for a failed path, that nothing issued there lands any more:
+ * iovm_path_add.fence_by. COMMAND and OFFLINE are done by user space (iovmctl path watch),
+ * RESERVATION by the kernel.
+ */
+#define IOVM_FENCE_BY_HAND	0	/* nobody but the operator */
+#define IOVM_FENCE_BY_COMMAND	1	/* fence_command, a program, must exit with status 0 */
+/* bdev with LOCAL_ERROR: the disk's driver is made to end what it has */
+#define IOVM_FENCE_BY_OFFLINE	2
+/* bdev: another path with such a fence preempts pr_key, and aborts what was sent with it */
+#define IOVM_FENCE_BY_RESERVATION	3
+
 #define IOVM_NO_TIMEOUT		0xffffffffu	/* iovm_path_add.io_timeout_ms */
 #define IOVM_SLOW_OFF		0xffffffffu	/* iovm_dev_create.slow_factor */
 
@@ -283,8 +295,15 @@ struct iovm_path_add {
 	 * failed (ETIMEDOUT); 0 = 10000, else 20..3600000, or IOVM_NO_TIMEOUT
 	 */
 	__u32 io_timeout_ms;
-	__u32 pad;
+	__u32 fence_by;			/* IOVM_FENCE_BY_* */
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
+	/* not before the path has been failed for so long; 0 = 3000, RESERVATION 1 */
+	__u32 fence_after_ms;
+	__u32 pad;
+	/* of IOVM_FENCE_BY_COMMAND: absolute, without arguments; else "" */
+	char  fence_command[IOVM_ADDR_MAX];
+	/* of IOVM_FENCE_BY_RESERVATION: one of its own for each path to the medium; else 0 */
+	__u64 pr_key;
 };
 
 /*
@@ -333,6 +352,15 @@ struct iovm_path_info {
 	__u64 lat_ns;			/* what its requests take; 0 not known */
 	__u64 usual_ns;			/* what is usual under such a load; 0 not known yet */
 	__u64 rtt_ns;			/* what a heartbeat takes; 0 there was none */
+	__u64 unsettled;		/* writes that wait until a failed path is live or fenced */
+	__u32 fence_by;			/* IOVM_FENCE_BY_* */
+	__u32 fence_after_ms;
+	__u32 fence_tries;		/* to fence it since it was last live or fenced: all failed */
+	__s32 fence_status;		/* of the last one, as in struct iovm_path_ctl; 0 none */
+	char  fence_command[IOVM_ADDR_MAX];
+	__u32 bdev_major;		/* bdev: its device number */
+	__u32 bdev_minor;
+	__u64 pr_key;
 };
 
 /*
@@ -364,12 +392,27 @@ struct iovm_path_connect {
 #define IOVM_PATH_CTL_RETRY	2	/* probe a failed bdev path now: live again if it answers */
 /* the operator states that nothing issued there before can land any more */
 #define IOVM_PATH_CTL_FENCED	3
+/* an attempt to make sure of that has failed: status says how. For show and the events */
+#define IOVM_PATH_CTL_FENCE_FAILED	4
+#define IOVM_FENCE_STATUS_SIGNAL	256	/* iovm_path_ctl.status: plus the signal's number */
 struct iovm_path_ctl {
 	__u32 size;
 	__u32 op;
 	char  dev[IOVM_NAME_MAX];
 	char  name[IOVM_NAME_MAX];
 	char  msg[IOVM_MSG_MAX];
+	/*
+	 * FENCED, FENCE_FAILED: what was fenced, by IOVM_PATH_GET. ESTALE when it is another path
+	 * by now, or has been live again. generation 0: whatever it is
+	 */
+	__u32 id;
+	__u32 generation;
+	/*
+	 * FENCE_FAILED: negative errno, or the command's exit status, or IOVM_FENCE_STATUS_SIGNAL
+	 * plus the signal that ended it
+	 */
+	__s32 status;
+	__u32 pad;
 };
 
 /* Indices of the per-operation counters */
@@ -435,7 +478,7 @@ struct iovm_dev_stats {
  * @IOVM_EV_SUSPENDED: by the operator, nothing is in flight
  * @IOVM_EV_RESUMED: by the operator
  * @IOVM_EV_HELD: writes wait for a fence of path; value = how many
- * @IOVM_EV_FENCED: the operator confirmed the fence of path; value = how many writes went on
+ * @IOVM_EV_FENCED: the fence of path was confirmed; value = how many writes went on
  * @IOVM_EV_RESIZED: value = sectors
  * @IOVM_EV_QUEUE_BROKEN: a front end's ring is broken; value = queue index, error = why
  * @IOVM_EV_FAIL_PARKED: the operator failed what waited
@@ -448,6 +491,8 @@ struct iovm_dev_stats {
  * @IOVM_EV_SLOW_OVER: it is not any more: value ns; value2 as before
  * @IOVM_EV_SLOW_LEFT: path is left because it is slow: value ns; value2 = a heartbeat of the path
  *	that REROUTED names next, ns
+ * @IOVM_EV_FENCE_FAILED: path could not be fenced: error = why (negative errno), or value = how the
+ *	fence command ended, see struct iovm_path_ctl; for the 1st, 2nd, 4th, ... time
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -477,6 +522,7 @@ enum iovm_event_type {
 	IOVM_EV_SLOW = 24,
 	IOVM_EV_SLOW_OVER = 25,
 	IOVM_EV_SLOW_LEFT = 26,
+	IOVM_EV_FENCE_FAILED = 27,
 };
 
 /*

@@ -14,6 +14,7 @@
 
 #include "blk.h"
 #include "direct.h"
+#include "pr.h"
 
 /**
  * struct viovm_bdev - a bdev path's private part
@@ -273,6 +274,15 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		scnprintf(msg, IOVM_MSG_MAX, "%s: writing back its page cache failed", path->addr);
 		goto close;
 	}
+	if (path->pr_key) {
+		err = viovm_pr_register(bdev, path->pr_key);
+		if (err) {
+			scnprintf(msg, IOVM_MSG_MAX, "%s: no reservation: %s", path->addr,
+				  err == -EOPNOTSUPP ? "the device has none" :
+				  err == -EBADE ? "somebody has another one" : "it refuses");
+			goto close;
+		}
+	}
 	path->priv = b;
 	path->capacity = bdev_nr_sectors(bdev);
 	path->block_size = bdev_logical_block_size(bdev);
@@ -294,8 +304,8 @@ free:
 	return err;
 }
 
-/* Reads the first block, for the mux's probe and measure. */
-static int viovm_bdev_probe(struct iovm_path *path)
+/* Reads the first block. */
+static int viovm_bdev_measure(struct iovm_path *path)
 {
 	struct block_device *bdev = viovm_path_bdev(path);
 	struct page *page;
@@ -303,11 +313,6 @@ static int viovm_bdev_probe(struct iovm_path *path)
 	struct bio bio;
 	int err;
 
-	if (test_bit(GD_DEAD, &bdev->bd_disk->state))
-		return -ENODEV;
-	/* the device may have been resized while this path was out of use */
-	if (bdev_nr_sectors(bdev) < viovm_blk_capacity(path->dev))
-		return -EMEDIUMTYPE;
 	page = alloc_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
@@ -319,9 +324,33 @@ static int viovm_bdev_probe(struct iovm_path *path)
 	return err;
 }
 
+static int viovm_bdev_probe(struct iovm_path *path)
+{
+	struct block_device *bdev = viovm_path_bdev(path);
+	int err;
+
+	if (test_bit(GD_DEAD, &bdev->bd_disk->state))
+		return -ENODEV;
+	/* the device may have been resized while this path was out of use */
+	if (bdev_nr_sectors(bdev) < viovm_blk_capacity(path->dev))
+		return -EMEDIUMTYPE;
+	/* it may have been fenced */
+	if (path->pr_key) {
+		err = viovm_pr_register(bdev, path->pr_key);
+		if (err)
+			return err;
+	}
+	return viovm_bdev_measure(path);
+}
+
 static int viovm_bdev_flush(struct iovm_path *path)
 {
 	return blkdev_issue_flush(viovm_path_bdev(path));
+}
+
+static int viovm_bdev_fence(struct iovm_path *by, struct iovm_path *victim)
+{
+	return viovm_pr_preempt(viovm_path_bdev(by), by->pr_key, victim->pr_key);
 }
 
 static void viovm_bdev_remove(struct iovm_path *path)
@@ -329,6 +358,9 @@ static void viovm_bdev_remove(struct iovm_path *path)
 	struct viovm_bdev *b = path->priv;
 
 	path->priv = NULL;
+	/* one that has failed may not answer, or has no key any more */
+	if (path->pr_key && !path->had_error && !test_bit(GD_DEAD, &b->open.bdev->bd_disk->state))
+		viovm_pr_unregister(b->open.bdev, path->pr_key);
 	/* after this no viovm_bdev_dead() runs */
 	viovm_bdev_close(&b->open);
 	destroy_workqueue(b->wq);
@@ -340,6 +372,8 @@ static void viovm_bdev_info(struct iovm_path *path, struct iovm_path_info *info)
 	/* a disk may have grown since it was added */
 	path->capacity = bdev_nr_sectors(viovm_path_bdev(path));
 	info->capacity = path->capacity;
+	info->bdev_major = MAJOR(viovm_path_bdev(path)->bd_dev);
+	info->bdev_minor = MINOR(viovm_path_bdev(path)->bd_dev);
 }
 
 const struct iovm_path_ops viovm_bdev_ops = {
@@ -349,7 +383,8 @@ const struct iovm_path_ops viovm_bdev_ops = {
 	.owner	= THIS_MODULE,
 	.add	= viovm_bdev_add,
 	.probe	= viovm_bdev_probe,
-	.measure = viovm_bdev_probe,
+	.measure = viovm_bdev_measure,
+	.fence	= viovm_bdev_fence,
 	.flush	= viovm_bdev_flush,
 	.submit	= viovm_bdev_submit,
 	.remove	= viovm_bdev_remove,

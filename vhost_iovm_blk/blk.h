@@ -243,7 +243,7 @@ void viovm_blk_wait(struct viovm_blk_part *part);
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
 
 /* retake.c */
-u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path);
+u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes);
 int viovm_blk_retake(struct viovm_blk_queue *q);
 void viovm_blk_throw_away(struct viovm_blk_part *part);
 int viovm_blk_retake_init(void);

@@ -28,13 +28,21 @@ static u64 viovm_older(u64 a, u64 b)
 	return min(a, b);
 }
 
-/* When was a part given to @path? 0: it was not. May be asked about a part that just ends. */
-static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct iovm_path *path)
+/*
+ * When was a part given to @path? 0: it was not; counted in *@writes if it modifies. May be asked
+ * about a part that just ends.
+ */
+static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct iovm_path *path,
+				u32 *writes)
 {
-	return READ_ONCE(part->req.path) == path ? READ_ONCE(part->req.issue_ns) : 0;
+	if (READ_ONCE(part->req.path) != path)
+		return 0;
+	*writes += iovm_op_modifies(READ_ONCE(part->req.op));
+	return READ_ONCE(part->req.issue_ns);
 }
 
-static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_path *path)
+static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_path *path,
+				  u32 *writes)
 {
 	/* pairs with viovm_blk_queue_alloc(): nr_rqs is set before */
 	struct viovm_blk_rq **rqs = smp_load_acquire(&q->rqs);
@@ -50,13 +58,13 @@ static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_p
 		const struct viovm_blk_rq *rq = READ_ONCE(rqs[i]);
 
 		if (rq && READ_ONCE(rq->active) && READ_ONCE(rq->part_used))
-			oldest = viovm_older(oldest, viovm_blk_part_since(&rq->part, path));
+			oldest = viovm_older(oldest, viovm_blk_part_since(&rq->part, path, writes));
 	}
 	rcu_read_unlock();
 
 	spin_lock_irq(&q->lock);
 	list_for_each_entry(part, &q->bigs, big_node)
-		oldest = viovm_older(oldest, viovm_blk_part_since(part, path));
+		oldest = viovm_older(oldest, viovm_blk_part_since(part, path, writes));
 	spin_unlock_irq(&q->lock);
 	return oldest;
 }
@@ -65,19 +73,23 @@ static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_p
  * viovm_blk_oldest - class callback: since when has a path had its oldest request?
  * @dev: device
  * @path: to compare with
+ * @writes: how many requests that modify it has; may be NULL
  *
  * Process context. Requests that were taken back do not count.
  */
-u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path)
+u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes)
 {
 	struct viovm_blk *blk = dev->fe;
 	struct viovm_blk_queue *q;
 	u64 oldest = 0;
+	u32 n = 0;
 
 	mutex_lock(&blk->queues_lock);
 	list_for_each_entry(q, &blk->queues, node)
-		oldest = viovm_older(oldest, viovm_blk_queue_oldest(q, path));
+		oldest = viovm_older(oldest, viovm_blk_queue_oldest(q, path, &n));
 	mutex_unlock(&blk->queues_lock);
+	if (writes)
+		*writes = n;
 	return oldest;
 }
 

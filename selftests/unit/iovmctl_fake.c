@@ -13,6 +13,9 @@
  *   IOVM_FAKE_ABI=N         the version reported
  *   IOVM_FAKE_DELAY=MS      suspend and path removal take this long
  *   IOVM_FAKE_OPEN=ERRNO    the node cannot be opened
+ *   IOVM_FAKE_FENCE=PROGRAM a of vm-2.data is to be fenced by this program; what became of it is kept in the file
+ *   IOVM_FAKE_FENCED=FILE   so that all processes see it
+ *   IOVM_FAKE_FENCE_AFTER=MS   not before; the path has been failed for 90000
  *
  * IOVM_PATH_CONNECT reads a block from every socket it gets, as the kernel would.
  */
@@ -124,6 +127,12 @@ static void set_up(void)
 	p = add_path("vm-2.data", "a", IOVM_PATH_NBD, IOVM_PATH_FAILED);
 	p->last_error = -ECONNRESET;
 	p->held = 3;
+	p->generation = 5;
+	if (getenv("IOVM_FAKE_FENCE")) {
+		p->fence_by = IOVM_FENCE_BY_COMMAND;
+		p->fence_after_ms = getenv("IOVM_FAKE_FENCE_AFTER") ? (uint32_t)atoi(getenv("IOVM_FAKE_FENCE_AFTER")) : 3000;
+		snprintf(p->fence_command, sizeof(p->fence_command), "%s", getenv("IOVM_FAKE_FENCE"));
+	}
 	if (identity) {
 		snprintf(p->identity, sizeof(p->identity), "%s", identity);
 		p->flags |= IOVM_PATH_F_IDENTITY_GIVEN;
@@ -163,6 +172,33 @@ static void feed_all(void)
 	feed_event(45, IOVM_EV_FIRST_COMPLETION, "hostb", 0, 0, 0, 2500000);
 }
 
+/* How often a could not be fenced, how the last one ended; 0 0 when it was. */
+static void fence_state(struct iovm_path_info *p)
+{
+	const char *file = getenv("IOVM_FAKE_FENCED");
+	FILE *f = file ? fopen(file, "r") : NULL;
+
+	p->unsettled = 3;
+	if (!f)
+		return;
+	if (fscanf(f, "%u %d", &p->fence_tries, &p->fence_status) == 2 && !p->fence_tries) {
+		p->fenced = 1;
+		p->unsettled = 0;
+	}
+	fclose(f);
+}
+
+static void fence_ended(const struct iovm_path_info *p, int status)
+{
+	const char *file = getenv("IOVM_FAKE_FENCED");
+	FILE *f = file ? fopen(file, "w") : NULL;
+
+	if (!f)
+		return;
+	fprintf(f, "%u %d\n", status ? p->fence_tries + 1 : 0, status);
+	fclose(f);
+}
+
 static int fake_open(void)
 {
 	const char *err = getenv("IOVM_FAKE_OPEN");
@@ -186,6 +222,9 @@ int open(const char *file, int flags, ...)
 	mode_t mode;
 	va_list ap;
 
+	/* a second time it is opened for a lock */
+	if (!strcmp(file, "/dev/iovm-mux") && fake_fd >= 0)
+		return real(getenv("IOVM_FAKE_LOG"), O_RDWR | O_CLOEXEC);
 	if (!strcmp(file, "/dev/iovm-mux"))
 		return fake_open();
 	va_start(ap, flags);
@@ -245,8 +284,24 @@ static int path_get(struct iovm_path_info *arg)
 				p = &paths[i];
 	if (!p)
 		return ENOENT;
+	if (p->fence_by)
+		fence_state(p);
 	*arg = *p;
 	arg->size = sizeof(*p);
+	return 0;
+}
+
+static int path_ctl(struct iovm_path_ctl *c)
+{
+	struct iovm_path_info *p = path_named(c->dev, c->name);
+
+	note("path-ctl %s op=%u", c->name, c->op);
+	if (!p)
+		return ENOENT;
+	if (c->op < IOVM_PATH_CTL_FENCED)
+		return 0;
+	note("path-ctl id=%u generation=%u status=%d", c->id, c->generation, c->status);
+	fence_ended(p, c->status);
 	return 0;
 }
 
@@ -332,6 +387,8 @@ static int path_add(struct iovm_path_add *a)
 	p->flags |= a->flags;
 	if (*a->identity)
 		note("path-add identity=%s", a->identity);
+	if (a->fence_by)
+		note("path-add fence-by=%u after=%u command=%s", a->fence_by, a->fence_after_ms, a->fence_command);
 	return 0;
 }
 
@@ -419,6 +476,9 @@ static void set_msg(unsigned long req, void *arg, const char *msg)
 	case IOVM_PATH_CONNECT:
 		strcpy(((struct iovm_path_connect *)arg)->msg, msg);
 		break;
+	case IOVM_PATH_CTL:
+		strcpy(((struct iovm_path_ctl *)arg)->msg, msg);
+		break;
 	}
 }
 
@@ -449,8 +509,7 @@ static int dispatch(unsigned long req, void *arg)
 	case IOVM_PATH_CONNECT:
 		return path_connect(arg);
 	case IOVM_PATH_CTL:
-		note("path-ctl %s op=%u", ((struct iovm_path_ctl *)arg)->name, ((struct iovm_path_ctl *)arg)->op);
-		return path_named(((struct iovm_path_ctl *)arg)->dev, ((struct iovm_path_ctl *)arg)->name) ? 0 : ENOENT;
+		return path_ctl(arg);
 	case IOVM_PATH_STATS:
 		return path_stats(arg);
 	case IOVM_EVENTS_FROM:

@@ -46,7 +46,7 @@ export IOVM_FAKE_LOG=$tmp/log
 fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
-	"path list" "path connect" "path watch" "path fail" "path retry" "path fenced" "failover" "failback" "suspend" "resume"
+	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked" "identify")
 
 echo "KTAP version 1"
@@ -252,7 +252,7 @@ completes() {
 	[ "$got" = "$want" ] || complain "completion of '$*': '$got', not '$want': $(cat "$tmp/err")"
 }
 completes "fail-parked failback failover" fail
-completes "add connect fail fenced list remove retry watch" path ""
+completes "add connect fail fence fenced list remove retry watch" path ""
 completes "vm-2.data vm1" show vm
 completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""

@@ -43,6 +43,7 @@ static const char *const event_names[] = {
 	[IOVM_EV_SLOW] = "slow",
 	[IOVM_EV_SLOW_OVER] = "slow-over",
 	[IOVM_EV_SLOW_LEFT] = "slow-left",
+	[IOVM_EV_FENCE_FAILED] = "fence-failed",
 	NULL
 };
 
@@ -176,6 +177,10 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 	case IOVM_EV_SLOW_LEFT:
 		snprintf(buf, n, "path %s: left because it is slow, a %s takes %s; another path answers in %s", e->path, op,
 			 t, t2);
+		break;
+	case IOVM_EV_FENCE_FAILED:
+		fence_status_text(err, sizeof(err), e->error ?: (int)e->value);
+		snprintf(buf, n, "path %s: cannot be fenced: %s", e->path, err);
 		break;
 	case IOVM_EV_RESIZED:
 		text_size(t, sizeof(t), e->value * 512);
@@ -385,7 +390,7 @@ const struct cmd cmd_events = {
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
-	"space medium-error overdue slow slow-over slow-left lost\n"
+	"space medium-error overdue fence-failed slow slow-over slow-left lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

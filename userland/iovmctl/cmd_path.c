@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * path add, remove, list, fail, retry, fenced.
+ * path add, remove, list, fail, retry, fence, fenced.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,8 +12,8 @@
 #include "iovmctl.h"
 
 static struct {
-	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout;
-	const char *cache, *fence, *identity;
+	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout, fence_after;
+	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key;
 	bool offline, assume;
 } o;
 
@@ -25,6 +26,16 @@ static const struct opt add_opts[] = {
 	{ "fence", 0, OPT_STR, &o.fence, "local-error|none",
 	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
 	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
+	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline|reservation",
+	  "Who makes sure of that once writes wait: you, by 'path\nfenced', which is the default; or 'path watch', by the\n"
+	  "fence command, or by having the disk's driver give back\nwhat it has (SCSI, NVMe; with --fence local-error); or\n"
+	  "the kernel, by a reservation (SCSI, NVMe) through another\npath that has one.", 0, 0 },
+	{ "pr-key", 0, OPT_STR, &o.pr_key, "KEY",
+	  "The reservation key of this path, 0x... or decimal; each\nway to the medium needs one of its own.", 0, 0 },
+	{ "fence-command", 0, OPT_STR, &o.fence_command, "PROGRAM",
+	  "The program to run then: it exits with status 0 once\nnothing sent to this path can land any more.", 0, 0 },
+	{ "fence-after", 0, OPT_TIME, &o.fence_after, "TIME",
+	  "Fence once the path has been failed for so long. Default\n3s.", 0, 0 },
 	{ "identity", 0, OPT_STR, &o.identity, "ID",
 	  "What data it is, as SCHEME:TEXT, where nothing shows it.", 0, 0 },
 	{ "assume-same-data", 0, OPT_FLAG, &o.assume, NULL,
@@ -40,6 +51,40 @@ static const struct opt add_opts[] = {
 	  "nbd: add the path even when the server cannot be reached\nnow; 'path connect' connects it later.", 0, 0 },
 	{ 0 }
 };
+
+static int take_fence_by(struct iovm_path_add *a)
+{
+	const char *by = o.fence_by ?: o.fence_command ? "command" : o.pr_key ? "reservation" : "hand", *bad;
+	char *end;
+
+	while (fence_by_names[a->fence_by] && strcmp(fence_by_names[a->fence_by], by))
+		a->fence_by++;
+	if (!fence_by_names[a->fence_by])
+		return usage_error(&cmd_path_add, "--fence-by: '%s' is none of hand, command, offline, reservation", by);
+	if ((a->fence_by == IOVM_FENCE_BY_COMMAND) != !!o.fence_command)
+		return usage_error(&cmd_path_add, "--fence-by command and --fence-command belong together");
+	if ((a->fence_by == IOVM_FENCE_BY_RESERVATION) != !!o.pr_key)
+		return usage_error(&cmd_path_add, "--fence-by reservation and --pr-key belong together");
+	if (o.pr_key) {
+		errno = 0;
+		a->pr_key = strtoull(o.pr_key, &end, 0);
+		if (errno || *end || !a->pr_key || !strchr("0123456789", *o.pr_key))
+			return usage_error(&cmd_path_add, "--pr-key: '%s' is not a number from 1 to 0xffffffffffffffff", o.pr_key);
+	}
+	if (o.fence_after.set && a->fence_by == IOVM_FENCE_BY_HAND)
+		return usage_error(&cmd_path_add, "--fence-after is for what others than you do: see --fence-by");
+	if (o.fence_after.v > 3600000)
+		return usage_error(&cmd_path_add, "--fence-after: at most 1h");
+	a->fence_after_ms = o.fence_after.set && !o.fence_after.v ? 1 : (uint32_t)o.fence_after.v;
+	if (!o.fence_command)
+		return EX_DONE;
+	bad = fence_program_bad(o.fence_command);
+	if (bad)
+		return fail(EX_REFUSED, "name a program of root's by its full path; it is run without arguments, see iovmctl(8)",
+			    "--fence-command: '%s' %s", o.fence_command, bad);
+	strcpy(a->fence_command, o.fence_command);
+	return EX_DONE;
+}
 
 static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, const char **rest)
 {
@@ -72,6 +117,9 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 		a->fence = IOVM_FENCE_NONE;
 	else if (o.fence)
 		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none", o.fence);
+	err = take_fence_by(a);
+	if (err)
+		return err;
 	bad = o.identity ? parse_identity(o.identity) : NULL;
 	if (bad)
 		return usage_error(&cmd_path_add, "--identity: '%s' %s", o.identity, bad);
@@ -174,6 +222,16 @@ static int add_nbd(struct iovm_path_add *a)
 	return code;
 }
 
+static int check_offline(const struct iovm_path_add *a)
+{
+	struct stat st;
+
+	if (a->fence_by != IOVM_FENCE_BY_OFFLINE || (!fstat(a->fd, &st) && offline_knows(st.st_rdev)))
+		return EX_DONE;
+	return fail(EX_REFUSED, "a partition, dm and anything else has no way of its own; use --fence-command",
+		    "'%s' is no whole SCSI or NVMe disk, which could be taken offline", a->addr);
+}
+
 static int run_add(int argc, char **argv)
 {
 	char found[IOVM_IDENTITY_MAX];
@@ -200,6 +258,11 @@ static int run_add(int argc, char **argv)
 		err = open_bdev(rest, info.flags & IOVM_DEV_F_RDONLY, &a.fd);
 		if (err)
 			return err;
+		err = check_offline(&a);
+		if (err) {
+			close(a.fd);
+			return err;
+		}
 		identity_of_bdev(a.fd, found);
 		err = take_identity(&a, found);
 		if (err) {
@@ -374,4 +437,50 @@ const struct cmd cmd_path_fenced = {
 	"The writes that wait for it then go to another path. Only say so when it is true: the server is stopped or cut off\n"
 	"from the data, its host is off. A write that still lands there later overwrites newer data.\n",
 	.min_args = 2, .max_args = 2, .run = run_fenced,
+};
+
+static struct opt_u64 fence_timeout;
+
+static const struct opt fence_opts[] = {
+	{ "timeout", 't', OPT_TIME, &fence_timeout, "TIME", "Time limit. Default 1min.", 0, 0 },
+	{ 0 }
+};
+
+static int run_fence(int argc, char **argv)
+{
+	char dev[IOVM_NAME_MAX], name[IOVM_NAME_MAX], hint[224];
+	struct iovm_path_info pi;
+	int err;
+
+	(void)argc;
+	err = take_name(&cmd_path_fence, "device", dev, argv[0]);
+	if (!err)
+		err = take_name(&cmd_path_fence, "path", name, argv[1]);
+	if (!err)
+		err = mux_open();
+	if (!err)
+		err = get_path(dev, name, &pi);
+	if (err)
+		return err;
+	if (pi.fence_by == IOVM_FENCE_BY_RESERVATION)
+		return fail(EX_REFUSED, "'iovmctl show' says how it went", "path '%s' of '%s' is fenced by the kernel, at once", name, dev);
+	if (pi.fence_by == IOVM_FENCE_BY_HAND) {
+		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path add' has --fence-command", dev,
+			 name);
+		return fail(EX_REFUSED, hint, "path '%s' of '%s' says of no way to fence it", name, dev);
+	}
+	if (pi.state != IOVM_PATH_FAILED)
+		return fail(EX_REFUSED, "only what has failed is fenced: 'iovmctl path fail' first", "path '%s' of '%s' is %s", name, dev,
+			    name_of(path_state_names, pi.state) ?: "in use");
+	err = fence_path(&pi, fence_timeout.v, true);
+	return err != FENCE_BUSY ? err :
+	       fail(EX_REFUSED, NULL, "path '%s' of '%s' is just being fenced by another process", name, dev);
+}
+
+const struct cmd cmd_path_fence = {
+	.name = "path fence", .args = "DEV PATH", .summary = "Fence a failed path now, in the way it was added with.",
+	.detail =
+	"What 'path watch' does by itself for a path with --fence-by command or offline, as long as writes wait: see there.\n"
+	"On success the writes that wait go to another path.\n",
+	.opts = fence_opts, .min_args = 2, .max_args = 2, .run = run_fence,
 };

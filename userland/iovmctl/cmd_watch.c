@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * path watch: connect nbd paths again when their server is back.
+ * path watch: connect nbd paths again when their server is back, and fence failed paths for which writes wait.
  *
- * A path is taken care of while it is connecting, or failed with an error; one that was failed by hand (the event says so: no
+ * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand (the event says so: no
  * error) is left alone until it is live again. Each attempt is made by a child process, so that a server that does not answer
- * holds up nobody else's; a failed attempt is followed by the next after 1, 2, 4, ... 30 seconds. Events only
- * say when to look; what there is to do is read afresh each time.
+ * holds up nobody else's; a failed attempt is followed by the next after 1, 2, 4, ... 30 seconds.
+ *
+ * Fencing: what has failed, says how it is to be fenced, and has writes that wait, by hand or not. Also a child process each, with
+ * the same pauses. A path is not connected while it is being fenced: the fence ends the very server that is back.
+ *
+ * Events only say when to look; what there is to do is read afresh each time, so that a watch that is started anew goes on where
+ * another one was. A fence that the other one began, and that still runs, is waited for (see fence.c).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -23,24 +29,30 @@
 #define REAP_MS		200
 #define MAX_CHILDREN	16
 
-static struct opt_u64 opt_connections, opt_timeout;
+static struct opt_u64 opt_connections, opt_timeout, opt_fence_timeout;
 
 static const struct opt watch_opts[] = {
 	{ "connections", 'c', OPT_NUM, &opt_connections, "N",
 	  "Connections to make, 1 to 16. Default 4, or 1 when the\nserver does not allow several.", 1, IOVM_MAX_SOCKETS },
-	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for one attempt. Default 10s.", 0, 0 },
+	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for one attempt to connect. Default 10s.", 0, 0 },
+	{ "fence-timeout", 0, OPT_TIME, &opt_fence_timeout, "TIME", "Time limit for one attempt to fence. Default 1min.", 0, 0 },
 	{ 0 }
+};
+
+/* What is tried again and again until it succeeds */
+struct work {
+	pid_t pid;		/* of the attempt under way, 0 when none */
+	uint64_t next_ms;	/* not before */
+	uint64_t pause_ms;
+	bool told;		/* that it does not work; attempts are silent from then on */
 };
 
 /* A path, as far as this process has to do with it */
 struct job {
 	char dev[IOVM_NAME_MAX], path[IOVM_NAME_MAX];
 	uint32_t id;
-	pid_t pid;		/* of the attempt under way, 0 when none */
-	uint64_t next_ms;	/* not before */
-	uint64_t pause_ms;
+	struct work connect, fence;
 	bool by_hand;
-	bool told;		/* that it does not work; attempts are silent from then on */
 	bool seen;
 	struct job *next;
 };
@@ -56,6 +68,12 @@ static struct job *find_job(const char *dev, const char *path)
 		if (!strcmp(j->dev, dev) && !strcmp(j->path, path))
 			return j;
 	return NULL;
+}
+
+static void afresh(struct work *w)
+{
+	w->next_ms = w->pause_ms = 0;
+	w->told = false;
 }
 
 static struct job *job_of(const struct iovm_path_info *pi)
@@ -74,13 +92,14 @@ static struct job *job_of(const struct iovm_path_info *pi)
 	}
 	if (j->id != pi->id) {		/* another path of the same name */
 		j->id = pi->id;
-		j->next_ms = j->pause_ms = 0;
-		j->by_hand = j->told = false;
+		afresh(&j->connect);
+		afresh(&j->fence);
+		j->by_hand = false;
 	}
 	return j;
 }
 
-static void attempt(const struct iovm_path_info *pi, bool silent)
+static void connect_child(const struct iovm_path_info *pi, bool silent)
 {
 	struct nbd_export ex;
 	int err, fd;
@@ -96,16 +115,27 @@ static void attempt(const struct iovm_path_info *pi, bool silent)
 	_exit(err);
 }
 
-static void start(struct job *j, const struct iovm_path_info *pi)
+/* Not silent, but less and less talkative: writes wait until the operator does something about it. */
+static void fence_child(const struct iovm_path_info *pi)
+{
+	uint32_t n = pi->fence_tries + 1;
+
+	_exit(fence_path(pi, opt_fence_timeout.v, !(n & (n - 1))));
+}
+
+static void start(struct work *w, const struct iovm_path_info *pi, bool fence)
 {
 	fflush(stdout);
-	j->pid = fork();
-	if (!j->pid)
-		attempt(pi, j->told);
-	if (j->pid < 0) {
+	w->pid = fork();
+	if (!w->pid) {
+		if (fence)
+			fence_child(pi);
+		connect_child(pi, w->told);
+	}
+	if (w->pid < 0) {
 		warn("cannot start a process: %s", strerror(errno));
-		j->pid = 0;
-		j->next_ms = now_ms() + LAST_PAUSE_MS;
+		w->pid = 0;
+		w->next_ms = now_ms() + LAST_PAUSE_MS;
 		return;
 	}
 	nr_children++;
@@ -127,7 +157,7 @@ static void take_event(const char *rec, uint32_t size)
 		return;
 	j->by_hand = e.new_state == IOVM_PATH_FAILED && !e.error;
 	if (e.new_state == IOVM_PATH_LIVE)
-		j->next_ms = j->pause_ms = 0;
+		j->connect.next_ms = j->connect.pause_ms = 0;
 }
 
 static int drain_events(void)
@@ -147,28 +177,62 @@ static int drain_events(void)
 	return n < 0 && errno != EAGAIN && errno != EINTR ? errno : 0;
 }
 
+static bool due(const struct work *w)
+{
+	return !w->pid && now_ms() >= w->next_ms;
+}
+
+/* Returns whether it is being fenced. */
+static bool look_at_fence(struct job *j, const struct iovm_path_info *pi)
+{
+	uint64_t after;
+
+	if (!fence_is_ours(pi) || !fence_waits(pi)) {
+		afresh(&j->fence);
+		return j->fence.pid;
+	}
+	if (pi->state_since_ms < pi->fence_after_ms) {
+		after = now_ms() + pi->fence_after_ms - pi->state_since_ms;
+		if (j->fence.next_ms < after)
+			j->fence.next_ms = after;
+	}
+	if (!due(&j->fence) || nr_children >= MAX_CHILDREN)
+		return j->fence.pid;
+	/* its server may be there: too late */
+	if (j->connect.pid)
+		kill(j->connect.pid, SIGKILL);
+	start(&j->fence, pi, true);
+	return true;
+}
+
+static void look_at_connection(struct job *j, const struct iovm_path_info *pi)
+{
+	if (pi->state != IOVM_PATH_CONNECTING && pi->state != IOVM_PATH_FAILED) {
+		afresh(&j->connect);
+		j->by_hand = false;
+		return;
+	}
+	if (pi->state == IOVM_PATH_FAILED && (j->by_hand || !pi->last_error))
+		return;
+	if (!due(&j->connect) || nr_children >= MAX_CHILDREN)
+		return;
+	/* The event of the state just read is there by now: was it by hand? */
+	if (!drain_events() && !j->by_hand)
+		start(&j->connect, pi, false);
+}
+
 static void look_at(const struct iovm_path_info *pi)
 {
 	struct job *j;
 
-	if (pi->type != IOVM_PATH_NBD)
+	if (pi->type != IOVM_PATH_NBD && !fence_is_ours(pi))
 		return;
 	j = job_of(pi);
 	if (!j)
 		return;
 	j->seen = true;
-	if (pi->state != IOVM_PATH_CONNECTING && pi->state != IOVM_PATH_FAILED) {
-		j->next_ms = j->pause_ms = 0;
-		j->by_hand = j->told = false;
-		return;
-	}
-	if (pi->state == IOVM_PATH_FAILED && (j->by_hand || !pi->last_error))
-		return;
-	if (j->pid || now_ms() < j->next_ms || nr_children == MAX_CHILDREN)
-		return;
-	/* The event of the state just read is there by now: was it by hand? */
-	if (!drain_events() && !j->by_hand)
-		start(j, pi);
+	if (!look_at_fence(j, pi) && pi->type == IOVM_PATH_NBD)
+		look_at_connection(j, pi);
 }
 
 static int look_at_dev(const char *dev)
@@ -189,7 +253,7 @@ static void forget_gone(void)
 	struct job **p = &jobs, *j;
 
 	while ((j = *p)) {
-		if (j->seen || j->pid) {
+		if (j->seen || j->connect.pid || j->fence.pid) {
 			j->seen = false;
 			p = &j->next;
 		} else {
@@ -240,23 +304,22 @@ static void say(const struct job *j, bool good)
 }
 
 /* An attempt has ended. */
-static void ended(struct job *j, bool good)
+static void ended(struct job *j, struct work *w, bool good)
 {
-	j->pid = 0;
+	w->pid = 0;
 	nr_children--;
+	/* what a fence has to say it has said */
+	if (w == &j->connect && (good || !w->told))
+		say(j, good);
 	if (good) {
-		say(j, true);
-		j->told = false;
-		j->next_ms = j->pause_ms = 0;
+		afresh(w);
 		return;
 	}
-	if (!j->told)
-		say(j, false);
-	j->told = true;
-	j->pause_ms = j->pause_ms ? j->pause_ms * 2 : FIRST_PAUSE_MS;
-	if (j->pause_ms > LAST_PAUSE_MS)
-		j->pause_ms = LAST_PAUSE_MS;
-	j->next_ms = now_ms() + j->pause_ms;
+	w->told = true;
+	w->pause_ms = w->pause_ms ? w->pause_ms * 2 : FIRST_PAUSE_MS;
+	if (w->pause_ms > LAST_PAUSE_MS)
+		w->pause_ms = LAST_PAUSE_MS;
+	w->next_ms = now_ms() + w->pause_ms;
 }
 
 static void reap(void)
@@ -264,13 +327,21 @@ static void reap(void)
 	int status;
 	struct job *j;
 	pid_t pid;
+	bool good;
 
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		for (j = jobs; j; j = j->next)
-			if (j->pid == pid) {
-				ended(j, WIFEXITED(status) && WEXITSTATUS(status) == EX_DONE);
-				break;
-			}
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		good = WIFEXITED(status) && WEXITSTATUS(status) == EX_DONE;
+		for (j = jobs; j && j->connect.pid != pid && j->fence.pid != pid; j = j->next)
+			;
+		if (j)
+			ended(j, j->fence.pid == pid ? &j->fence : &j->connect, good);
+	}
+}
+
+static void not_after(uint64_t *end, const struct work *w)
+{
+	if (!w->pid && w->next_ms > now_ms() && w->next_ms < *end)
+		*end = w->next_ms;
 }
 
 static int pause_ms(void)
@@ -278,9 +349,10 @@ static int pause_ms(void)
 	uint64_t now = now_ms(), end = now + (nr_children ? REAP_MS : LOOK_MS);
 	struct job *j;
 
-	for (j = jobs; j; j = j->next)
-		if (!j->pid && j->next_ms > now && j->next_ms < end)
-			end = j->next_ms;
+	for (j = jobs; j; j = j->next) {
+		not_after(&end, &j->connect);
+		not_after(&end, &j->fence);
+	}
 	return (int)(end - now) + 1;
 }
 
@@ -316,10 +388,12 @@ static int run_watch(int argc, char **argv)
 }
 
 const struct cmd cmd_path_watch = {
-	.name = "path watch", .args = "[DEV]", .summary = "Connect nbd paths again whenever their server is back.",
+	.name = "path watch", .args = "[DEV]", .summary = "Connect nbd paths again when their server is back; fence paths.",
 	.detail =
 	"Runs until it is stopped. Takes care of paths that are connecting or that failed with an error, of DEV or of all\n"
 	"devices; not of those that 'path fail' failed. Attempts follow each other after 1, 2, 4, ... 30 seconds.\n"
+	"\n"
+	"Fences failed paths for which writes wait, in the way that 'path add --fence-by' gave, until that succeeds: see there.\n"
 	"With --json one object per line.\n"
 	"The unit iovm-paths.service runs this.\n",
 	.opts = watch_opts, .max_args = 1, .run = run_watch,

@@ -83,6 +83,13 @@ const struct field path_fields[] = {
 	{ "cache", "cache", F_STR, P(cache) },
 	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
 	{ "fenced", "fenced", F_BOOL32, P(i.fenced) },
+	{ "unsettled", "writes unsettled", F_U64, P(i.unsettled) },
+	{ "fence_by", "to be fenced by", F_ENUM, P(i.fence_by), .names = fence_by_names },
+	{ "fence_command", "fence command", F_STR, P(i.fence_command) },
+	{ "pr_key", "reservation key", F_HEX64, P(i.pr_key), .zero = "none" },
+	{ "fence_after_ms", "fence after", F_MS32, P(i.fence_after_ms), .zero = "-" },
+	{ "fence_tries", "fences failed", F_U32, P(i.fence_tries) },
+	{ "fence_status", "last fence", F_STR, P(fence_status) },
 	{ "io_timeout_ms", "I/O timeout", F_MS32, P(i.io_timeout_ms), .zero = "never" },
 	{ "oldest_ms", "oldest request", F_MS, P(i.oldest_ms), .zero = "-" },
 	{ "slow", "slow", F_BOOL32, P(i.slow) },
@@ -108,6 +115,9 @@ static void load_path(const struct iovm_path_info *info, uint32_t route_id, stru
 	v->i = *info;
 	if (info->type != IOVM_PATH_NBD)
 		v->i.heartbeat_ms = v->i.dead_ms = 0;	/* mean nothing there */
+	if (info->fence_by == IOVM_FENCE_BY_HAND)
+		v->i.fence_after_ms = 0;
+	fence_status_text(v->fence_status, sizeof(v->fence_status), info->fence_status);
 	if (info->io_timeout_ms == IOVM_NO_TIMEOUT)
 		v->i.io_timeout_ms = 0;
 	v->routed = route_id != IOVM_NO_ID && info->id == route_id;

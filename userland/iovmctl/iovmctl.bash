@@ -52,6 +52,12 @@ _iovmctl() {
 	--fence)
 		mapfile -t COMPREPLY < <(compgen -W "local-error none" -- "$cur")
 		return ;;
+	--fence-by)
+		mapfile -t COMPREPLY < <(compgen -W "hand command offline reservation" -- "$cur")
+		return ;;
+	--fence-command)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
 	--device|-d)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur")
 		return ;;

@@ -12,6 +12,8 @@
  *   hist.c        log2 histograms: percentiles and pictures
  *   identity.c    what data is behind an address
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
+ *   fence.c       make sure that nothing sent to a failed path lands any more
+ *   offline.c     make the driver of a disk end what it has
  *   cmd_*.c       the commands
  */
 #ifndef IOVMCTL_H
@@ -21,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "iovm.h"		/* uapi/ */
 #include "../common/json.h"
@@ -207,6 +210,7 @@ struct path_view {
 	uint32_t routed;		/* the device's requests go here */
 	char cache[16];
 	char same_data[16];		/* shown, stated, assumed, unknown */
+	char fence_status[160];		/* how the last attempt to fence it went */
 	char nbd_flags[160];
 };
 
@@ -280,6 +284,32 @@ int identity_settle(const struct cmd *cmd, const char *what, const char *given, 
 const char *server_buffers(const char *const *argv);
 const char *peer_buffers(int sock);
 
+/* ---- fences (fence.c) ---- */
+
+#define FENCE_LIMIT_MS	60000
+extern const char *const fence_by_names[];
+/* Of iovm_path_ctl.status; "" for 0. */
+void fence_status_text(char *buf, size_t n, int status);
+/* Is it fenced by fence_path(), not by the operator or the kernel? */
+bool fence_is_ours(const struct iovm_path_info *pi);
+/* How many requests wait for it to be fenced as it says. */
+uint64_t fence_waits(const struct iovm_path_info *pi);
+/* What is wrong with a file as a fence command, or NULL. */
+const char *fence_program_bad(const char *file);
+/*
+ * Fence a failed path as it says, within limit_ms (0: the default), and tell the kernel. loud: also say why it failed. Returns an
+ * exit code, or FENCE_BUSY: another process is at it.
+ */
+#define FENCE_BUSY	64
+int fence_path(const struct iovm_path_info *pi, uint64_t limit_ms, bool loud);
+
+/* ---- taking a disk from its driver (offline.c) ---- */
+
+/* Is it a whole disk for which offline_disk() has a way? */
+bool offline_knows(dev_t devt);
+/* Make the driver of a bdev path's disk end what it has; may take long. 0 or a negative errno, explained. */
+int offline_disk(const struct iovm_path_info *pi);
+
 /* ---- commands ---- */
 
 extern const struct cmd cmd_list, cmd_show, cmd_version;			/* cmd_list.c */
@@ -289,6 +319,7 @@ extern const struct cmd cmd_fail_parked, cmd_set;			/* cmd_ctl.c */
 extern const struct cmd cmd_resize;						/* cmd_resize.c */
 extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_path.c */
 extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */
+extern const struct cmd cmd_path_fence;						/* cmd_path.c */
 extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
 extern const struct cmd cmd_path_watch;						/* cmd_watch.c */
 extern const struct cmd cmd_identify;						/* cmd_identify.c */
