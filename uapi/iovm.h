@@ -205,6 +205,9 @@ struct iovm_dev_info {
 	__u64 no_space_timeout_ms;
 	__u64 no_space;			/* requests that wait for space */
 	__u64 no_space_ms;		/* since when there are such, 0 when there are none */
+	/* path that takes requests if it is usable and the device not suspended; or IOVM_NO_ID */
+	__u32 preferred_id;
+	__u32 pinned;			/* IOVM_DEV_FAILOVER chose it: no automatic failback */
 };
 
 /* IOVM_DEV_CTL ops */
@@ -312,6 +315,8 @@ struct iovm_path_info {
 	__u32 fenced;			/* confirmed since it was last live */
 	__u64 oldest_ms;		/* since when the oldest request is under way, 0 none */
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
+	__u32 by_hand;			/* failed, and by IOVM_PATH_CTL_FAIL */
+	__u32 unflushed;		/* holds acknowledged writes that no FLUSH has covered yet */
 };
 
 /*
