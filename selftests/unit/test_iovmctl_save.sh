@@ -96,8 +96,7 @@ b.update(name="new", features=0x130001e54, read_only=True, bounce_reads=True, bl
 	max_discard_bytes=4096, discard_granularity=8192, max_write_zeroes_bytes=8192, serial="serial \u00e4", identity="id:vm2",
 	no_path_timeout_ms=0, no_space_timeout_ms=7, failback_after_ms=8, iops=9, bps=10, node_mode="0604", node_uid=56, node_gid=78,
 	suspended=True, route="a", route_by_hand=True)
-b["paths"][0].update(cache="survives", assume_same_data=True, io_timeout_ms=0, heartbeat_ms=11, dead_ms=12, connections=2,
-	failed_by_hand=True)'
+b["paths"][0].update(cache="survives", assume_same_data=True, io_timeout_ms=0, heartbeat_ms=11, dead_ms=12, connections=2)'
 fresh_log
 want 0 "^new: created, 1 of 1 paths added$" "" restore "$tmp/new.json"
 logged "^create new flags=3 mode=604 uid=56 gid=78 no_path=0 failback=8 iops=9 bps=10 capacity=1048576 bs=4096 pbs=4096 queues=3 qsize=256 seg=33 discard=8 zeroes=16 serial=serial"
@@ -106,9 +105,14 @@ logged "^path-add new a type=2 addr=nbd\+unix:.* flags=13 fence=2 fd=none heartb
 logged "^path-add identity=id:vm2$"
 logged "^connect new a fds=2 "
 logged "^connect identity=id:vm2$"
-logged "^path-ctl a op=1$"
+not_logged "^path-ctl"
 logged "^ctl new op=1 path=a value=0$"
 logged "^ctl new op=3 path= value=0$"
+edit "$tmp/new.json" "$tmp/failed.json" 'd["devices"][0]["paths"][0]["failed_by_hand"] = True'
+fresh_log
+want 0 "^new: created, 1 of 1 paths added$" "" restore "$tmp/failed.json"
+not_logged "^connect"
+logged "^path-ctl a op=1$"
 fresh_log
 want 0 "^new: would be created$" "" restore --dry-run "$tmp/new.json"
 says "^new: path 'a' .* would be added$" "$out" restore --dry-run

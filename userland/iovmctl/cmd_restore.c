@@ -160,12 +160,19 @@ static int add_bdev(const struct conf_dev *d, const struct conf_path *p, struct 
 	return code;
 }
 
-/* A server that is not there now may be there later: its path keeps its place, and what it has to show. */
+/*
+ * A server that is not there now may be there later: its path keeps its place, and what it has to show.
+ * One that was failed by hand is left without a connection, as it was.
+ */
 static int add_nbd(const struct conf_path *p, struct iovm_path_add *a)
 {
 	struct nbd_export ex = { .nr = 0 };
 	int code, err;
 
+	if (p->failed) {
+		strcpy(a->identity, p->identity);
+		return add(a);
+	}
 	code = nbd_open_export(p->addr, p->connections, false, opt_timeout.v, &ex);
 	if (code)
 		strcpy(a->identity, p->identity);
