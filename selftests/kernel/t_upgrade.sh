@@ -22,8 +22,8 @@ modprobe brd rd_nr=2 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 echo "1..9"
 
 # The processes that iovm-upgrade looks for, by what they are
-fronts() { for p in /proc/[0-9]*; do case $(readlink "$p/exe") in */iovm-vhost-user*) echo "${p#/proc/}" ;; esac; done; }
-watchers() { grep -lzx watch /proc/[0-9]*/cmdline 2>/dev/null | sed 's,/proc/\([0-9]*\)/.*,\1,'; }
+fronts() { pgrep -x iovm-vhost-user; }
+watchers() { pgrep -x -f '.*iovmctl path watch.*'; }
 
 # shellcheck disable=SC2317 # called when the shell exits
 finish() {
@@ -56,9 +56,8 @@ upgrade() {
 	grep -Eq -- "$pattern" "$tmp/up" || complain "iovm-upgrade $*: no /$pattern/ in: $(cat "$tmp/up")"
 }
 
-now() { "$ctl" save 2>&1; }
-same() { # FILE: everything is as it says
-	now >"$tmp/now"
+same() { # FILE: everything is as it says, in whatever order the devices came to be
+	"$ctl" save one two three >"$tmp/now" 2>&1
 	diff "$1" "$tmp/now" >"$tmp/diff" || complain "not as it was: $(cat "$tmp/diff")"
 }
 
@@ -102,7 +101,7 @@ uri="nbd+unix:///?socket=$tmp/n.sock"
 	chmod 0666 /dev/vhost-iovm/three
 } >"$tmp/out" 2>&1 || complain "set-up: $(cat "$tmp/out")"
 
-now >"$tmp/first"
+"$ctl" save one two three >"$tmp/first"
 want 0 'one: is there already' restore "$tmp/first"
 for n in one two three; do want 0 destroyed destroy $n; done
 want 0 'three: would be created' restore --dry-run "$tmp/first"
