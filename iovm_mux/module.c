@@ -3,6 +3,7 @@
  * The module: which device classes and path types there are.
  */
 #include <linux/module.h>
+#include <linux/stringify.h>
 
 #include "internal.h"
 
@@ -149,3 +150,5 @@ module_exit(iovm_mux_exit);
 MODULE_DESCRIPTION("Paths, routing and failover of in-kernel virtio back ends");
 MODULE_LICENSE("GPL");
 MODULE_VERSION(IOVM_RELEASE);
+/* for who wants to know whether iovmctl can talk to it before it is loaded */
+MODULE_INFO(iovm_abi, __stringify(IOVM_ABI_VERSION));

@@ -65,6 +65,8 @@ void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)
 	info->state = dev->state;
 	route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
 	info->route_id = route ? route->id : IOVM_NO_ID;
+	info->preferred_id = dev->preferred ? dev->preferred->id : IOVM_NO_ID;
+	info->pinned = dev->pinned;
 	info->nr_paths = dev->nr_paths;
 	list_for_each_entry(path, &dev->paths, node) {
 		info->inflight += iovm_path_inflight(path);
@@ -149,6 +151,8 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->fenced = path->fenced;
 	iovm_slow_info(path, info);
 	iovm_fence_info(path, writes, info);
+	info->by_hand = path->state == IOVM_PATH_FAILED && path->by_hand;
+	info->unflushed = READ_ONCE(path->unflushed);
 	list_for_each_entry(other, &dev->paths, node) {
 		if (other == path)
 			break;

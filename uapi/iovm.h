@@ -229,6 +229,9 @@ struct iovm_dev_info {
 	__u32 slow_factor;		/* IOVM_SLOW_OFF: latencies are not watched */
 	__u32 pad;
 	__u64 leave_slow_after_ms;	/* 0 = only reported */
+	/* path that takes requests if it is usable and the device not suspended; or IOVM_NO_ID */
+	__u32 preferred_id;
+	__u32 pinned;			/* IOVM_DEV_FAILOVER chose it: no automatic failback */
 };
 
 /* IOVM_DEV_CTL ops */
@@ -361,6 +364,8 @@ struct iovm_path_info {
 	__u32 bdev_major;		/* bdev: its device number */
 	__u32 bdev_minor;
 	__u64 pr_key;
+	__u32 by_hand;			/* failed, and by IOVM_PATH_CTL_FAIL */
+	__u32 unflushed;		/* holds acknowledged writes that no FLUSH has covered yet */
 };
 
 /*

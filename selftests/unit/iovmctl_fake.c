@@ -16,6 +16,8 @@
  *   IOVM_FAKE_FENCE=PROGRAM a of vm-2.data is to be fenced by this program; what became of it is kept in the file
  *   IOVM_FAKE_FENCED=FILE   so that all processes see it
  *   IOVM_FAKE_FENCE_AFTER=MS   not before; the path has been failed for 90000
+ *   IOVM_FAKE_ONLY=NAME     of the devices above there is this one alone
+ *   IOVM_FAKE_FEATURES=N    what devices that are created offer
  *
  * IOVM_PATH_CONNECT reads a block from every socket it gets, as the kernel would.
  */
@@ -44,6 +46,9 @@
 static int fake_fd = -1, feed_fd = -1;
 static struct iovm_dev_info devs[4];
 static struct iovm_path_info paths[8];
+static struct {
+	uint32_t mode, uid, gid;
+} nodes[4];
 static unsigned int nr_devs, nr_paths;
 
 static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -73,6 +78,7 @@ static struct iovm_path_info *add_path(const char *dev, const char *name, uint32
 	p->state = state;
 	p->fence = type == IOVM_PATH_NBD ? IOVM_FENCE_NONE : IOVM_FENCE_LOCAL_ERROR;
 	p->flags = type == IOVM_PATH_NBD ? IOVM_PATH_F_CACHE_DIES : IOVM_PATH_F_CACHE_SURVIVES;
+	p->io_timeout_ms = 10000;
 	p->capacity = 1 << 20;
 	p->block_size = 512;
 	p->state_since_ms = 90000;
@@ -81,12 +87,15 @@ static struct iovm_path_info *add_path(const char *dev, const char *name, uint32
 
 static struct iovm_dev_info *add_dev(uint32_t id, const char *name)
 {
-	struct iovm_dev_info *d = &devs[nr_devs++];
+	struct iovm_dev_info *d = &devs[nr_devs];
 
+	nodes[nr_devs].mode = 0640;
+	nodes[nr_devs].uid = 12;
+	nodes[nr_devs++].gid = 34;
 	d->id = id;
 	strcpy(d->name, name);
 	d->class = IOVM_CLASS_BLK;
-	d->route_id = IOVM_NO_ID;
+	d->route_id = d->preferred_id = IOVM_NO_ID;
 	d->state = IOVM_DEV_PARKED;
 	d->blk.capacity = 1 << 20;
 	d->blk.block_size = 512;
@@ -100,10 +109,12 @@ static struct iovm_dev_info *add_dev(uint32_t id, const char *name)
 
 static void set_up(void)
 {
-	const char *addr = getenv("IOVM_FAKE_ADDR"), *identity = getenv("IOVM_FAKE_IDENTITY");
+	const char *addr = getenv("IOVM_FAKE_ADDR"), *identity = getenv("IOVM_FAKE_IDENTITY"), *only = getenv("IOVM_FAKE_ONLY");
 	struct iovm_dev_info *d;
 	struct iovm_path_info *p;
 
+	if (only && !strcmp(only, "vm-2.data"))
+		goto second;
 	d = add_dev(0, "vm1");
 	d->state = IOVM_DEV_ROUTED;
 	d->in_use = 1;
@@ -113,7 +124,7 @@ static void set_up(void)
 	d->features = 0x130001e54ULL;
 	memcpy(d->blk.serial, "12345678901234567890", IOVM_SERIAL_MAX);	/* no room for a NUL */
 	p = add_path("vm1", "local", IOVM_PATH_BDEV, IOVM_PATH_LIVE);
-	d->route_id = p->id;
+	d->route_id = d->preferred_id = p->id;
 	strcpy(p->addr, "/dev/sdb");
 	p = add_path("vm1", "hostb", IOVM_PATH_NBD, IOVM_PATH_LIVE);
 	p->order = 1;
@@ -121,6 +132,9 @@ static void set_up(void)
 	p->nbd_flags = 0x16d;
 	strcpy(p->addr, "nbd://hostb:10809/vm1");
 
+	if (only)
+		return;
+second:
 	d = add_dev(3, "vm-2.data");
 	d->parked_ms = 61000;
 	d->held = 3;
@@ -243,6 +257,27 @@ static struct iovm_dev_info *dev_named(const char *name)
 	return NULL;
 }
 
+/* The nodes of devices are there, for whoever asks whose they are. */
+int stat(const char *file, struct stat *st)
+{
+	int (*real)(const char *, struct stat *) = (int (*)(const char *, struct stat *))dlsym(RTLD_NEXT, "stat");
+	const char dir[] = "/dev/vhost-iovm/";
+	struct iovm_dev_info *d = NULL;
+
+	if (strncmp(file, dir, strlen(dir)))
+		return real(file, st);
+	d = dev_named(file + strlen(dir));
+	if (!d) {
+		errno = ENOENT;
+		return -1;
+	}
+	memset(st, 0, sizeof(*st));
+	st->st_mode = S_IFCHR | nodes[d - devs].mode;
+	st->st_uid = nodes[d - devs].uid;
+	st->st_gid = nodes[d - devs].gid;
+	return 0;
+}
+
 static struct iovm_path_info *path_named(const char *dev, const char *name)
 {
 	unsigned int i;
@@ -320,8 +355,21 @@ static int create(struct iovm_dev_create *c)
 		snprintf(c->msg, sizeof(c->msg), "the name '%s' is taken", c->name);
 		return EEXIST;
 	}
-	d = add_dev(7, c->name);
+	if (nr_devs == 4)
+		return ENOSPC;
+	d = add_dev(7 + nr_devs, c->name);
 	d->blk = c->blk;
+	d->flags = c->flags;
+	d->no_path_timeout_ms = c->no_path_timeout_ms;
+	d->no_space_timeout_ms = c->no_space_timeout_ms;
+	d->failback_after_ms = c->failback_after_ms;
+	d->iops = c->iops;
+	d->bps = c->bps;
+	d->features = getenv("IOVM_FAKE_FEATURES") ? strtoull(getenv("IOVM_FAKE_FEATURES"), NULL, 0) : 0x130001e54ULL;
+	strcpy(d->identity, c->identity);
+	nodes[d - devs].mode = c->mode;
+	nodes[d - devs].uid = c->uid;
+	nodes[d - devs].gid = c->gid;
 	return 0;
 }
 
@@ -381,10 +429,21 @@ static int path_add(struct iovm_path_add *a)
 
 	note("path-add %s %s type=%u addr=%s flags=%u fence=%u fd=%s heartbeat=%u dead=%u", a->dev, a->name, a->type, a->addr,
 	     a->flags, a->fence, a->fd < 0 ? "none" : fstat(a->fd, &st) ? "bad" : "ok", a->heartbeat_ms, a->dead_ms);
+	if (nr_paths == sizeof(paths) / sizeof(*paths))
+		return ENOSPC;
 	p = add_path(a->dev, a->name, a->type, a->type == IOVM_PATH_NBD ? IOVM_PATH_CONNECTING : IOVM_PATH_LIVE);
 	strcpy(p->addr, a->addr);
 	strcpy(p->identity, a->identity);
-	p->flags |= a->flags;
+	if (a->flags & (IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES))
+		p->flags = a->flags;
+	else
+		p->flags |= a->flags;
+	if (a->fence)
+		p->fence = a->fence;
+	if (a->io_timeout_ms)
+		p->io_timeout_ms = a->io_timeout_ms;
+	p->heartbeat_ms = a->heartbeat_ms;
+	p->dead_ms = a->dead_ms;
 	if (*a->identity)
 		note("path-add identity=%s", a->identity);
 	if (a->fence_by)
@@ -437,7 +496,7 @@ static int dev_ctl(struct iovm_dev_ctl *c)
 	if (!d)
 		return ENOENT;
 	if (c->op == IOVM_DEV_FAILOVER)
-		d->route_id = 1;
+		d->route_id = d->preferred_id = 1;
 	if (c->op == IOVM_DEV_SUSPEND)
 		delay();
 	return 0;

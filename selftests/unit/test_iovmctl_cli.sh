@@ -47,7 +47,7 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked" "identify")
+	"fail-parked" "identify" "save" "restore")
 
 echo "KTAP version 1"
 echo "1..31"

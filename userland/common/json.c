@@ -26,9 +26,9 @@ static void newline(struct json *j)
 		fputs("  ", j->f);
 }
 
-/* Bytes of the well-formed UTF-8 character at s, at most n; 0 when it is not one. */
-static size_t utf8_len(const unsigned char *s, size_t n)
+size_t json_utf8_len(const char *str, size_t n)
 {
+	const unsigned char *s = (const unsigned char *)str;
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
 	size_t len, i;
 	uint32_t c;
@@ -64,7 +64,7 @@ static void quoted(FILE *f, const char *str, size_t n)
 
 	fputc('"', f);
 	for (; n && *s; s += len, n -= len) {
-		len = utf8_len(s, n);
+		len = json_utf8_len((const char *)s, n);
 		if (!len) {
 			fputs("\\ufffd", f);
 			len = 1;

@@ -14,6 +14,9 @@
 
 #define JSON_DEPTH	16
 
+/* Bytes of the well-formed UTF-8 character at s, at most n; 0 when it is not one. */
+size_t json_utf8_len(const char *s, size_t n);
+
 struct json {
 	FILE *f;
 	bool pretty;		/* two blanks of indentation; else one line */

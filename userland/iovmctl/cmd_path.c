@@ -138,8 +138,7 @@ static int not_bdev(const char *file)
 		    "'%s' is not a block device", file);
 }
 
-/* Not O_EXCL: the kernel claims the device for itself and would find it taken. */
-static int open_bdev(const char *file, bool rdonly, int *fd)
+int open_bdev(const char *file, bool rdonly, int *fd)
 {
 	const char *hint = NULL;
 	struct stat st;
@@ -160,7 +159,7 @@ static int open_bdev(const char *file, bool rdonly, int *fd)
 	return not_bdev(file);
 }
 
-static const char *add_hint(int err)
+const char *path_add_hint(int err)
 {
 	switch (err) {
 	case EBUSY:
@@ -202,7 +201,7 @@ static int add_nbd(struct iovm_path_add *a)
 	err = mux_ioctl(IOVM_PATH_ADD, a);
 	if (err) {
 		nbd_close_export(&ex);
-		return mux_fail(err, a->msg, add_hint(err), "cannot add path '%s' to '%s'", a->name, a->dev);
+		return mux_fail(err, a->msg, path_add_hint(err), "cannot add path '%s' to '%s'", a->name, a->dev);
 	}
 	if (code) {
 		warn("the path was added all the same; 'iovmctl path connect %s %s' connects it", a->dev, a->name);
@@ -272,7 +271,7 @@ static int run_add(int argc, char **argv)
 		err = mux_ioctl(IOVM_PATH_ADD, &a);
 		close(a.fd);
 		if (err)
-			return mux_fail(err, a.msg, add_hint(err), "cannot add path '%s' to '%s'", a.name, a.dev);
+			return mux_fail(err, a.msg, path_add_hint(err), "cannot add path '%s' to '%s'", a.name, a.dev);
 	} else {
 		a.type = IOVM_PATH_NBD;
 		err = add_nbd(&a);

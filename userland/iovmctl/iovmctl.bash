@@ -65,7 +65,14 @@ _iovmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl events --help |
 			sed -n '/^Types:/,/^$/{s/^Types://;p}')" -- "$cur")
 		return ;;
-	--owner|-o)
+	--output|-o)
+		if [[ ${cmd[*]} == save || $prev == --output ]]; then
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		else
+			mapfile -t COMPREPLY < <(compgen -u -- "$cur")
+		fi
+		return ;;
+	--owner)
 		mapfile -t COMPREPLY < <(compgen -u -- "$cur")
 		return ;;
 	esac
@@ -89,6 +96,11 @@ _iovmctl() {
 	identify:*|"path add:2")
 		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
 	"path add:1") ;;
+	restore:0)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+	restore:*) ;;
+	save:*)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	*:0)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	"path "*:1|failover:1)

@@ -14,6 +14,7 @@
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
  *   fence.c       make sure that nothing sent to a failed path lands any more
  *   offline.c     make the driver of a disk end what it has
+ *   conf.c        the configuration of devices as a file
  *   cmd_*.c       the commands
  */
 #ifndef IOVMCTL_H
@@ -231,6 +232,12 @@ int take_paths(const struct cmd *cmd, const char *arg, struct dev_view *v, struc
 int report_dev(const char *name, const char *text);
 int report_path(const char *dev, const char *name);
 
+/* ---- adding a path (cmd_path.c) ---- */
+
+/* Not O_EXCL: the kernel claims the device for itself and would find it taken. A failure has been explained. */
+int open_bdev(const char *file, bool rdonly, int *fd);
+const char *path_add_hint(int err);	/* NULL: none */
+
 /* ---- histograms (hist.c) ---- */
 
 uint64_t hist_total(const __u64 *h);
@@ -326,5 +333,7 @@ extern const struct cmd cmd_identify;						/* cmd_identify.c */
 extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */
 extern const struct cmd cmd_top;						/* cmd_top.c */
+extern const struct cmd cmd_save;						/* cmd_save.c */
+extern const struct cmd cmd_restore;						/* cmd_restore.c */
 
 #endif

@@ -11,7 +11,7 @@ static const struct {
 	const struct cmd *cmds[10];
 } groups[] = {
 	{ "Look", { &cmd_list, &cmd_show, &cmd_stats, &cmd_top, &cmd_events, &cmd_identify, &cmd_version } },
-	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize } },
+	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize, &cmd_save, &cmd_restore } },
 	{ "Paths", { &cmd_path_add, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch, &cmd_path_fail,
 		     &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },

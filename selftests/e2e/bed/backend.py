@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 
-from .util import BUILD, BedError, quote, wait_for
+from .util import BUILD, TOP, BedError, quote, wait_for
 
 NBD_PORT = 10809
 LUN_IDENTITY = "id:lun0"
@@ -136,6 +136,19 @@ class Iovm:
         if all_of_it:
             wait_for(f"{self.name}: iovm-vhost-user killed", 30, lambda: not self.host.running(self.pid), 0.1)
             self.start_front()
+
+    def upgrade(self):
+        """Have the modules replaced below the guest; what iovm-upgrade says. QEMU may not be back yet."""
+        before = self.show()["owner_pid"]
+        script = os.path.join(TOP, "userland", "iovm-upgrade", "iovm-upgrade")
+        said = self.host.agent.out(quote("env", f"IOVMCTL={self.bin}/iovmctl", script), 180)
+        wait_for(f"{self.name}: QEMU back after an upgrade", 60, lambda: self.served_by_another(before), 0.2)
+        self.pid = int(self.host.agent.out(f"sed -n 's/^PPid:[[:space:]]*//p' /proc/{self.show()['owner_pid']}/status"))
+        return said
+
+    def served_by_another(self, pid):
+        now = self.show()
+        return now["owner_pid"] not in (0, pid) and now["queues_running"] > 0
 
     def ctl(self, *words, timeout=60):
         """One iovmctl command; what it prints."""
