@@ -108,6 +108,8 @@ static void fill_create(const struct conf_dev *d, struct iovm_dev_create *c)
 	c->no_path_timeout_ms = d->no_path_timeout_ms;
 	c->no_space_timeout_ms = d->no_space_timeout_ms;
 	c->failback_after_ms = d->failback_after_ms;
+	c->slow_factor = d->slow_factor;
+	c->leave_slow_after_ms = d->leave_slow_after_ms;
 	c->iops = d->iops;
 	c->bps = d->bps;
 	c->blk = d->blk;
@@ -218,6 +220,10 @@ static int add_path(const struct conf_dev *d, const struct conf_path *p)
 	a.type = p->type;
 	a.flags = p->flags;
 	a.fence = p->fence;
+	a.fence_by = p->fence_by;
+	a.fence_after_ms = p->fence_after_ms;
+	a.pr_key = p->pr_key;
+	strcpy(a.fence_command, p->fence_command);
 	a.heartbeat_ms = p->heartbeat_ms;
 	a.dead_ms = p->dead_ms;
 	a.io_timeout_ms = p->io_timeout_ms;

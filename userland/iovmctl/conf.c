@@ -26,7 +26,7 @@ enum conf_kind {
 	C_ENUM,			/* __u32: one of names */
 	C_MODE,			/* __u32: permission bits, written as an octal string */
 	C_CACHE,		/* IOVM_PATH_F_CACHE_*: "survives", "dies" */
-	C_IO_TIMEOUT,		/* __u32 ms, 0 for IOVM_NO_TIMEOUT */
+	C_OR_OFF,		/* __u32, 0 for CONF_OFF */
 };
 
 /**
@@ -43,6 +43,10 @@ struct conf_field {
 	const char *const *names;
 	bool need, state;
 };
+
+/* What takes the place of a number */
+#define CONF_OFF	IOVM_NO_TIMEOUT
+_Static_assert(IOVM_SLOW_OFF == CONF_OFF, "one kind of field for both");
 
 static const char *const fence_names[] = { "default", "local-error", "none", NULL };
 
@@ -67,6 +71,8 @@ static const struct conf_field dev_table[] = {
 	{ "no_path_timeout_ms", C_U64, D(no_path_timeout_ms), .need = true },
 	{ "no_space_timeout_ms", C_U64, D(no_space_timeout_ms) },
 	{ "failback_after_ms", C_U64, D(failback_after_ms) },
+	{ "slow_factor", C_OR_OFF, D(slow_factor) },
+	{ "leave_slow_after_ms", C_U64, D(leave_slow_after_ms) },
 	{ "iops", C_U64, D(iops) },
 	{ "bps", C_U64, D(bps) },
 	{ "node_mode", C_MODE, D(mode), .need = true },
@@ -86,10 +92,14 @@ static const struct conf_field path_table[] = {
 	{ "addr", C_TEXT, P(addr), .arg = IOVM_ADDR_MAX, .need = true },
 	{ "cache", C_CACHE, P(flags), .need = true },
 	{ "fence", C_ENUM, P(fence), .names = fence_names, .need = true },
+	{ "fence_by", C_ENUM, P(fence_by), .names = fence_by_names },
+	{ "fence_command", C_TEXT, P(fence_command), .arg = IOVM_ADDR_MAX },
+	{ "fence_after_ms", C_U32, P(fence_after_ms) },
+	{ "pr_key", C_U64, P(pr_key) },
 	{ "identity", C_IDENTITY, P(identity) },
 	{ "identity_given", C_FLAG, P(flags), .arg = IOVM_PATH_F_IDENTITY_GIVEN },
 	{ "assume_same_data", C_FLAG, P(flags), .arg = IOVM_PATH_F_ASSUME_SAME },
-	{ "io_timeout_ms", C_IO_TIMEOUT, P(io_timeout_ms), .need = true },
+	{ "io_timeout_ms", C_OR_OFF, P(io_timeout_ms), .need = true },
 	{ "heartbeat_ms", C_U32, P(heartbeat_ms) },
 	{ "dead_ms", C_U32, P(dead_ms) },
 	{ "connections", C_U32, P(connections), .state = true },
@@ -133,6 +143,10 @@ static int load_conf_path(const struct iovm_path_info *pi, struct conf_path *p)
 	p->type = pi->type;
 	p->flags = pi->flags;
 	p->fence = pi->fence;
+	p->fence_by = pi->fence_by;
+	strcpy(p->fence_command, pi->fence_command);
+	p->fence_after_ms = pi->fence_after_ms;
+	p->pr_key = pi->pr_key;
 	p->heartbeat_ms = pi->heartbeat_ms;
 	p->dead_ms = pi->dead_ms;
 	p->io_timeout_ms = pi->io_timeout_ms;
@@ -140,10 +154,12 @@ static int load_conf_path(const struct iovm_path_info *pi, struct conf_path *p)
 	p->failed = pi->by_hand;
 	if (!name_of(path_type_names, p->type))
 		return not_known(pi->dev, pi->name, "type");
-	if (!name_of(fence_names, p->fence))
+	if (!name_of(fence_names, p->fence) || !name_of(fence_by_names, p->fence_by))
 		return not_known(pi->dev, pi->name, "fence");
 	if (p->flags & ~IOVM_PATH_F_ALL)
 		return not_known(pi->dev, pi->name, "flags");
+	if (!is_utf8(p->fence_command, sizeof(p->fence_command)))
+		return not_text(pi->dev, pi->name, "fence command");
 	return is_utf8(p->addr, sizeof(p->addr)) ? EX_DONE : not_text(pi->dev, pi->name, "address");
 }
 
@@ -178,6 +194,8 @@ int conf_load(const struct iovm_dev_info *info, struct conf_dev *d)
 	d->no_path_timeout_ms = info->no_path_timeout_ms;
 	d->no_space_timeout_ms = info->no_space_timeout_ms;
 	d->failback_after_ms = info->failback_after_ms;
+	d->slow_factor = info->slow_factor;
+	d->leave_slow_after_ms = info->leave_slow_after_ms;
 	d->iops = info->iops;
 	d->bps = info->bps;
 	d->features = info->features;
@@ -243,9 +261,9 @@ static uint64_t number(const struct conf_field *f, const void *base)
 		return f->kind == C_SECTORS ? v * 512 : v;
 	case C_SECTORS32:
 		return (uint64_t)get32(f, base) * 512;
-	case C_IO_TIMEOUT:
+	case C_OR_OFF:
 		v = get32(f, base);
-		return v == IOVM_NO_TIMEOUT ? 0 : v;
+		return v == CONF_OFF ? 0 : v;
 	default:
 		return get32(f, base);
 	}
@@ -515,7 +533,7 @@ static int take_value(const char *what, const struct json_node *node, const stru
 		break;
 	default:
 		err = take_number(what, node, f->kind == C_SECTORS32 ? 512 : 1, UINT32_MAX, &v);
-		v32 = f->kind == C_IO_TIMEOUT && !v ? IOVM_NO_TIMEOUT : (uint32_t)v;
+		v32 = f->kind == C_OR_OFF && !v ? CONF_OFF : (uint32_t)v;
 	}
 	if (!err)
 		memcpy(to, &v32, sizeof(v32));

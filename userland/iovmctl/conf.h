@@ -22,7 +22,9 @@ struct conf_path {
 	char name[IOVM_NAME_MAX];
 	char addr[IOVM_ADDR_MAX];
 	char identity[IOVM_IDENTITY_MAX];
-	uint32_t type, flags, fence;
+	char fence_command[IOVM_ADDR_MAX];
+	uint32_t type, flags, fence, fence_by, fence_after_ms;
+	uint64_t pr_key;
 	uint32_t heartbeat_ms, dead_ms, io_timeout_ms;
 	uint32_t connections;
 	uint32_t failed;
@@ -40,7 +42,8 @@ struct conf_dev {
 	char identity[IOVM_IDENTITY_MAX];
 	char route[IOVM_NAME_MAX];
 	uint32_t class, flags, mode, uid, gid, suspended, by_hand;
-	uint64_t no_path_timeout_ms, no_space_timeout_ms, failback_after_ms, iops, bps;
+	uint64_t no_path_timeout_ms, no_space_timeout_ms, failback_after_ms, leave_slow_after_ms, iops, bps;
+	uint32_t slow_factor;
 	uint64_t features;
 	struct iovm_blk_config blk;
 	unsigned int nr_paths;
