@@ -462,8 +462,8 @@ static int take_enum(const char *what, const struct json_node *node, const struc
 
 	if (node->type != JSON_STRING)
 		return bad_type(what, node, "a string");
-	/* 0 is what a field that was left out would be */
-	for (i = 1; f->names[i]; i++)
+	/* where the field is needed 0 says that it was left out */
+	for (i = f->need; f->names[i]; i++)
 		if (!strcmp(f->names[i], node->str)) {
 			*v = i;
 			return EX_DONE;
