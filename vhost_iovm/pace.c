@@ -26,12 +26,12 @@
 #include "pace.h"
 #include "vhost_iovm.h"
 
-#define VIOVM_PACE_DEEP		4	/* requests at a time, in the mean, make waiting worth while */
-#define VIOVM_PACE_FUND		16	/* credit of a try, in requests: what it may fall short of that */
+#define VIOVM_PACE_DEEP		4	/* requests at a time that are worth it, in the mean */
+#define VIOVM_PACE_FUND		16	/* requests that a try may fall short of that */
 #define VIOVM_PACE_FUND_MAX	64	/* the most that good turns add up to */
 #define VIOVM_PACE_ENTER	32	/* what crowded turns add up to, */
 #define VIOVM_PACE_CROWDED	4	/* each with so much */
-#define VIOVM_PACE_AGAIN	HZ	/* jiffies until the next try, at first; a good try's length */
+#define VIOVM_PACE_AGAIN	HZ	/* jiffies until the next try, and of a good one */
 #define VIOVM_PACE_SHIFT_MAX	2	/* at the most so much longer, as a power of two */
 
 static void viovm_pace_set(struct viovm_pace *p, bool patient)
