@@ -126,6 +126,7 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	path->dead_ms = arg->dead_ms;
 	path->io_timeout_ms = arg->io_timeout_ms;
 	path->fence_by = arg->fence_by;
+	path->pr_key = arg->pr_key;
 	path->fence_after_ms = arg->fence_after_ms;
 	memcpy(path->fence_command, arg->fence_command, sizeof(path->fence_command));
 	path->state = IOVM_PATH_CONNECTING;
@@ -160,6 +161,10 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	if (dev->nr_paths >= IOVM_MAX_PATHS)
 		return iovm_refuse(-ENOSPC, arg->msg, "device %s has %u paths already", dev->name,
 				   IOVM_MAX_PATHS);
+	list_for_each_entry(path, &dev->paths, node)
+		if (arg->pr_key && arg->pr_key == path->pr_key)
+			return iovm_refuse(-EINVAL, arg->msg, "path %s has this reservation key",
+					   path->name);
 	path = iovm_path_alloc(dev, ops, arg);
 	if (!path)
 		return -ENOMEM;
@@ -244,7 +249,7 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 	spin_lock_irq(&dev->lock);
 	err = 0;
-	if (path->removing || dev->probing == path ||
+	if (path->removing || dev->probing == path || iovm_path_is_fencing(path) ||
 	    (path->state != IOVM_PATH_CONNECTING && path->state != IOVM_PATH_FAILED)) {
 		err = -EBUSY;
 	} else {
@@ -450,13 +455,18 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 
 	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
-	if (dev->probing || path->removing || path->in_connect || path->state != IOVM_PATH_FAILED)
+	if (dev->probing || path->removing || path->in_connect ||
+	    path->state != IOVM_PATH_FAILED || iovm_path_is_fencing(path))
+		err = -EBUSY;
+	else if (path->pr_key && iovm_path_inflight(path))
+		/* with its key it could land */
 		err = -EBUSY;
 	else
 		WRITE_ONCE(dev->probing, path);
 	spin_unlock_irq(&dev->lock);
 	if (err)
-		return iovm_refuse(err, msg, "path %s is not failed, or is just being probed",
+		return iovm_refuse(err, msg,
+				   "path %s is not failed, or is just being probed or fenced",
 				   path->name);
 
 	mutex_unlock(&dev->mutex);

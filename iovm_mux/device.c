@@ -131,6 +131,7 @@ static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 	INIT_DELAYED_WORK(&dev->no_path_work, iovm_no_path_work);
 	INIT_DELAYED_WORK(&dev->failback_work, iovm_failback_work);
 	INIT_DELAYED_WORK(&dev->probe_work, iovm_probe_work);
+	INIT_DELAYED_WORK(&dev->fence_work, iovm_fence_work);
 	INIT_DELAYED_WORK(&dev->hang_work, iovm_hang_work);
 	kref_init(&dev->ref);
 	return dev;
@@ -287,6 +288,7 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	/* a probe that the operator asked for; new ones need the device to be found */
 	wait_event(dev->wait, !READ_ONCE(dev->probing));
 	cancel_delayed_work_sync(&dev->probe_work);
+	cancel_delayed_work_sync(&dev->fence_work);
 	cancel_delayed_work_sync(&dev->hang_work);
 	cancel_delayed_work_sync(&dev->no_path_work);
 	cancel_delayed_work_sync(&dev->failback_work);
@@ -319,7 +321,8 @@ static bool iovm_dev_idle(struct iovm_dev *dev, struct iovm_path *only)
 		list_for_each_entry(path, &dev->paths, node) {
 			if (only && path != only)
 				continue;
-			if (iovm_path_inflight(path) || (only && dev->probing == path))
+			if (iovm_path_inflight(path) ||
+			    (only && (dev->probing == path || iovm_path_is_fencing(path))))
 				idle = false;
 		}
 	}

@@ -15,11 +15,14 @@
  * generation, whenever it is confirmed.
  */
 #include <linux/log2.h>
+#include <linux/sched.h>
 #include <linux/string.h>
+#include <linux/wait.h>
 
 #include "internal.h"
 
 #define IOVM_FENCE_AFTER_MS	3000
+#define IOVM_FENCE_RETRY_MS	1000
 
 /**
  * iovm_fence_check - the fence of a new path
@@ -31,7 +34,7 @@ int iovm_fence_check(struct iovm_path_add *arg)
 {
 	char *command = arg->fence_command;
 
-	if (arg->pad || arg->fence_by > IOVM_FENCE_BY_OFFLINE)
+	if (arg->pad || arg->fence_by > IOVM_FENCE_BY_RESERVATION)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (!memchr(command, 0, sizeof(arg->fence_command)))
 		return iovm_refuse(-EINVAL, arg->msg, "the fence command is too long");
@@ -43,10 +46,15 @@ int iovm_fence_check(struct iovm_path_add *arg)
 	    (arg->type != IOVM_PATH_BDEV || arg->fence != IOVM_FENCE_LOCAL_ERROR))
 		return iovm_refuse(-EINVAL, arg->msg,
 				   "offlining ends requests with errors: only for fence local-error");
+	if (arg->fence_by == IOVM_FENCE_BY_RESERVATION ? !arg->pr_key : arg->pr_key)
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "a fence by reservation, and no other, has a key");
+	if (arg->pr_key && arg->type != IOVM_PATH_BDEV)
+		return iovm_refuse(-EINVAL, arg->msg, "an NBD server knows no reservations");
 	if (arg->fence_after_ms > IOVM_MS_MAX)
 		return iovm_refuse(-EINVAL, arg->msg, "the fence begins within an hour");
 	if (!arg->fence_after_ms)
-		arg->fence_after_ms = IOVM_FENCE_AFTER_MS;
+		arg->fence_after_ms = arg->pr_key ? 1 : IOVM_FENCE_AFTER_MS;
 	return 0;
 }
 
@@ -67,6 +75,16 @@ static void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo)
 	iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
 	dev->retake_seq++;
 	todo->wake = true;
+}
+
+/* @path could not be fenced. dev->lock. */
+static void iovm_fence_count(struct iovm_path *path, int status)
+{
+	lockdep_assert_held(&path->dev->lock);
+	path->fence_status = status;
+	if (is_power_of_2(++path->fence_tries))
+		iovm_event_emit(path->dev, path, IOVM_EV_FENCE_FAILED, 0, 0, min(status, 0),
+				max(status, 0));
 }
 
 /* Is what @arg tells about @path as it is now? dev->lock. */
@@ -128,14 +146,123 @@ int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *a
 		return iovm_refuse(-EINVAL, msg, "%d is no status of a fence that failed", status);
 	spin_lock_irq(&dev->lock);
 	err = iovm_fence_fits(path, arg, msg);
-	if (!err && !path->fenced) {
-		path->fence_status = status;
-		if (is_power_of_2(++path->fence_tries))
-			iovm_event_emit(dev, path, IOVM_EV_FENCE_FAILED, 0, 0, min(status, 0),
-					max(status, 0));
-	}
+	if (!err && !path->fenced)
+		iovm_fence_count(path, status);
 	spin_unlock_irq(&dev->lock);
 	return err;
+}
+
+/**
+ * iovm_fence_arm - fence by reservation what has failed
+ * @dev: with a failed path that has a pr_key; dev->lock is held
+ * @ms: in so many milliseconds
+ */
+void iovm_fence_arm(struct iovm_dev *dev, u64 ms)
+{
+	lockdep_assert_held(&dev->lock);
+	/* as with probes, see iovm_probe_arm() */
+	if (!dev->dead)
+		queue_delayed_work(system_unbound_wq, &dev->fence_work, msecs_to_jiffies(ms));
+}
+
+/**
+ * iovm_path_is_fencing - is a path just being fenced, or another one by it?
+ * @path: which; dev->lock is held
+ *
+ * Return: whether it is so, and the path has to stay as it is.
+ */
+bool iovm_path_is_fencing(const struct iovm_path *path)
+{
+	lockdep_assert_held(&path->dev->lock);
+	return path->dev->fencing[0] == path || path->dev->fencing[1] == path;
+}
+
+/* Does something wait that a reservation would settle? dev->mutex. */
+static bool iovm_path_wants_fence(struct iovm_path *path)
+{
+	bool wants;
+
+	spin_lock_irq(&path->dev->lock);
+	wants = path->pr_key && path->ops->fence && path->state == IOVM_PATH_FAILED &&
+		!path->fenced && !path->removing &&
+		(path->nr_held || path->nr_bound || iovm_path_inflight(path));
+	spin_unlock_irq(&path->dev->lock);
+	return wants;
+}
+
+/*
+ * Preempts the key of a failed path through a live one. dev->mutex is held, and dropped for the
+ * command itself; a removal of the two paths waits for it.
+ */
+static void iovm_path_fence(struct iovm_path *victim)
+{
+	struct iovm_dev *dev = victim->dev;
+	struct iovm_path *path, *by = NULL;
+	struct iovm_todo todo;
+	u32 generation;
+	int err;
+
+	lockdep_assert_held(&dev->mutex);
+	iovm_todo_init(&todo);
+	spin_lock_irq(&dev->lock);
+	list_for_each_entry(path, &dev->paths, node)
+		if (path->pr_key && path->ops == victim->ops && path->state == IOVM_PATH_LIVE &&
+		    !path->removing)
+			by = path;
+	if (!by || dev->probing == victim || victim->state != IOVM_PATH_FAILED) {
+		/* later, if at all */
+		spin_unlock_irq(&dev->lock);
+		return;
+	}
+	generation = victim->generation;
+	dev->fencing[0] = by;
+	dev->fencing[1] = victim;
+	spin_unlock_irq(&dev->lock);
+	mutex_unlock(&dev->mutex);
+
+	err = victim->ops->fence(by, victim);
+
+	spin_lock_irq(&dev->lock);
+	if (victim->state == IOVM_PATH_FAILED && victim->generation == generation &&
+	    !victim->fenced) {
+		if (err)
+			iovm_fence_count(victim, err);
+		else
+			iovm_path_set_fenced(victim, &todo);
+	}
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
+	/* until here ->fencing keeps both paths; from here on they may go */
+	spin_lock_irq(&dev->lock);
+	dev->fencing[0] = NULL;
+	dev->fencing[1] = NULL;
+	spin_unlock_irq(&dev->lock);
+	wake_up(&dev->wait);
+	mutex_lock(&dev->mutex);
+}
+
+void iovm_fence_work(struct work_struct *work)
+{
+	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, fence_work);
+	struct iovm_path *path;
+	bool again = false;
+	u32 id = 0;
+
+	mutex_lock(&dev->mutex);
+	/* by id, since the mutex is dropped in between */
+	while (!dev->dead && (path = iovm_path_find(dev, "", id))) {
+		id = path->id + 1;
+		if (!iovm_path_wants_fence(path))
+			continue;
+		iovm_path_fence(path);
+		again = true;
+	}
+	if (again) {
+		spin_lock_irq(&dev->lock);
+		iovm_fence_arm(dev, IOVM_FENCE_RETRY_MS);
+		spin_unlock_irq(&dev->lock);
+	}
+	mutex_unlock(&dev->mutex);
 }
 
 /**
@@ -151,6 +278,7 @@ void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *
 		info->unsettled = path->nr_held + path->nr_bound + writes;
 	info->fence_by = path->fence_by;
 	info->fence_after_ms = path->fence_after_ms;
+	info->pr_key = path->pr_key;
 	info->fence_tries = path->fence_tries;
 	info->fence_status = path->fence_status;
 	memcpy(info->fence_command, path->fence_command, sizeof(info->fence_command));

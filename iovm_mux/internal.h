@@ -140,7 +140,10 @@ void iovm_hang_arm(struct iovm_dev *dev);
 void iovm_hang_work(struct work_struct *work);
 void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
 
-/* fence.c; dev->mutex, for the last one dev->lock too */
+/* fence.c; all but the work and the next two under dev->lock, the ioctls under dev->mutex too */
+void iovm_fence_arm(struct iovm_dev *dev, u64 ms);
+void iovm_fence_work(struct work_struct *work);
+bool iovm_path_is_fencing(const struct iovm_path *path);
 int iovm_fence_check(struct iovm_path_add *arg);
 int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);

@@ -136,6 +136,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  * @probe: process context, no lock held (it may hang with the device), state failed: does one
  *	small I/O, 0 when the path serves again. Never concurrently with itself, fail, connect or
  *	remove. May be NULL
+ * @fence: process context, no lock held (it may hang with the device), @by was live and @victim
+ *	failed, both of this type, with a pr_key, and there to stay: make sure through @by that
+ *	nothing issued on @victim before can land any more. 0 when it is so. May be NULL
  * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what
  *	was acknowledged, before the path goes. Only called for paths that hold unflushed writes.
  *	May be NULL
@@ -160,6 +163,7 @@ struct iovm_path_ops {
 	int (*add)(struct iovm_path *path, const struct iovm_path_add *arg, char *msg);
 	int (*connect)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
 	int (*probe)(struct iovm_path *path);
+	int (*fence)(struct iovm_path *by, struct iovm_path *victim);
 	int (*flush)(struct iovm_path *path);
 	void (*submit)(struct iovm_path *path, struct iovm_req *req);
 	void (*fail)(struct iovm_path *path);
@@ -200,6 +204,7 @@ struct iovm_path_pcpu {
  * @dead_ms: for the type
  * @io_timeout_ms: how long a request may take; IOVM_NO_TIMEOUT for ever
  * @fence_by: IOVM_FENCE_BY_*; for user space, like the next two
+ * @pr_key: of IOVM_FENCE_BY_RESERVATION: its key; 0 with any other
  * @fence_after_ms: how long it has failed when somebody begins to fence it
  * @fence_command: NUL-terminated, "" but for IOVM_FENCE_BY_COMMAND
  * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
@@ -257,6 +262,7 @@ struct iovm_path {
 	u32 dead_ms;
 	u32 io_timeout_ms;
 	u32 fence_by;
+	u64 pr_key;
 	u32 fence_after_ms;
 	char fence_command[IOVM_ADDR_MAX];
 	char identity[IOVM_IDENTITY_MAX];
@@ -399,6 +405,8 @@ struct iovm_dev_pcpu {
  * @retake_seq: changes whenever requests may be taken back from a path, see iovm_req_may_retake();
  *	@lock for writing
  * @hang_work: looks for requests that are overdue
+ * @fence_work: fences failed paths by reservations
+ * @fencing: the path by which another one is being fenced, and that one: both stay; @lock
  * @probe_work: probes failed paths
  * @probing: path whose ops->probe() runs: it stays, and so does the device; @lock
  * @ref: the table's and those of control operations that wait without @mutex
@@ -453,6 +461,8 @@ struct iovm_dev {
 	atomic64_t retakes;
 	u32 retake_seq;
 	struct delayed_work hang_work;
+	struct delayed_work fence_work;
+	struct iovm_path *fencing[2];
 	struct delayed_work probe_work;
 	struct iovm_path *probing;
 	struct kref ref;

@@ -262,6 +262,8 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		todo->wake = true;
 		if (path->ops->probe && !path->by_hand)
 			iovm_probe_arm(dev);
+		if (path->pr_key)
+			iovm_fence_arm(dev, path->fence_after_ms);
 		break;
 	case IOVM_PATH_REMOVED:
 		list_del(&path->node);

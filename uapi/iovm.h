@@ -104,12 +104,15 @@ enum iovm_dev_state {
 
 /*
  * Who sees to it, once writes wait for a failed path, that nothing issued there lands any more:
- * iovm_path_add.fence_by. All but the first are done by user space (iovmctl path watch).
+ * iovm_path_add.fence_by. COMMAND and OFFLINE are done by user space (iovmctl path watch),
+ * RESERVATION by the kernel.
  */
 #define IOVM_FENCE_BY_HAND	0	/* nobody but the operator */
 #define IOVM_FENCE_BY_COMMAND	1	/* fence_command, a program, must exit with status 0 */
 /* bdev with LOCAL_ERROR: the disk's driver is made to end what it has */
 #define IOVM_FENCE_BY_OFFLINE	2
+/* bdev: another path with such a fence preempts pr_key, and aborts what was sent with it */
+#define IOVM_FENCE_BY_RESERVATION	3
 
 #define IOVM_NO_TIMEOUT		0xffffffffu	/* iovm_path_add.io_timeout_ms */
 
@@ -279,11 +282,13 @@ struct iovm_path_add {
 	__u32 io_timeout_ms;
 	__u32 fence_by;			/* IOVM_FENCE_BY_* */
 	char  identity[IOVM_IDENTITY_MAX];	/* of its data; "" = it shows none */
-	/* not before the path has been failed for so long; 0 = 3000 */
+	/* not before the path has been failed for so long; 0 = 3000, RESERVATION 1 */
 	__u32 fence_after_ms;
 	__u32 pad;
 	/* of IOVM_FENCE_BY_COMMAND: absolute, without arguments; else "" */
 	char  fence_command[IOVM_ADDR_MAX];
+	/* of IOVM_FENCE_BY_RESERVATION: one of its own for each path to the medium; else 0 */
+	__u64 pr_key;
 };
 
 /*
@@ -329,11 +334,12 @@ struct iovm_path_info {
 	__u64 unsettled;		/* writes that wait until a failed path is live or fenced */
 	__u32 fence_by;			/* IOVM_FENCE_BY_* */
 	__u32 fence_after_ms;
-	__u32 fence_tries;		/* to fence it since it was last live or fenced: all failed */
+	__u32 fence_tries;		/* failed ones, since it was last live or fenced */
 	__s32 fence_status;		/* of the last one, as in struct iovm_path_ctl; 0 none */
 	char  fence_command[IOVM_ADDR_MAX];
 	__u32 bdev_major;		/* bdev: its device number */
 	__u32 bdev_minor;
+	__u64 pr_key;
 };
 
 /*

@@ -14,6 +14,7 @@
 
 #include "blk.h"
 #include "direct.h"
+#include "pr.h"
 
 /**
  * struct viovm_bdev - a bdev path's private part
@@ -274,6 +275,15 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		scnprintf(msg, IOVM_MSG_MAX, "%s: writing back its page cache failed", path->addr);
 		goto close;
 	}
+	if (path->pr_key) {
+		err = viovm_pr_register(bdev, path->pr_key);
+		if (err) {
+			scnprintf(msg, IOVM_MSG_MAX, "%s: no reservation: %s", path->addr,
+				  err == -EOPNOTSUPP ? "the device has none" :
+				  err == -EBADE ? "somebody has another one" : "it refuses");
+			goto close;
+		}
+	}
 	path->priv = b;
 	path->capacity = bdev_nr_sectors(bdev);
 	path->block_size = bdev_logical_block_size(bdev);
@@ -305,6 +315,12 @@ static int viovm_bdev_probe(struct iovm_path *path)
 
 	if (test_bit(GD_DEAD, &bdev->bd_disk->state))
 		return -ENODEV;
+	/* it may have been fenced */
+	if (path->pr_key) {
+		err = viovm_pr_register(bdev, path->pr_key);
+		if (err)
+			return err;
+	}
 	page = alloc_page(GFP_KERNEL);
 	if (!page)
 		return -ENOMEM;
@@ -321,11 +337,19 @@ static int viovm_bdev_flush(struct iovm_path *path)
 	return blkdev_issue_flush(viovm_path_bdev(path));
 }
 
+static int viovm_bdev_fence(struct iovm_path *by, struct iovm_path *victim)
+{
+	return viovm_pr_preempt(viovm_path_bdev(by), by->pr_key, victim->pr_key);
+}
+
 static void viovm_bdev_remove(struct iovm_path *path)
 {
 	struct viovm_bdev *b = path->priv;
 
 	path->priv = NULL;
+	/* one that has failed may not answer, or has no key any more */
+	if (path->pr_key && !path->had_error && !test_bit(GD_DEAD, &b->open.bdev->bd_disk->state))
+		viovm_pr_unregister(b->open.bdev, path->pr_key);
 	/* after this no viovm_bdev_dead() runs */
 	viovm_bdev_close(&b->open);
 	destroy_workqueue(b->wq);
@@ -348,6 +372,7 @@ const struct iovm_path_ops viovm_bdev_ops = {
 	.owner	= THIS_MODULE,
 	.add	= viovm_bdev_add,
 	.probe	= viovm_bdev_probe,
+	.fence	= viovm_bdev_fence,
 	.flush	= viovm_bdev_flush,
 	.submit	= viovm_bdev_submit,
 	.remove	= viovm_bdev_remove,

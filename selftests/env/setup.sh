@@ -37,7 +37,7 @@ PACKAGES=(
 	qemu-block-extra qemu-system-x86 qemu-utils
 	# tools used inside them
 	debootstrap dkms dmsetup e2fsprogs fdisk fio iproute2 iputils-ping jq
-	nbd-client nbd-server nbdkit procps socat strace udev util-linux xfsprogs
+	nbd-client nbd-server nbdkit open-iscsi procps socat strace udev util-linux xfsprogs
 )
 
 say() { echo "setup: $*"; }

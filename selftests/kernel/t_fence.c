@@ -28,6 +28,9 @@
 static struct ctl_events ev;
 static char a_node[64], b_node[64], dir[64], command[128];
 static pid_t watcher;
+static bool iscsi_up;
+
+static int iscsi(const char *what, char nodes[2][64]);
 
 static void end_watch(int sig)
 {
@@ -48,6 +51,8 @@ static void cleanup(void)
 	dm_suspend("iovmt-a", false);
 	ctl_events_close(&ev);
 	fix_cleanup();
+	if (iscsi_up)
+		iscsi("down", NULL);
 	if (*dir) {
 		snprintf(rm, sizeof(rm), "rm -rf %s", dir);
 		if (system(rm))
@@ -345,6 +350,79 @@ static void offline_scsi(void)
 	T_CHECK(ctl_wait_path_state("kt-0", "a", IOVM_PATH_LIVE, 15000), "a did not come back");
 }
 
+/* The script beside the sources: this program is in build/selftests. */
+static int iscsi(const char *what, char nodes[2][64])
+{
+	char cmd[512], self[300];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	FILE *f;
+	int i, r;
+
+	T_REQUIRE(n > 0, "/proc/self/exe");
+	self[n] = 0;
+	for (i = 0; i < 3; i++)
+		*strrchr(self, '/') = 0;
+	snprintf(cmd, sizeof(cmd), "%s/selftests/kernel/iscsi-disks %s", self, what);
+	f = popen(cmd, "r");
+	T_REQUIRE(f, "%s", cmd);
+	for (i = 0; nodes && i < 2; i++)
+		if (fscanf(f, "%63s", nodes[i]) != 1)
+			nodes[i][0] = 0;
+	r = pclose(f);
+	iscsi_up = nodes;
+	return r;
+}
+
+/*
+ * Path a hangs with writes; its key is preempted through b, and they go there. What is sent on a later is refused by the disk.
+ */
+static void reservation(void)
+{
+	struct iovm_path_add arg = { .flags = IOVM_PATH_F_ASSUME_SAME, .fence = IOVM_FENCE_NONE, .io_timeout_ms = IO_TIMEOUT_MS,
+				     .fence_by = IOVM_FENCE_BY_RESERVATION, .pr_key = 0x11 };
+	static struct one o[N];
+	struct iovm_path_info p;
+	char nodes[2][64];
+	int r;
+
+	if (access("/sbin/iscsid", X_OK))
+		ktap_skip("no open-iscsi");
+	T_REQUIRE(!iscsi("up 32", nodes), "no LUN with reservations");
+	r = dm_create("iovmt-a", dm_linear(nodes[0], SECTORS), a_node);
+	T_REQUIRE(!r, "dm: %s", strerror(-r));
+	create();
+	r = ctl_path_add_arg("kt-0", "a", a_node, &arg);
+	T_REQUIRE(!r, "a: %s: %s", strerror(-r), ctl_msg);
+	arg.io_timeout_ms = IOVM_NO_TIMEOUT;
+	arg.pr_key = 0x22;
+	r = ctl_path_add_arg("kt-0", "b", nodes[1], &arg);
+	T_REQUIRE(!r, "b: %s: %s", strerror(-r), ctl_msg);
+	fix_open_mem(0, ALL_FEATURES, 1, 128, 48 * MiB, 8 * MiB);
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+
+	hang_a(true);
+	writes(o, 0x30);
+	event_of_a(0, IOVM_EV_FENCED);
+	writes_end(o, 10000);
+	writes(o, 0x60);
+	writes_end(o, 10000);
+	r = ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_RETRY);
+	T_CHECK(r == -EBUSY, "a would get its key back while old writes are under way: %s", strerror(-r));
+	/* now they are sent, to a disk that does not take them from there any more */
+	hang_a(false);
+	T_CHECK(ctl_wait_path_state("kt-0", "a", IOVM_PATH_LIVE, 15000), "a did not come back");
+	stored(nodes[1], 0x60);
+	/* it has registered again */
+	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "a", 0);
+	T_CHECK(!r, "failover: %s: %s", strerror(-r), ctl_msg);
+	writes(o, 0x90);
+	writes_end(o, 10000);
+	r = ctl_path_get("kt-0", "a", &p);
+	T_CHECK(!r && p.state == IOVM_PATH_LIVE && !p.fenced && p.pr_key == 0x11 && !p.fence_tries, "a: state %u, fenced %u",
+		p.state, p.fenced);
+	stored(nodes[1], 0x90);
+}
+
 static void bad_arguments(void)
 {
 	struct iovm_path_ctl c = { .size = sizeof(c), .op = IOVM_PATH_CTL_FENCE_FAILED, .dev = "kt-0", .name = "a", .status = 1 };
@@ -367,6 +445,8 @@ static void bad_arguments(void)
 	BAD_ADD(a.fence_by = IOVM_FENCE_BY_HAND, "absolute");
 	BAD_ADD(memset(a.fence_command, '/', sizeof(a.fence_command)), "too long");
 	BAD_ADD(a.fence_after_ms = 3600001, "hour");
+	BAD_ADD(a.pr_key = 1, "has a key");
+	BAD_ADD((a.fence_command[0] = 0, a.fence_by = IOVM_FENCE_BY_RESERVATION), "has a key");
 	BAD_ADD((a.fence_command[0] = 0, a.fence_by = IOVM_FENCE_BY_OFFLINE), "local-error");
 	a = by_command();
 	r = ctl_path_add_arg("kt-0", "a", fix_store, &a);
@@ -400,6 +480,7 @@ static const struct ktap_case cases[] = {
 	{ "command_fails", command_fails },
 	{ "too_late", too_late },
 	{ "offline_scsi", offline_scsi, .limit_s = 60 },
+	{ "reservation", reservation, .limit_s = 90 },
 };
 
 int main(int argc, char **argv)

@@ -79,6 +79,11 @@ echo "1..9"
 want 2 "" "none of hand, command, offline" path add vm1 p /dev/null --fence-by maybe
 want 2 "" "belong together" path add vm1 p /dev/null --fence-by command
 want 2 "" "belong together" path add vm1 p /dev/null --fence-by hand --fence-command /bin/true
+want 2 "" "belong together" path add vm1 p /dev/null --fence-by reservation
+want 2 "" "belong together" path add vm1 p /dev/null --fence-by hand --pr-key 1
+for key in 0 -1 0x1g 0x10000000000000000 ''; do
+	want 2 "" "'$key' is not a number" path add vm1 p /dev/null --pr-key "$key"
+done
 want 2 "" "at most 1h" path add vm1 p /dev/null --fence-command /bin/true --fence-after 2h
 want 2 "" "is for what" path add vm1 p /dev/null --fence-after 2s
 want 4 "" "'fence' is not an absolute file name" path add vm1 p /dev/null --fence-command fence

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,7 +13,7 @@
 
 static struct {
 	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout, fence_after;
-	const char *cache, *fence, *identity, *fence_by, *fence_command;
+	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key;
 	bool offline, assume;
 } o;
 
@@ -25,9 +26,12 @@ static const struct opt add_opts[] = {
 	{ "fence", 0, OPT_STR, &o.fence, "local-error|none",
 	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
 	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
-	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline",
+	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline|reservation",
 	  "Who makes sure of that once writes wait: you, by 'path\nfenced', which is the default; or 'path watch', by the\n"
-	  "fence command, or by having the disk's driver give back\nwhat it has (SCSI, NVMe; with --fence local-error).", 0, 0 },
+	  "fence command, or by having the disk's driver give back\nwhat it has (SCSI, NVMe; with --fence local-error); or\n"
+	  "the kernel, by a reservation (SCSI, NVMe) through another\npath that has one.", 0, 0 },
+	{ "pr-key", 0, OPT_STR, &o.pr_key, "KEY",
+	  "The reservation key of this path, 0x... or decimal; each\nway to the medium needs one of its own.", 0, 0 },
 	{ "fence-command", 0, OPT_STR, &o.fence_command, "PROGRAM",
 	  "The program to run then: it exits with status 0 once\nnothing sent to this path can land any more.", 0, 0 },
 	{ "fence-after", 0, OPT_TIME, &o.fence_after, "TIME",
@@ -50,16 +54,25 @@ static const struct opt add_opts[] = {
 
 static int take_fence_by(struct iovm_path_add *a)
 {
-	const char *by = o.fence_by ?: o.fence_command ? "command" : "hand", *bad;
+	const char *by = o.fence_by ?: o.fence_command ? "command" : o.pr_key ? "reservation" : "hand", *bad;
+	char *end;
 
 	while (fence_by_names[a->fence_by] && strcmp(fence_by_names[a->fence_by], by))
 		a->fence_by++;
 	if (!fence_by_names[a->fence_by])
-		return usage_error(&cmd_path_add, "--fence-by: '%s' is none of hand, command, offline", by);
+		return usage_error(&cmd_path_add, "--fence-by: '%s' is none of hand, command, offline, reservation", by);
 	if ((a->fence_by == IOVM_FENCE_BY_COMMAND) != !!o.fence_command)
 		return usage_error(&cmd_path_add, "--fence-by command and --fence-command belong together");
+	if ((a->fence_by == IOVM_FENCE_BY_RESERVATION) != !!o.pr_key)
+		return usage_error(&cmd_path_add, "--fence-by reservation and --pr-key belong together");
+	if (o.pr_key) {
+		errno = 0;
+		a->pr_key = strtoull(o.pr_key, &end, 0);
+		if (errno || *end || !a->pr_key || !strchr("0123456789", *o.pr_key))
+			return usage_error(&cmd_path_add, "--pr-key: '%s' is not a number from 1 to 0xffffffffffffffff", o.pr_key);
+	}
 	if (o.fence_after.set && a->fence_by == IOVM_FENCE_BY_HAND)
-		return usage_error(&cmd_path_add, "--fence-after is for what --fence-by command or offline does");
+		return usage_error(&cmd_path_add, "--fence-after is for what others than you do: see --fence-by");
 	if (o.fence_after.v > 3600000)
 		return usage_error(&cmd_path_add, "--fence-after: at most 1h");
 	a->fence_after_ms = o.fence_after.set && !o.fence_after.v ? 1 : (uint32_t)o.fence_after.v;
@@ -449,6 +462,8 @@ static int run_fence(int argc, char **argv)
 		err = get_path(dev, name, &pi);
 	if (err)
 		return err;
+	if (pi.fence_by == IOVM_FENCE_BY_RESERVATION)
+		return fail(EX_REFUSED, "'iovmctl show' says how it went", "path '%s' of '%s' is fenced by the kernel, at once", name, dev);
 	if (pi.fence_by == IOVM_FENCE_BY_HAND) {
 		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path add' has --fence-command", dev,
 			 name);

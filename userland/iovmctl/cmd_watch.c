@@ -187,7 +187,7 @@ static bool look_at_fence(struct job *j, const struct iovm_path_info *pi)
 {
 	uint64_t after;
 
-	if (pi->fence_by == IOVM_FENCE_BY_HAND || !fence_waits(pi)) {
+	if (!fence_is_ours(pi) || !fence_waits(pi)) {
 		afresh(&j->fence);
 		return j->fence.pid;
 	}
@@ -225,7 +225,7 @@ static void look_at(const struct iovm_path_info *pi)
 {
 	struct job *j;
 
-	if (pi->type != IOVM_PATH_NBD && pi->fence_by == IOVM_FENCE_BY_HAND)
+	if (pi->type != IOVM_PATH_NBD && !fence_is_ours(pi))
 		return;
 	j = job_of(pi);
 	if (!j)

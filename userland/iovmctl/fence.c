@@ -24,7 +24,7 @@
 #define GRACE_MS	2000	/* between SIGTERM and SIGKILL */
 #define ENDED_LOOK_MS	50
 
-const char *const fence_by_names[] = { "hand", "command", "offline", NULL };
+const char *const fence_by_names[] = { "hand", "command", "offline", "reservation", NULL };
 
 void fence_status_text(char *buf, size_t n, int status)
 {
@@ -59,6 +59,11 @@ const char *fence_program_bad(const char *file)
 	if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & (S_IWGRP | S_IWOTH))
 		return "can be changed by others than root";
 	return NULL;
+}
+
+bool fence_is_ours(const struct iovm_path_info *pi)
+{
+	return pi->fence_by == IOVM_FENCE_BY_COMMAND || pi->fence_by == IOVM_FENCE_BY_OFFLINE;
 }
 
 uint64_t fence_waits(const struct iovm_path_info *pi)

@@ -84,6 +84,7 @@ const struct field path_fields[] = {
 	{ "unsettled", "writes unsettled", F_U64, P(i.unsettled) },
 	{ "fence_by", "to be fenced by", F_ENUM, P(i.fence_by), .names = fence_by_names },
 	{ "fence_command", "fence command", F_STR, P(i.fence_command) },
+	{ "pr_key", "reservation key", F_HEX64, P(i.pr_key), .zero = "none" },
 	{ "fence_after_ms", "fence after", F_MS32, P(i.fence_after_ms), .zero = "-" },
 	{ "fence_tries", "fences failed", F_U32, P(i.fence_tries) },
 	{ "fence_status", "last fence", F_STR, P(fence_status) },

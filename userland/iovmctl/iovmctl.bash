@@ -50,7 +50,7 @@ _iovmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "local-error none" -- "$cur")
 		return ;;
 	--fence-by)
-		mapfile -t COMPREPLY < <(compgen -W "hand command offline" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "hand command offline reservation" -- "$cur")
 		return ;;
 	--fence-command)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -289,6 +289,8 @@ const char *peer_buffers(int sock);
 extern const char *const fence_by_names[];
 /* Of iovm_path_ctl.status; "" for 0. */
 void fence_status_text(char *buf, size_t n, int status);
+/* Is it fenced by fence_path(), not by the operator or the kernel? */
+bool fence_is_ours(const struct iovm_path_info *pi);
 /* How many requests wait for it to be fenced as it says. */
 uint64_t fence_waits(const struct iovm_path_info *pi);
 /* What is wrong with a file as a fence command, or NULL. */
