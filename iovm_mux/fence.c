@@ -15,7 +15,9 @@
  * generation, whenever it is confirmed.
  */
 #include <linux/log2.h>
+#include <linux/sched.h>
 #include <linux/string.h>
+#include <linux/wait.h>
 
 #include "internal.h"
 
