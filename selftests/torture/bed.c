@@ -82,7 +82,8 @@ static int make_array(struct bed *b)
 	return r;
 }
 
-int bed_make(struct bed *b, enum bed_kind kind, u32 block, unsigned int queues, u64 sectors, struct model *m)
+int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
+	     struct model *m)
 {
 	struct iovm_dev_create c;
 	unsigned int i;
@@ -90,6 +91,7 @@ int bed_make(struct bed *b, enum bed_kind kind, u32 block, unsigned int queues, 
 
 	memset(b, 0, sizeof(*b));
 	b->kind = kind;
+	b->opts = *opts;
 	b->block = block;
 	b->queues = queues;
 	b->sectors = sectors;
@@ -108,6 +110,7 @@ int bed_make(struct bed *b, enum bed_kind kind, u32 block, unsigned int queues, 
 	ctl_dev_defaults(&c, BED_DEV, sectors, queues);
 	c.blk.block_size = block;
 	c.no_path_timeout_ms = 0;
+	c.flags = opts->bounce ? IOVM_DEV_F_BOUNCE_READS : 0;
 	r = ctl_dev_create(&c);
 	for (i = 0; i < b->nr && !r; i++)
 		r = bed_path_add(b, &b->path[i]);
@@ -135,12 +138,16 @@ void bed_free(struct bed *b)
 
 int bed_path_add(struct bed *b, struct bed_path *p)
 {
+	struct iovm_path_add a = {
+		.flags = p->flags | IOVM_PATH_F_ASSUME_SAME, .fence = p->fence, .heartbeat_ms = p->heartbeat_ms,
+		.dead_ms = p->dead_ms, .io_timeout_ms = b->opts.io_timeout_ms,
+	};
 	int r;
 
 	if (p->nbd)
-		r = ctl_path_add_nbd(BED_DEV, p->name, p->flags, p->fence, p->heartbeat_ms, p->dead_ms);
+		r = ctl_path_add_nbd_arg(BED_DEV, p->name, &a);
 	else
-		r = ctl_path_add_bdev(BED_DEV, p->name, p->node, p->flags, p->fence);
+		r = ctl_path_add_arg(BED_DEV, p->name, p->node, &a);
 	if (r)
 		model_mark(b->m, "add %s: %s: %s", p->name, strerror(-r), ctl_msg);
 	return r;

@@ -33,8 +33,15 @@ struct bed_path {
 	u32 flags, fence, heartbeat_ms, dead_ms;
 };
 
+/* How the device and its paths are set up */
+struct bed_opts {
+	bool bounce;			/* IOVM_DEV_F_BOUNCE_READS */
+	u32 io_timeout_ms;		/* of every path; 0: default, which no fault here lasts for */
+};
+
 struct bed {
 	enum bed_kind kind;
+	struct bed_opts opts;
 	u32 block;
 	u64 sectors;
 	unsigned int queues;
@@ -53,7 +60,8 @@ struct bed {
 
 extern const char *const bed_name[BED_KINDS];
 
-int bed_make(struct bed *b, enum bed_kind kind, u32 block, unsigned int queues, u64 sectors, struct model *m);
+int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
+	     struct model *m);
 void bed_free(struct bed *b);
 int bed_path_add(struct bed *b, struct bed_path *p);
 int bed_path_state(struct bed *b, struct bed_path *p);		/* enum iovm_path_state, or negative: there is none */

@@ -19,6 +19,8 @@ enum fault_on { FAULT_ON_NONE, FAULT_ON_BDEV, FAULT_ON_NBD, FAULT_ON_PATH };
 #define FAULT_ERRS	1u	/* bare I/O errors: another path must be whole meanwhile, or the guest is told */
 #define FAULT_ALONE	2u	/* no other fault at the same time */
 #define FAULT_SLOW	4u	/* takes long: seldom */
+#define FAULT_RECORD	8u	/* wants the in-flight record */
+#define FAULT_NO_RECORD	16u	/* cannot be done with it */
 
 struct fault {
 	struct bed *b;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Faults of processes and of memory: the front end, iovmctl, the machine's memory. */
 #include "fault.h"
+#include "ktap.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -43,6 +44,12 @@ static int guest_begin(struct fault *f)
 	return guest_start(f->g);
 }
 
+/* The front end dies, not the guest: its successor goes on by the record, when what the dead one had issued has ended. */
+static int front_begin(struct fault *f)
+{
+	return guest_post(f->g, GUEST_FRONT_KILL, 0, 60000);
+}
+
 static pid_t child(void)
 {
 	pid_t pid;
@@ -55,7 +62,8 @@ static pid_t child(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	alarm(0);
 	for (fd = 3; fd < 1024; fd++)
-		close(fd);
+		if (fd != ctl_fd())
+			close(fd);
 	return 0;
 }
 
@@ -145,9 +153,53 @@ static int memory_end(struct fault *f)
 	return 0;
 }
 
-/* --- failing allocations, of the threads that work for the guest --- */
+/* --- failing allocations --- */
 
-#define FAILSLAB "/sys/kernel/debug/failslab/"
+#define FAIL_DIR "/sys/kernel/debug/"
+
+static const char *const fail_what[] = { "failslab", "fail_page_alloc" };
+
+static int fail_set(unsigned int what, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), FAIL_DIR "%s/%s", fail_what[what], name);
+	return stor_write_file(path, value);
+}
+
+/* Of tasks that were chosen, a few of all allocations fail: of slabs, of pages, or both. */
+static int fail_begin_some(struct fault *f)
+{
+	unsigned int kinds = fault_rnd(f, 1, 3), i;
+	char pct[16];
+	int r = 0;
+
+	if (access(FAIL_DIR "failslab/probability", W_OK)) {
+		snprintf(f->what, sizeof(f->what), "no failslab in this kernel");
+		return -EOPNOTSUPP;
+	}
+	snprintf(pct, sizeof(pct), "%u", fault_rnd(f, 1, 30));
+	snprintf(f->what, sizeof(f->what), "%s %% of %s", pct, kinds == 1 ? "slabs" : kinds == 2 ? "pages" : "both");
+	fail_set(1, "min-order", "0");
+	for (i = 0; i < ARRAY_SIZE(fail_what); i++) {
+		fail_set(i, "task-filter", "Y");
+		fail_set(i, "ignore-gfp-wait", "N");
+		fail_set(i, "verbose", "0");
+		fail_set(i, "interval", "1");
+		fail_set(i, "times", "-1");
+		if (kinds & 1 << i)
+			r = fail_set(i, "probability", pct) ?: r;
+	}
+	return r;
+}
+
+static void fail_end_all(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(fail_what); i++)
+		fail_set(i, "probability", "0");
+}
 
 static int make_it_fail(pid_t pid, const char *value)
 {
@@ -181,48 +233,138 @@ static int make_it_fail(pid_t pid, const char *value)
 	return n;
 }
 
+/* Those of the threads that work for the guest */
 static int slab_begin(struct fault *f)
 {
-	char pct[16];
-	int n;
+	int n, r = fail_begin_some(f);
 
-	if (access(FAILSLAB "probability", W_OK)) {
-		snprintf(f->what, sizeof(f->what), "no failslab in this kernel");
-		return -EOPNOTSUPP;
-	}
-	snprintf(pct, sizeof(pct), "%u", fault_rnd(f, 1, 30));
-	stor_write_file(FAILSLAB "task-filter", "Y");
-	stor_write_file(FAILSLAB "ignore-gfp-wait", "N");
-	stor_write_file(FAILSLAB "verbose", "0");
-	stor_write_file(FAILSLAB "interval", "1");
-	stor_write_file(FAILSLAB "times", "-1");
-	n = make_it_fail(f->g->s->pid, "1");
+	if (r)
+		return r;
+	f->undo = true;
+	n = make_it_fail(f->g->s->owner, "1");
 	if (!n) {
 		snprintf(f->what, sizeof(f->what), "no thread of the module's in the front end");
 		return -EOPNOTSUPP;
 	}
-	snprintf(f->what, sizeof(f->what), "%s %% in %d threads", pct, n);
-	f->undo = true;
 	f->hold_ms = fault_rnd(f, 50, 300);
-	return stor_write_file(FAILSLAB "probability", pct);
+	return 0;
 }
 
 static int slab_end(struct fault *f)
 {
 	if (!f->undo)
 		return 0;
-	stor_write_file(FAILSLAB "probability", "0");
-	make_it_fail(f->g->s->pid, "0");
+	fail_end_all();
+	make_it_fail(f->g->s->owner, "0");
+	return 0;
+}
+
+#define STARVED_DEV	"kt-x"
+#define STARVED_PATH	"x"
+
+/* What an operator and a VMM ask for: each call does it, or fails and leaves nothing behind. */
+static void starve(struct fault *f)
+{
+	static struct gmem mem;
+	struct iovm_dev_create c;
+	struct iovm_dev_info info;
+	struct iovm_path_stats stats;
+	struct vdev d;
+
+	/* its own memory is there before */
+	if (gmem_add(&mem, 0, 4 * MiB, GMEM_ANON) < 0)
+		_exit(1);
+	memset(mem.r[0].hva, 1, 4 * MiB);
+	mem.r[0].used = 4096;
+	stor_write_file("/proc/self/make-it-fail", "1");
+	for (;;) {
+		switch (fault_rnd(f, 0, 8)) {
+		case 0:
+			ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, NULL, 0);
+			break;
+		case 1:
+			ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILBACK, NULL, 0);
+			break;
+		case 2:
+			if (!ctl_dev_ctl(BED_DEV, IOVM_DEV_SUSPEND, NULL, 0))
+				while (ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0))
+					;
+			break;
+		case 3:
+			ctl_path_add_nbd(BED_DEV, STARVED_PATH, 0, 0, 0, 0);
+			break;
+		case 4:
+			ctl_path_remove(BED_DEV, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
+			break;
+		case 5:
+			ctl_dev_get(BED_DEV, &info);
+			ctl_path_stats(BED_DEV, f->b->path[0].name, &stats);
+			break;
+		case 6:
+			ctl_dev_defaults(&c, STARVED_DEV, f->b->sectors, 2);
+			c.blk.block_size = f->b->block;
+			if (!ctl_dev_create(&c))
+				ctl_path_add_nbd(STARVED_DEV, STARVED_PATH, 0, 0, 0, 0);
+			break;
+		case 7:
+			ctl_dev_destroy(STARVED_DEV, IOVM_DESTROY_F_FORCE);
+			break;
+		case 8:
+			mem.r[0].used = 4096;
+			if (access(VHOST_IOVM_NODE_DIR "/" STARVED_DEV, F_OK) ||
+			    vdev_open_node(&d, VHOST_IOVM_NODE_DIR "/" STARVED_DEV))
+				break;
+			if (!vdev_setup(&d, &mem, ~BIT64(VHOST_F_LOG_ALL), 2, 64) && !vdev_start(&d))
+				vdev_stop(&d);
+			vdev_close(&d);
+			break;
+		}
+	}
+}
+
+static int starved_begin(struct fault *f)
+{
+	int r = fail_begin_some(f);
+	pid_t pid;
+
+	if (r)
+		return r;
+	pid = child();
+	if (!pid)
+		starve(f);
+	if (pid < 0) {
+		fail_end_all();
+		return -errno;
+	}
+	f->pid = pid;
+	f->undo = true;
+	f->hold_ms = fault_rnd(f, 100, 500);
+	return 0;
+}
+
+static int starved_end(struct fault *f)
+{
+	if (!f->undo)
+		return 0;
+	/* killed at any moment: what it has suspended, it does not resume */
+	fail_end_all();
+	kill(f->pid, SIGKILL);
+	waitpid(f->pid, NULL, 0);
+	ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+	ctl_path_remove(BED_DEV, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
+	ctl_destroy_all(STARVED_DEV);
 	return 0;
 }
 
 const struct fault_kind fault_host_kinds[] = {
 	{ "queue-restarted", FAULT_ANY, FAULT_ON_NONE, 0, 5, restart_begin, NULL },
 	{ "memory-hotplug", FAULT_ANY, FAULT_ON_NONE, 0, 3, hotplug_begin, NULL },
-	{ "dirty-log", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE, 5, log_begin, NULL },
+	{ "dirty-log", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE | FAULT_NO_RECORD, 5, log_begin, NULL },
 	{ "guest-killed", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE, 5, guest_begin, NULL },
+	{ "front-end-killed", FAULT_ANY, FAULT_ON_NONE, FAULT_RECORD, 20, front_begin, NULL },
 	{ "iovmctl-killed", FAULT_ANY, FAULT_ON_NONE, 0, 3, iovmctl_begin, NULL },
 	{ "memory-pressure", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE | FAULT_SLOW, 1, memory_begin, memory_end },
 	{ "failing-allocations", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE, 4, slab_begin, slab_end },
+	{ "starved-operator", FAULT_ANY, FAULT_ON_NONE, FAULT_ALONE, 3, starved_begin, starved_end },
 	{},
 };

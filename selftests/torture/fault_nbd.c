@@ -80,6 +80,23 @@ static int disorder_end(struct fault *f)
 	return 0;
 }
 
+/* What the server has no room for waits, and goes on when there is some. */
+static int full_begin(struct fault *f)
+{
+	f->hold_ms = fault_rnd(f, 20, 600);
+	f->p->srv.full = true;
+	return 0;
+}
+
+static int full_end(struct fault *f)
+{
+	f->p->srv.full = false;
+	/* by itself it would be tried again some time later: both have to do */
+	if (fault_rnd(f, 0, 1))
+		ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+	return 0;
+}
+
 /* One reply is wrong; without requests on this path there is none. */
 static int corrupt(struct fault *f, u32 how)
 {
@@ -195,6 +212,7 @@ const struct fault_kind fault_nbd_kinds[] = {
 	{ "nbd-late", FAULT_ANY, FAULT_ON_NBD, 0, 8, late_begin, late_end },
 	{ "nbd-slow", FAULT_ANY, FAULT_ON_NBD, 0, 3, slow_begin, slow_end },
 	{ "nbd-disorder", FAULT_ANY, FAULT_ON_NBD, 0, 3, disorder_begin, disorder_end },
+	{ "nbd-full", FAULT_ANY, FAULT_ON_NBD, 0, 5, full_begin, full_end },
 	{ "nbd-wrong-cookie", FAULT_ANY, FAULT_ON_NBD, 0, 4, cookie_begin, corrupt_end },
 	{ "nbd-bad-magic", FAULT_ANY, FAULT_ON_NBD, 0, 4, magic_begin, corrupt_end },
 	{ "nbd-truncated", FAULT_ANY, FAULT_ON_NBD, 0, 4, truncated_begin, corrupt_end },

@@ -87,7 +87,10 @@ static int slow_begin(struct fault *f)
 /* What was issued stays in the kernel, and goes to the medium when the device is resumed. */
 static int hang_begin(struct fault *f)
 {
-	f->hold_ms = fault_rnd(f, 20, 500);
+	u32 ms = f->b->opts.io_timeout_ms;
+
+	/* where there is a time-out, often for longer */
+	f->hold_ms = fault_rnd(f, 20, ms && fault_rnd(f, 0, 1) ? 2 * ms : 500);
 	return dm_suspend(f->p->dm, true);
 }
 

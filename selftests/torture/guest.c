@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +25,9 @@
 #define STATUS_AT	256u
 #define DRAIN_S		60
 #define SEGS_MAX	16	/* of a request */
+#define OPEN_TRIES	6000	/* of a node that is still busy, 10 ms apart */
+#define RECORD_BYTES	8192u	/* room for a queue's */
+#define FRONT_GRACE_NS	5000000000ull
 
 /* --- the child's side --- */
 
@@ -68,6 +73,11 @@ struct child {
 	u64 *expect;		/* a bit a page: must be in the log */
 	struct vlog log;
 	u64 idle;		/* mask of queues that have drained */
+	/* with an in-flight record */
+	u8 *records;		/* of all queues, shared with the front end */
+	pid_t front;
+	int front_sock;
+	u64 front_ns;		/* when there was none last */
 };
 
 static void push(struct list *l, struct slot *s)
@@ -401,6 +411,9 @@ static void *work(void *arg)
 				     (unsigned long long)w->q->bad_used);
 			w->q->bad_used = 0;
 		}
+		/* one may die between the used ring and the call; its successor makes up for it, when it is there */
+		if (w->q->lost_calls && now_ns() < __atomic_load_n(&c->front_ns, __ATOMIC_RELAXED) + FRONT_GRACE_NS)
+			w->q->lost_calls = 0;
 		if (w->q->lost_calls) {
 			model_breach(c->g->m, ~0ull, "queue %u: a completion without the call that was asked for", w->idx);
 			w->q->lost_calls = 0;
@@ -493,6 +506,115 @@ static int hotplug(struct child *c)
 	return vdev_set_mem(&c->d, &c->mem) ?: r;
 }
 
+/* --- the front end as a process of its own: it has the node, not the rings' other side --- */
+
+/* A killed predecessor's last requests may still be on their way. */
+static int open_node(struct child *c)
+{
+	struct guest_cfg *g = &c->g->c;
+	int tries, r = -EBUSY;
+
+	for (tries = 0; tries < OPEN_TRIES && r == -EBUSY; tries++) {
+		if (tries)
+			sleep_ms(10);
+		r = g->socket ? vdev_open_user(&c->d, g->socket) : vdev_open_node(&c->d, ctl_node(g->dev));
+	}
+	return r;
+}
+
+static int front_attach(struct child *c)
+{
+	struct vdev d = c->d;
+	unsigned int i;
+	int r;
+
+	r = open_node(c);
+	if (r)
+		return r;
+	d.fd = c->d.fd;
+	c->d = d;
+	r = d.tp->set_features(&c->d, d.features);
+	if (!r)
+		r = vdev_set_mem(&c->d, &c->mem);
+	for (i = 0; i < d.nvqs && !r; i++) {
+		struct vhost_iovm_inflight rec = {
+			.index = i, .desc_num = c->g->c.ring, .addr = (uintptr_t)c->records + i * RECORD_BYTES,
+			.size = RECORD_BYTES,
+		};
+
+		if (ioctl(c->d.fd, VHOST_IOVM_SET_INFLIGHT, &rec))
+			r = -errno;
+		/* counts for a new record only */
+		c->d.vqs[i].base = __atomic_load_n(&c->d.vqs[i].ring.used->idx, __ATOMIC_ACQUIRE);
+		if (!r)
+			r = vq_start(&c->d.vqs[i]);
+	}
+	return r;
+}
+
+static int restart(struct child *c, unsigned int q);
+static int hotplug(struct child *c);
+
+struct front_cmd {
+	int cmd;
+	u64 arg;
+};
+
+static void front_main(struct child *c, int sock)
+{
+	struct front_cmd cmd;
+	int r;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	r = front_attach(c);
+	while (write(sock, &r, sizeof(r)) == sizeof(r) && read(sock, &cmd, sizeof(cmd)) == sizeof(cmd))
+		r = cmd.cmd == GUEST_RESTART ? restart(c, cmd.arg) : hotplug(c);
+	_exit(0);
+}
+
+static int front_answer(struct child *c)
+{
+	int r;
+
+	return read(c->front_sock, &r, sizeof(r)) == sizeof(r) ? r : -ESRCH;
+}
+
+static int front_start(struct child *c)
+{
+	int sv[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv))
+		return -errno;
+	c->front = fork();
+	if (!c->front)
+		front_main(c, sv[1]);
+	close(sv[1]);
+	c->front_sock = sv[0];
+	if (c->front < 0)
+		return -errno;
+	c->g->s->owner = c->front;
+	r = front_answer(c);
+	__atomic_store_n(&c->front_ns, now_ns(), __ATOMIC_RELAXED);
+	return r;
+}
+
+static int front_kill(struct child *c)
+{
+	/* for ever, until the successor is there */
+	__atomic_store_n(&c->front_ns, ~0ull >> 1, __ATOMIC_RELAXED);
+	kill(c->front, SIGKILL);
+	waitpid(c->front, NULL, 0);
+	close(c->front_sock);
+	return front_start(c);
+}
+
+static int front_command(struct child *c, int cmd, u64 arg)
+{
+	struct front_cmd f = { cmd, arg };
+
+	return write(c->front_sock, &f, sizeof(f)) == sizeof(f) ? front_answer(c) : -ESRCH;
+}
+
 /* As a live migration: what was written while the log was on must be in it once the queues have stopped. */
 static int log_check(struct child *c, u64 ms)
 {
@@ -576,7 +698,7 @@ static int bring_up(struct child *c)
 	struct guest_cfg *g = &c->g->c;
 	u64 rnd = g->seed * 77 + c->g->started, features = ~BIT64(VHOST_F_LOG_ALL), bytes;
 	unsigned int i;
-	int r, tries;
+	int r;
 
 	/* either of the rings' features may be missing, as with old drivers */
 	if (rnd64(&rnd) % 4 == 0)
@@ -586,17 +708,11 @@ static int bring_up(struct child *c)
 	bytes = g->queues * ((2 * g->depth + 4) * (8192ull + SMALL + 4096) + LARGE + 64 * KiB + g->ring * (g->ring + 64) * 16ull);
 	r = gmem_add(&c->mem, 0, (bytes / 2 + 4 * MiB) & ~4095ull, GMEM_MEMFD);
 	if (r >= 0)
-		r = gmem_add(&c->mem, 4 * GiB, (bytes / 2 + 4 * MiB) & ~4095ull, g->socket ? GMEM_MEMFD : GMEM_ANON);
+		r = gmem_add(&c->mem, 4 * GiB, (bytes / 2 + 4 * MiB) & ~4095ull, g->socket || g->record ? GMEM_MEMFD : GMEM_ANON);
 	if (r < 0)
 		return r;
 	c->mem.r[0].used = 4096;
-	/* a killed predecessor's last requests may still be on their way */
-	for (tries = 0; tries < 6000; tries++) {
-		r = g->socket ? vdev_open_user(&c->d, g->socket) : vdev_open_node(&c->d, ctl_node(g->dev));
-		if (r != -EBUSY)
-			break;
-		sleep_ms(10);
-	}
+	r = open_node(c);
 	if (r)
 		return r;
 	model_lost(c->g->m);
@@ -608,8 +724,15 @@ static int bring_up(struct child *c)
 		c->w[i].rnd = rnd64(&rnd);
 		r = slots(c, &c->w[i]);
 	}
-	if (!r)
+	if (!r && g->record) {
+		close(c->d.fd);
+		c->d.fd = -1;
+		c->records = mmap(NULL, g->queues * RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		r = c->records == MAP_FAILED ? -ENOMEM : front_start(c);
+	} else if (!r) {
+		c->g->s->owner = getpid();
 		r = vdev_start(&c->d);
+	}
 	for (i = 0; i < g->queues && !r; i++)
 		r = -pthread_create(&c->w[i].thread, NULL, work, &c->w[i]);
 	return r;
@@ -657,13 +780,16 @@ static void child_main(struct guest *g)
 			r = sweep(&c);
 			break;
 		case GUEST_RESTART:
-			r = restart(&c, s->arg);
+			r = g->c.record ? front_command(&c, cmd, s->arg) : restart(&c, s->arg);
 			break;
 		case GUEST_HOTPLUG:
-			r = hotplug(&c);
+			r = g->c.record ? front_command(&c, cmd, 0) : hotplug(&c);
 			break;
 		case GUEST_LOG:
-			r = log_check(&c, s->arg);
+			r = g->c.record ? -EOPNOTSUPP : log_check(&c, s->arg);
+			break;
+		case GUEST_FRONT_KILL:
+			r = front_kill(&c);
 			break;
 		default:
 			r = -EINVAL;

@@ -21,6 +21,7 @@ enum guest_cmd {
 	GUEST_RESTART,		/* GET_VRING_BASE and start, arg: queue, or all; the load goes on */
 	GUEST_HOTPLUG,		/* memory comes, is read into, and goes */
 	GUEST_LOG,		/* dirty log on for arg ms, then compared with what was written */
+	GUEST_FRONT_KILL,	/* with a record: signal 9 for the front end, a successor takes over; the load goes on */
 };
 
 struct guest_cfg {
@@ -33,6 +34,7 @@ struct guest_cfg {
 	u64 nsect;
 	u64 seed;
 	const char *serial;
+	bool record;		/* the front end is a process of its own, with an in-flight record */
 };
 
 /* Shared by the processes */
@@ -53,6 +55,7 @@ struct guest_shared {
 	u64 max_lat_ns;		/* longest since the reader cleared it */
 	u64 oldest[GUEST_QUEUES];	/* begin of the oldest request in flight, ns; now when idle */
 	pid_t pid;
+	pid_t owner;		/* of the node: the process or its front end */
 };
 
 struct guest {

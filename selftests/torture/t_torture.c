@@ -4,7 +4,7 @@
  *
  *	t_torture				KTAP: some seconds on each bed
  *	t_torture --seed N [--bed NAME] [--block 512|4096] [--queues N] [--faults N] [--seconds N] [--first N]
- *		  [--kind NAME]... [--json FILE]
+ *		  [--io-timeout MS] [--bounce] [--record] [--kind NAME]... [--json FILE]
  *	t_torture --socket PATH --image FILE	the load alone, on a vhost-user-blk back end: checks the checker
  *
  * The schedule - which fault, on what, for how long - follows from the seed and the fault's number alone; --first begins with
@@ -34,6 +34,8 @@ struct campaign {
 	enum bed_kind bed;
 	u32 block;
 	unsigned int queues, depth;
+	struct bed_opts opts;
+	bool record;
 	u64 seed;
 	u64 first, faults;		/* faults 0: until the time is up */
 	double seconds;			/* 0: until all faults are done */
@@ -78,6 +80,8 @@ static bool wanted(const struct campaign *c, const struct fault_kind *k, unsigne
 	unsigned int i;
 
 	if (!(k->beds & FAULT_B(c->bed)) || k->is & without)
+		return false;
+	if (k->is & (c->record ? FAULT_NO_RECORD : FAULT_RECORD))
 		return false;
 	for (i = 0; i < c->nr_only && strcmp(c->only[i], k->name); i++)
 		;
@@ -307,15 +311,26 @@ static u64 total_done(void)
 	return n;
 }
 
+/* As they are given by hand */
+static void describe_opts(const struct campaign *c, char *to, size_t n)
+{
+	char ms[32] = "";
+
+	if (c->opts.io_timeout_ms)
+		snprintf(ms, sizeof(ms), " --io-timeout %u", c->opts.io_timeout_ms);
+	snprintf(to, n, "%s%s%s", ms, c->opts.bounce ? " --bounce" : "", c->record ? " --record" : "");
+}
+
 /* Breaches, or a negative errno when it could not even begin. */
 static long run(const struct campaign *c, u64 *faults)
 {
 	struct guest_cfg gc = {
 		.dev = BED_DEV, .queues = c->queues, .ring = 128, .depth = c->depth, .block = c->block, .nsect = SECTORS,
-		.seed = c->seed, .serial = "serial-0123456789abc",
+		.seed = c->seed, .serial = "serial-0123456789abc", .record = c->record,
 	};
 	u64 nr = c->first, before = total_done(), end = c->seconds ? now_ns() + c->seconds * 1e9 : ~0ull;
 	const char *step = "storage";
+	char opts[64];
 	struct guest_shared *s;
 	long breaches;
 	int r;
@@ -323,7 +338,7 @@ static long run(const struct campaign *c, u64 *faults)
 	model = model_new(c->seed, SECTORS, c->bed == BED_ARRAY);
 	if (!model)
 		return -ENOMEM;
-	r = bed_make(&bed, c->bed, c->block, c->queues, SECTORS, model);
+	r = bed_make(&bed, c->bed, &c->opts, c->block, c->queues, SECTORS, model);
 	if (!r) {
 		step = "guest";
 		r = guest_init(&guest, model, &gc);
@@ -338,8 +353,9 @@ static long run(const struct campaign *c, u64 *faults)
 		return r;
 	}
 	s = guest.s;
-	printf("# seed %llu bed %s block %u queues %u, network: %s\n", (unsigned long long)c->seed, bed_name[c->bed], c->block,
-	       c->queues, no_net ? no_net : "veth and netem");
+	describe_opts(c, opts, sizeof(opts));
+	printf("# seed %llu bed %s block %u queues %u%s, network: %s\n", (unsigned long long)c->seed, bed_name[c->bed], c->block,
+	       c->queues, opts, no_net ? no_net : "veth and netem");
 	if (!guest_progress(&guest, 50, WAIT_MS))
 		model_breach(model, ~0ull, "no progress before the first fault");
 	while (!model->breaches && (!c->faults || nr < c->first + c->faults) && now_ns() < end) {
@@ -370,8 +386,8 @@ static long run(const struct campaign *c, u64 *faults)
 	       "caches\n", (unsigned long long)model->sectors_checked, (unsigned long long)model->mixed,
 	       (unsigned long long)s->poison_looks, (unsigned long long)s->log_pages, (unsigned long long)bed.array.lost);
 	if (breaches)
-		printf("# to see it again: t_torture --seed %llu --bed %s --block %u --queues %u --faults %llu\n",
-		       (unsigned long long)c->seed, bed_name[c->bed], c->block, c->queues, (unsigned long long)nr);
+		printf("# to see it again: t_torture --seed %llu --bed %s --block %u --queues %u%s --faults %llu\n",
+		       (unsigned long long)c->seed, bed_name[c->bed], c->block, c->queues, opts, (unsigned long long)nr);
 	fflush(stdout);
 	clear();
 	return breaches;
@@ -488,9 +504,11 @@ static void print_table(void)
 
 /* --- KTAP --- */
 
-static void check(enum bed_kind kind, u32 block, unsigned int queues, unsigned int depth)
+static void check_mode(enum bed_kind kind, u32 block, unsigned int queues, unsigned int depth, struct bed_opts opts, bool record)
 {
-	struct campaign c = { .bed = kind, .block = block, .queues = queues, .depth = depth, .seconds = 15 };
+	struct campaign c = {
+		.bed = kind, .block = block, .queues = queues, .depth = depth, .seconds = 15, .opts = opts, .record = record,
+	};
 	const char *seed = getenv("TORTURE_SEED");
 	u64 faults = 0;
 	long r;
@@ -500,6 +518,11 @@ static void check(enum bed_kind kind, u32 block, unsigned int queues, unsigned i
 	T_CHECK(r >= 0, "the campaign could not begin: %s", strerror(-r));
 	T_CHECK(r <= 0, "%ld breaches", r);
 	T_CHECK(r < 0 || faults >= 10, "only %llu faults", (unsigned long long)faults);
+}
+
+static void check(enum bed_kind kind, u32 block, unsigned int queues, unsigned int depth)
+{
+	check_mode(kind, block, queues, depth, (struct bed_opts){}, false);
 }
 
 static void dm_512(void)
@@ -532,6 +555,16 @@ static void array_fua_512(void)
 	check(BED_ARRAY_FUA, 512, 2, 16);
 }
 
+static void dm_512_hangs(void)
+{
+	check_mode(BED_DM, 512, 2, 16, (struct bed_opts){ .bounce = true, .io_timeout_ms = 1000 }, false);
+}
+
+static void dm_512_record(void)
+{
+	check_mode(BED_DM, 512, 2, 16, (struct bed_opts){}, true);
+}
+
 static const struct ktap_case cases[] = {
 	{ "dm_512", dm_512, .limit_s = 300 },
 	{ "dm_4096", dm_4096, .limit_s = 300 },
@@ -539,6 +572,8 @@ static const struct ktap_case cases[] = {
 	{ "scsi_4096", scsi_4096, .limit_s = 300 },
 	{ "array_512", array_512, .limit_s = 300 },
 	{ "array_fua_512", array_fua_512, .limit_s = 300 },
+	{ "hangs_dm_512", dm_512_hangs, .limit_s = 300 },
+	{ "record_dm_512", dm_512_record, .limit_s = 300 },
 };
 
 static const char *setup(void)
@@ -561,7 +596,8 @@ static void teardown(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: t_torture --seed N [--bed dm|scsi|array|array-fua] [--block 512|4096] [--queues N] [--depth N]\n"
-		"       [--faults N] [--seconds N] [--first N] [--kind NAME]... [--json FILE]\n"
+		"       [--io-timeout MS] [--bounce] [--record] [--faults N] [--seconds N] [--first N] [--kind NAME]...\n"
+		"       [--json FILE]\n"
 		"       t_torture [CASE...]\n");
 	return 2;
 }
@@ -574,6 +610,8 @@ static int by_hand(int argc, char **argv)
 		{ "depth", required_argument, NULL, 'd' }, { "faults", required_argument, NULL, 'f' },
 		{ "seconds", required_argument, NULL, 't' }, { "first", required_argument, NULL, 'F' },
 		{ "kind", required_argument, NULL, 'k' }, { "json", required_argument, NULL, 'j' },
+		{ "io-timeout", required_argument, NULL, 'o' }, { "bounce", no_argument, NULL, 'n' },
+		{ "record", no_argument, NULL, 'r' },
 		{ "socket", required_argument, NULL, 'S' }, { "image", required_argument, NULL, 'I' }, {},
 	};
 	struct campaign c = { .block = 512, .queues = 2, .depth = 16, .seed = 1 };
@@ -615,6 +653,15 @@ static int by_hand(int argc, char **argv)
 			break;
 		case 'j':
 			json = optarg;
+			break;
+		case 'o':
+			c.opts.io_timeout_ms = atoi(optarg);
+			break;
+		case 'n':
+			c.opts.bounce = true;
+			break;
+		case 'r':
+			c.record = true;
 			break;
 		case 'S':
 			socket = optarg;

@@ -243,15 +243,20 @@ int ctl_path_add_nbd(const char *dev, const char *path, u32 flags, u32 fence, u3
 int ctl_path_add_nbd_id(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms,
 			const char *identity)
 {
-	struct iovm_path_add a = {
-		.type = IOVM_PATH_NBD, .flags = flags, .fence = fence, .fd = -1,
-		.heartbeat_ms = heartbeat_ms, .dead_ms = dead_ms, .addr = "test",
-	};
+	struct iovm_path_add a = { .flags = flags, .fence = fence, .heartbeat_ms = heartbeat_ms, .dead_ms = dead_ms };
 
 	PUT(a.identity, identity);
-	PUT(a.dev, dev);
-	PUT(a.name, path);
-	return CALL(IOVM_PATH_ADD, &a);
+	return ctl_path_add_nbd_arg(dev, path, &a);
+}
+
+int ctl_path_add_nbd_arg(const char *dev, const char *path, struct iovm_path_add *a)
+{
+	a->type = IOVM_PATH_NBD;
+	a->fd = -1;
+	PUT(a->dev, dev);
+	PUT(a->name, path);
+	PUT(a->addr, "test");
+	return CALL(IOVM_PATH_ADD, a);
 }
 
 int ctl_path_connect(const char *dev, const char *path, const int *fds, unsigned int nfds, u64 bytes, u32 nbd_flags,

@@ -35,6 +35,8 @@ int ctl_dev_stats(const char *name, struct iovm_dev_stats *s);
 int ctl_path_add_bdev(const char *dev, const char *path, const char *node, u32 flags, u32 fence);
 /* a bdev path with whatever else is in @a */
 int ctl_path_add_arg(const char *dev, const char *path, const char *node, struct iovm_path_add *a);
+/* an nbd path likewise */
+int ctl_path_add_nbd_arg(const char *dev, const char *path, struct iovm_path_add *a);
 int ctl_path_add_nbd(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms);
 int ctl_path_add_bdev_id(const char *dev, const char *path, const char *node, u32 flags, u32 fence, const char *identity);
 int ctl_path_add_nbd_id(const char *dev, const char *path, u32 flags, u32 fence, u32 heartbeat_ms, u32 dead_ms,
