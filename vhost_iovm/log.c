@@ -28,7 +28,7 @@ static struct viovm_log_map *viovm_log_map_alloc(u64 last)
 	nbits = nchunks << VIOVM_LOG_CHUNK_SHIFT;
 	if (nbits > INT_MAX)
 		return ERR_PTR(-E2BIG);
-	/* up to 256 MiB, for the asking: what is not there must not cost another process its life */
+	/* up to 256 MiB, for the asking: nobody else shall be killed to make room for it */
 	map = kvzalloc(struct_size(map, bits, BITS_TO_LONGS(nbits)),
 		       GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!map)

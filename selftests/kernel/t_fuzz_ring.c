@@ -57,6 +57,7 @@ static u64 tables_gpa, record_gpa;
 static struct vload other;
 static bool other_runs;
 static u64 rounds, broken, served;
+static unsigned int hdrs;	/* of the headers, how many are used: few, so that those in use are rewritten often */
 
 static u8 *at_w1, *at_w2, *at_p;
 
@@ -244,7 +245,7 @@ static void mutate_desc(u64 *r, struct vring_desc *d, bool w, unsigned int n)
 		__atomic_store_n(&d->next, fuzz_one_in(r, 4) ? fuzz_value(r) : fuzz_below(r, n), __ATOMIC_RELAXED);
 		break;
 	case 5:
-		fill_header(r, fuzz_below(r, HDRS));
+		fill_header(r, fuzz_below(r, hdrs));
 		break;
 	}
 }
@@ -252,7 +253,7 @@ static void mutate_desc(u64 *r, struct vring_desc *d, bool w, unsigned int n)
 /* A chain of a valid request in slots of @d from *w and *p on; its head. */
 static int chain(u64 *r, struct vring_desc *d, unsigned int n, unsigned int *w, unsigned int *p)
 {
-	unsigned int i = fuzz_below(r, HDRS), data = fuzz_below(r, 4), head = *p, at = head, k;
+	unsigned int i = fuzz_below(r, hdrs), data = fuzz_below(r, 4), head = *p, at = head, k;
 	struct virtio_blk_outhdr *h = (void *)(at_p + 64 * i);
 	bool in;
 
@@ -411,6 +412,7 @@ static u64 begin(void)
 	int r;
 
 	rounds = broken = served = 0;
+	hdrs = HDRS;
 	fix_store_make(STORE_MB, 512);
 	make_tail();
 	fix_create(0, fix_store, STORE_SECTORS, NQ);
@@ -651,7 +653,7 @@ static void *race(void *arg)
 			break;
 		case 4:
 		case 5:
-			fill_header(r, fuzz_below(r, HDRS));
+			fill_header(r, fuzz_below(r, hdrs));
 			break;
 		default:
 			mutate_some(r, q);
@@ -679,6 +681,7 @@ static void racing(void)
 	u64 until;
 
 	until = begin();
+	hdrs = 8;
 	for (; (now_ns() < until || rounds < MIN_ROUNDS) && !ktap_failed(); rounds++) {
 		struct racer c[NQ - 1] = {};
 		unsigned int i, k, turns = 2 + fuzz_below(&rnd, 6);
