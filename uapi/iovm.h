@@ -353,19 +353,19 @@ struct iovm_path_info {
 	__u32 pad;
 	__u64 slow_ms;			/* since when, 0 when it is not */
 	__u64 lat_ns;			/* what its requests take; 0 not known */
-	__u64 usual_ns;			/* what is usual under such a load; 0 not known yet */
+	__u64 usual_ns;			/* what is usual under such a load; 0 not known */
 	__u64 rtt_ns;			/* what a heartbeat takes; 0 there was none */
 	__u64 unsettled;		/* writes that wait until a failed path is live or fenced */
 	__u32 fence_by;			/* IOVM_FENCE_BY_* */
 	__u32 fence_after_ms;
-	__u32 fence_tries;		/* to fence it since it was last live or fenced: all failed */
+	__u32 fence_tries;		/* to fence it, all failed, since it was last live or fenced */
 	__s32 fence_status;		/* of the last one, as in struct iovm_path_ctl; 0 none */
 	char  fence_command[IOVM_ADDR_MAX];
 	__u32 bdev_major;		/* bdev: its device number */
 	__u32 bdev_minor;
 	__u64 pr_key;
 	__u32 by_hand;			/* failed, and by IOVM_PATH_CTL_FAIL */
-	__u32 unflushed;		/* holds acknowledged writes that no FLUSH has covered yet */
+	__u32 unflushed;		/* holds acknowledged writes no FLUSH has covered */
 };
 
 /*

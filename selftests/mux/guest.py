@@ -35,7 +35,8 @@ EVENT = struct.Struct("<IIQQQIIIIiIQ64s64sQ")
 
 class Event:
     def __init__(self, raw):
-        (_, kind, self.seq, _, _, _, _, self.old, self.new, self.error, _, self.value, dev, path) = raw
+        (_, kind, self.seq, _, _, _, _, self.old, self.new, self.error, _, self.value, dev, path,
+         _) = raw
         self.type = EVENTS[kind]
         self.dev, self.path = text(dev), text(path)
 
