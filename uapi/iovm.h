@@ -358,7 +358,7 @@ struct iovm_path_info {
 	__u64 unsettled;		/* writes that wait until a failed path is live or fenced */
 	__u32 fence_by;			/* IOVM_FENCE_BY_* */
 	__u32 fence_after_ms;
-	__u32 fence_tries;		/* to fence it, all failed, since it was last live or fenced */
+	__u32 fence_tries;		/* failed tries to fence it since it was last live */
 	__s32 fence_status;		/* of the last one, as in struct iovm_path_ctl; 0 none */
 	char  fence_command[IOVM_ADDR_MAX];
 	__u32 bdev_major;		/* bdev: its device number */
