@@ -20,7 +20,7 @@
 #define MB 32
 #define SECTORS (MB * 2048ull)
 #define IO_TIMEOUT_MS 800
-#define LOADED_TIMEOUT_MS 2000	/* a busy machine must not be taken for a hung disk */
+#define LOADED_TIMEOUT_MS (2000 * ktap_slowness())	/* a busy machine must not be taken for a hung disk */
 #define POISON 0xdb
 
 static struct ctl_events ev;
@@ -141,11 +141,11 @@ static void expect_hang(int at)
 	int s, f, r;
 
 	T_CHECK(ctl_events_wait(&ev, at, IOVM_EV_OVERDUE, "kt-0", "a", 5000) >= 0, "no OVERDUE");
-	s = ctl_events_wait_state(&ev, at, "kt-0", "a", IOVM_PATH_SUSPECT, 5000);
+	s = ctl_events_wait_state(&ev, at, "kt-0", "a", IOVM_PATH_SUSPECT, 5000 * ktap_slowness());
 	T_REQUIRE(s >= 0, "a is not suspect");
 	r = ctl_events_wait(&ev, s, IOVM_EV_REROUTED, "kt-0", "b", 5000);
 	T_REQUIRE(r >= 0, "not rerouted");
-	f = ctl_events_wait_state(&ev, s, "kt-0", "a", IOVM_PATH_FAILED, 5000);
+	f = ctl_events_wait_state(&ev, s, "kt-0", "a", IOVM_PATH_FAILED, 5000 * ktap_slowness());
 	T_REQUIRE(f >= 0, "a has not failed");
 	T_CHECK(r < f, "rerouted only after a had failed");
 	T_CHECK(ev.seen[s].error == -ETIMEDOUT && ev.seen[f].error == -ETIMEDOUT, "errors %d and %d", ev.seen[s].error,
@@ -296,7 +296,7 @@ static void only_path(void)
 	T_REQUIRE(!ctl_events_open(&ev), "events");
 	load((struct vload_cfg){ .depth = 16, .flush_pct = 2, .zero_pct = 2 });
 	hang("iovmt-a");
-	at = ctl_events_wait_state(&ev, 0, "kt-0", "a", IOVM_PATH_FAILED, 5000);
+	at = ctl_events_wait_state(&ev, 0, "kt-0", "a", IOVM_PATH_FAILED, 5000 * ktap_slowness());
 	T_CHECK(at >= 0, "a has not failed");
 	T_CHECK(ctl_events_wait(&ev, at, IOVM_EV_PARKED, "kt-0", NULL, 5000) >= 0, "not parked");
 	release("iovmt-a");

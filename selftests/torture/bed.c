@@ -17,12 +17,6 @@
 
 const char *const bed_name[BED_KINDS] = { "dm", "scsi", "array", "array-fua" };
 
-/* Where everything is checked everything takes longer: a server that is only slow must not be given up for it. */
-unsigned int bed_slowness(void)
-{
-	return access("/sys/kernel/debug/failslab", F_OK) ? 1 : 5;
-}
-
 static int path_bdev(struct bed_path *p, const char *name, const char *node)
 {
 	snprintf(p->name, sizeof(p->name), "%s", name);
@@ -37,8 +31,8 @@ static void path_nbd(struct bed_path *p, const char *name, u32 flags)
 	p->net = net_is_up();
 	p->sockets = 2;
 	p->flags = flags;
-	p->heartbeat_ms = 100 * bed_slowness();
-	p->dead_ms = 400 * bed_slowness();
+	p->heartbeat_ms = 100 * ktap_slowness();
+	p->dead_ms = 400 * ktap_slowness();
 }
 
 static int make_dm(struct bed *b)
@@ -98,7 +92,7 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	memset(b, 0, sizeof(*b));
 	b->kind = kind;
 	b->opts = *opts;
-	b->opts.io_timeout_ms *= bed_slowness();
+	b->opts.io_timeout_ms *= ktap_slowness();
 	b->block = block;
 	b->queues = queues;
 	b->sectors = sectors;

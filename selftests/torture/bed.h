@@ -60,7 +60,6 @@ struct bed {
 
 extern const char *const bed_name[BED_KINDS];
 
-unsigned int bed_slowness(void);	/* what times are multiplied by: 5 on a debug kernel */
 int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
 	     struct model *m);
 void bed_free(struct bed *b);

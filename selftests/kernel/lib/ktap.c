@@ -180,3 +180,8 @@ int ktap_main(int argc, char **argv, const struct ktap_case *cases, size_t n,
 		return KTAP_FAIL;
 	return passed ? KTAP_PASS : KTAP_SKIP;
 }
+
+unsigned int ktap_slowness(void)
+{
+	return access("/sys/kernel/debug/failslab", F_OK) ? 1 : 5;
+}

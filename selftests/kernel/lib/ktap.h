@@ -44,6 +44,8 @@ void ktap_fail(const char *file, int line, const char *cond, const char *fmt, ..
 void ktap_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void ktap_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool ktap_failed(void);			/* the case that runs */
+/* So many times longer may things take here: where everything is checked, everything is slow. */
+unsigned int ktap_slowness(void);
 
 #define T_CHECK(cond, ...) ({						\
 	bool ok_ = (cond);						\
