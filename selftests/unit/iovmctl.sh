@@ -1,10 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# For the tests that run iovmctl, which source it: results as KTAP, iovmctl's output and exit status, NBD servers. They set
-# $ctl, the program; $preload, when it is to run on a stand-in of the kernel; and call tidy() when they exit.
+# For the tests that run iovmctl, which source it: results as KTAP, iovmctl's output and exit status, NBD servers. $ctl is the
+# program and $preload what it runs on, when that is a stand-in of the kernel: on_stand_in() makes and sets both.
 
 tmp=$(mktemp -d)
+trap tidy EXIT
 bg=()		# what tidy() kills
 number=0
 fails=0
@@ -13,6 +14,22 @@ bad=
 tidy() {
 	[ ${#bg[@]} = 0 ] || kill "${bg[@]}" 2>/dev/null
 	rm -rf "$tmp"
+}
+
+# Sets $ctl, built with ASan, and $preload, the stand-in (iovmctl_fake.c).
+on_stand_in() {
+	local here
+	here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+	top=$here/../..
+	OUT=${OUT:-$top/build/unit}
+	mkdir -p "$OUT"
+	OUT=$(cd "$OUT" && pwd)
+	make -s -C "$top/userland/iovmctl" SAN=1 O="$OUT/iovmctl" >"$tmp/build" 2>&1 ||
+		{ sed 's/^/# /' "$tmp/build"; echo "Bail out! iovmctl does not build"; exit 1; }
+	"${CC:-gcc}" -std=gnu11 -O1 -g -Wall -Wextra -Werror -fPIC -shared -I"$top/uapi" -o "$OUT/iovmctl_fake.so" \
+		"$here/iovmctl_fake.c" -ldl || { echo "Bail out! the stand-in does not build"; exit 1; }
+	ctl=$OUT/iovmctl/iovmctl-san
+	preload="$("${CC:-gcc}" -print-file-name=libasan.so) $OUT/iovmctl_fake.so"
 }
 
 ok() { # NAME: a test that went well unless something complained since the last one

@@ -7,21 +7,9 @@
 # Writes KTAP. OUT= is where the programs are built.
 
 export LC_ALL=C TZ=UTC
-here=$(cd "$(dirname "$0")" && pwd)
-top=$here/../..
-OUT=${OUT:-$top/build/unit}
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
 # shellcheck source=selftests/unit/iovmctl.sh
-. "$here/iovmctl.sh" || exit 1
-trap tidy EXIT
-
-make -s -C "$top/userland/iovmctl" SAN=1 O="$OUT/iovmctl" >"$tmp/build" 2>&1 ||
-	{ sed 's/^/# /' "$tmp/build"; echo "Bail out! iovmctl does not build"; exit 1; }
-ctl=$OUT/iovmctl/iovmctl-san
-"${CC:-gcc}" -std=gnu11 -O1 -g -Wall -Wextra -Werror -fPIC -shared -I"$top/uapi" -o "$tmp/fake.so" \
-	"$here/iovmctl_fake.c" -ldl || { echo "Bail out! the stand-in does not build"; exit 1; }
-preload="$("${CC:-gcc}" -print-file-name=libasan.so) $tmp/fake.so"
+. "$(dirname "$0")/iovmctl.sh" || exit 1
+on_stand_in
 umask 022
 
 export IOVM_FAKE_LOG=$tmp/log IOVM_FAKE_FENCE=$tmp/fence IOVM_FAKE_FENCED=$tmp/fenced

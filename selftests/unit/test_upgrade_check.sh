@@ -7,22 +7,12 @@
 # Writes KTAP. OUT= is where the programs are built.
 
 export LC_ALL=C
-here=$(cd "$(dirname "$0")" && pwd)
-top=$here/../..
-OUT=${OUT:-$top/build/unit}
-mkdir -p "$OUT"
-OUT=$(cd "$OUT" && pwd)
 # shellcheck source=selftests/unit/iovmctl.sh
-. "$here/iovmctl.sh" || exit 1
-trap tidy EXIT
-
-make -s -C "$top/userland/iovmctl" SAN=1 O="$OUT/iovmctl" >"$tmp/build" 2>&1 ||
-	{ sed 's/^/# /' "$tmp/build"; echo "Bail out! iovmctl does not build"; exit 1; }
-"${CC:-gcc}" -std=gnu11 -O1 -g -Wall -Wextra -Werror -fPIC -shared -I"$top/uapi" -o "$OUT/iovmctl_fake.so" \
-	"$here/iovmctl_fake.c" -ldl || { echo "Bail out! the stand-in does not build"; exit 1; }
+. "$(dirname "$0")/iovmctl.sh" || exit 1
+on_stand_in
 cat >"$tmp/ctl" <<END
 #!/bin/bash
-LD_PRELOAD="$("${CC:-gcc}" -print-file-name=libasan.so) $OUT/iovmctl_fake.so" exec "$OUT/iovmctl/iovmctl-san" "\$@"
+LD_PRELOAD="$preload" exec "$ctl" "\$@"
 END
 cat >"$tmp/modinfo" <<'END'
 #!/bin/bash
