@@ -26,7 +26,8 @@
 #define IOVM_SLOW_FACTOR_MAX	1000
 #define IOVM_SLOW_FLOOR_NS	1000000	/* a median that grew by less is not worth a word */
 #define IOVM_SLOW_WINDOWS	3	/* in a row, until it is slow, or no longer */
-#define IOVM_SLOW_ANSWERS	30	/* likewise, of a path that is not in use: good answers */
+#define IOVM_SLOW_ANSWERS	30	/* good, of a path not in use, until it is over */
+#define IOVM_SLOW_ANSWER_COSTS	3u	/* good answers that a bad one undoes */
 
 /**
  * struct iovm_drift_sum - a path's counters, since it was added

@@ -238,8 +238,8 @@ struct iovm_path_pcpu {
  * @slow: it is slow, or was left for that and has not shown that it is not; dev->lock
  * @slow_ns: ktime_get_ns() when @slow changed last; dev->lock
  * @slow_usual_ns: with @slow: what was usual when it became so; dev->lock
- * @good_answers: with @slow, while it is not the route: heartbeats in a row that were as they
- *	should be; dev->lock
+ * @good_answers: with @slow, while it is not the route: heartbeats that were as they should be,
+ *	less what others undo; dev->lock
  * @rtt_ns: what a heartbeat takes, smoothed, 0 when there was none since it failed; dev->lock
  * @rtt_at_ns: ktime_get_ns() of the last one; dev->lock
  * @slow_ended: sum(ended) when @drift->now was filled in last; dev->mutex

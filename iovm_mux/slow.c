@@ -14,8 +14,9 @@
  * no fence is needed.
  *
  * A device does not go to and fro. The path that was left stays marked; it is no rival, and no
- * automatic failback goes to it, until it has answered IOVM_SLOW_ANSWERS heartbeats in a row as it
- * should, or was failed and is live again. Between two such switches, and after one by hand,
+ * automatic failback goes to it, until it has answered IOVM_SLOW_ANSWERS heartbeats as it should
+ * (one that takes longer undoes IOVM_SLOW_ANSWER_COSTS: a busy host delays one now and then), or
+ * was failed and is live again. Between two such switches, and after one by hand,
  * IOVM_SLOW_HOLDOFF_MS must pass. Nothing goes back by itself but by the automatic failback.
  */
 #include <linux/jiffies.h>
@@ -95,7 +96,7 @@ void iovm_path_answered(struct iovm_path *path, u64 rtt_ns)
 	path->rtt_at_ns = ktime_get_ns();
 	if (path->slow && rcu_access_pointer(dev->route) != path) {
 		if (rtt_ns > max_t(u64, path->slow_usual_ns, IOVM_SLOW_FLOOR_NS))
-			path->good_answers = 0;
+			path->good_answers -= min(path->good_answers, IOVM_SLOW_ANSWER_COSTS);
 		else
 			path->good_answers++;
 		if (path->good_answers >= IOVM_SLOW_ANSWERS) {

@@ -192,7 +192,7 @@ static void leave_a(void)
 	T_CHECK(ctl_events_wait(&ev, to + 1, IOVM_EV_REROUTED, "kt-0", NULL, 5000) < 0, "to and fro");
 	T_CHECK(vload_progress(&L, 200, 30000), "no progress on b");
 	delay("iovmt-a", 1);
-	back = ctl_events_wait(&ev, to, IOVM_EV_SLOW_OVER, "kt-0", "a", 90000);
+	back = ctl_events_wait(&ev, to, IOVM_EV_SLOW_OVER, "kt-0", "a", 150000);
 	T_REQUIRE(back >= 0, "a has recovered, and nobody says so");
 	T_CHECK(ctl_events_wait(&ev, back, IOVM_EV_REROUTED, "kt-0", "a", 10000) >= 0, "no automatic failback");
 	T_CHECK(ctl_events_count(&ev, IOVM_EV_FIRST_ERROR, "kt-0") == 0, "an error");
