@@ -180,11 +180,13 @@ def boot_block():
 def packages(tree):
     """Unpack Debian's minimal system with a cloud kernel and fio in tree."""
     docs = [f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("man", "doc", "locale", "info")]
-    sources = "/etc/apt/sources.list.d/debian.sources"
-    mirror = sources if os.path.exists(sources) else "/etc/apt/sources.list"
+    # not this machine's own sources: it may run another release
+    sources = os.path.join(BUILD, "apt", SUITE, "sources.list")
+    if not os.path.exists(sources):
+        raise BedError(f"{sources} is missing: selftests/env/setup.sh kernels")
     os.environ["INITRD"] = "No"
     run(tool("mmdebstrap"), "--variant=minbase", "--format=directory", "--include=linux-image-cloud-amd64,fio,kmod",
-        '--aptopt=APT::Install-Recommends "false"', *docs, SUITE, tree, mirror, timeout=1800)
+        '--aptopt=APT::Install-Recommends "false"', *docs, SUITE, tree, sources, timeout=1800)
 
 
 def guest_image():
