@@ -191,9 +191,6 @@ struct viovm_call {
  * @fetched: requests taken from the ring; worker, under @mutex
  * @completed: requests given back; @lock
  * @drain: woken when @completed reaches @fetched while @stopping or @dead
- * @turn: the worker's task while it serves this queue, else NULL; written by it
- * @call_due: completions that interrupted @turn, or that it made itself, left a signal to it; only
- *	touched on top of @turn
  * @mem: the device's memory table; @mutex
  * @map_cache: last region of @mem used for translation; @mutex
  */
@@ -228,8 +225,6 @@ struct viovm_vq {
 	struct llist_node work;
 	unsigned long queued;
 	u64 fetched;
-	struct task_struct *turn;
-	bool call_due;
 	struct vhost_iotlb *mem;
 	struct vhost_iotlb_map *map_cache;
 
@@ -273,21 +268,6 @@ struct viovm_log {
 	struct mutex flush_mutex;
 	struct delayed_work work;
 };
-
-void viovm_vq_turn_begin(struct viovm_vq *vq);
-void viovm_vq_turn_signal(struct viovm_vq *vq);
-void viovm_vq_turn_end(struct viovm_vq *vq);
-
-/**
- * viovm_vq_turn_check - has a signal that is due waited long enough?
- * @vq: queue; vq->mutex held, from its worker
- * @enough: the caller thinks so; else only if somebody else wants the CPU
- */
-static inline void viovm_vq_turn_check(struct viovm_vq *vq, bool enough)
-{
-	if (READ_ONCE(vq->call_due) && (enough || need_resched()))
-		viovm_vq_turn_signal(vq);
-}
 
 /**
  * struct viovm_dev - a front-end instance

@@ -135,47 +135,6 @@ static void viovm_vq_signal(struct viovm_vq *vq)
 }
 
 /**
- * viovm_vq_turn_begin - a queue's worker begins to serve it
- * @vq: queue; vq->mutex held
- *
- * Requests may complete while the worker still fetches others: in interrupts on top of it, or at
- * once. A signal for each would have the guest run in between, and be there for one request at a
- * time where guest and worker share a CPU. So these completions leave the signal to the worker,
- * which gives one for all. Those on other CPUs, or while the worker sleeps, do not wait for it.
- */
-void viovm_vq_turn_begin(struct viovm_vq *vq)
-{
-	lockdep_assert_held(&vq->mutex);
-	WRITE_ONCE(vq->turn, current);
-}
-
-/**
- * viovm_vq_turn_signal - give the signal that is due
- * @vq: queue; vq->mutex held, from its worker
- */
-void viovm_vq_turn_signal(struct viovm_vq *vq)
-{
-	/* what completes from here on, on top of this, sets it again */
-	WRITE_ONCE(vq->call_due, false);
-	viovm_vq_signal(vq);
-}
-EXPORT_SYMBOL_GPL(viovm_vq_turn_signal);
-
-/**
- * viovm_vq_turn_end - a queue's worker has served it
- * @vq: queue; vq->mutex held
- */
-void viovm_vq_turn_end(struct viovm_vq *vq)
-{
-	lockdep_assert_held(&vq->mutex);
-	WRITE_ONCE(vq->turn, NULL);
-	/* an interrupt on top of this either saw NULL or is seen here */
-	barrier();
-	if (READ_ONCE(vq->call_due))
-		viovm_vq_turn_signal(vq);
-}
-
-/**
  * viovm_vq_start - the kick fd came: pin the ring, make worker and class state, serve
  * @vq: queue; dev->mutex held, in the owner's process
  * @kick: eventfd's file; taken over on success
@@ -419,9 +378,7 @@ void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct 
 	viovm_vq_count(vq);
 	call = rcu_dereference(vq->call);
 	spin_unlock_irqrestore(&vq->lock, flags);
-	if (signal && READ_ONCE(vq->turn) == current)
-		WRITE_ONCE(vq->call_due, true);
-	else if (signal && call)
+	if (signal && call)
 		eventfd_signal(call->ctx);
 	rcu_read_unlock();
 }

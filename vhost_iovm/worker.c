@@ -56,11 +56,8 @@ static bool viovm_worker_fn(void *data)
 		/* what is queued from here on is seen below or runs again */
 		smp_mb__after_atomic();
 		mutex_lock(&vq->mutex);
-		if (vq->running && vq->worker == w) {
-			viovm_vq_turn_begin(vq);
+		if (vq->running && vq->worker == w)
 			again = vq->dev->node->class.vq_run(vq);
-			viovm_vq_turn_end(vq);
-		}
 		mutex_unlock(&vq->mutex);
 		if (again && !fatal_signal_pending(current))
 			viovm_worker_queue(w, vq);

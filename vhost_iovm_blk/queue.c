@@ -11,8 +11,6 @@
 
 /* Requests fetched in one turn: other queues may share the worker, and ioctls wait for vq->mutex */
 #define VIOVM_BLK_QUOTA		64
-/* So many requests at the most wait for one that was fetched after them to be signalled */
-#define VIOVM_BLK_SIGNAL	16
 /* How much of its allowance a device may save up while idle */
 #define VIOVM_BLK_BURST_NS	(20 * NSEC_PER_MSEC)
 
@@ -411,7 +409,6 @@ static bool viovm_blk_fetch_all(struct viovm_blk_queue *q, struct blk_plug *plug
 	while (viovm_vq_may_fetch(vq) && iovm_dev_may_fetch(q->blk->dev)) {
 		if (!quota--)
 			return true;
-		viovm_vq_turn_check(vq, quota % VIOVM_BLK_SIGNAL == 0);
 		err = viovm_blk_fetch(q);
 		if (err > 0) {
 			/* a lone request gains nothing from a plug */

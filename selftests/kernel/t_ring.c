@@ -271,41 +271,6 @@ static void suppress_flags(void)
 	suppression(BIT64(VIRTIO_RING_F_INDIRECT_DESC));
 }
 
-/* What completes while the worker serves the queue is told of once, not one by one; and it is told of. */
-static void call_coalescing(void)
-{
-	const unsigned int num = 48;
-	unsigned int n, got;
-	struct vq *q;
-	u64 calls;
-	int round;
-
-	/* this store completes within the submission; and without EVENT_IDX each completion wants a call */
-	fix_all(MB, 1, 256, BIT64(VIRTIO_RING_F_INDIRECT_DESC));
-	q = &F[0].d.vqs[0];
-	for (round = 0; round < 50; round++) {
-		/* of one, what a turn ends with is all */
-		unsigned int want = round % 2 ? num : 1;
-
-		for (n = 0; n < want; n++)
-			one(q);
-		calls = 0;
-		vq_kick(q);
-		for (got = 0; got < want;) {
-			struct pollfd p = { .fd = q->call, .events = POLLIN };
-			u64 v;
-
-			T_REQUIRE(poll(&p, 1, 10000) > 0 && read(q->call, &v, 8) == 8, "round %d: no call after %u of %u", round,
-				  got, want);
-			calls += v;
-			while (vq_pop(q, NULL))
-				got++;
-		}
-		T_CHECK(calls <= 1 + want / 6, "round %d: %llu calls for %u requests", round, (unsigned long long)calls, want);
-	}
-	T_CHECK(!q->bad_used, "wrong completions");
-}
-
 /* Without a call fd the guest polls; a later one works at once. */
 static void call_fd_changes(void)
 {
@@ -423,7 +388,6 @@ static const struct ktap_case cases[] = {
 	{ "full_ring", full_ring },
 	{ "suppress_event_idx", suppress_event_idx },
 	{ "suppress_flags", suppress_flags },
-	{ "call_coalescing", call_coalescing },
 	{ "call_fd_changes", call_fd_changes },
 	{ "queues_64", queues_64 },
 	{ "shared_worker", shared_worker },
