@@ -58,33 +58,26 @@ int reconnect_path(const struct iovm_path_info *pi, const struct nbd_export *ex)
 
 static int run_connect(int argc, char **argv)
 {
-	char dev[IOVM_NAME_MAX], name[IOVM_NAME_MAX];
 	struct iovm_path_info pi;
 	struct nbd_export ex;
 	int err;
 
 	(void)argc;
-	err = take_name(&cmd_path_connect, "device", dev, argv[0]);
-	if (!err)
-		err = take_name(&cmd_path_connect, "path", name, argv[1]);
-	if (!err)
-		err = mux_open();
-	if (!err)
-		err = get_path(dev, name, &pi);
+	err = take_path(&cmd_path_connect, argv, &pi);
 	if (err)
 		return err;
 	if (pi.type != IOVM_PATH_NBD)
 		return fail(EX_REFUSED, "a failed bdev path is brought back by 'iovmctl path retry'",
-			    "path '%s' of '%s' is not an nbd path", name, dev);
+			    "path '%s' of '%s' is not an nbd path", pi.name, pi.dev);
 	if (pi.state != IOVM_PATH_CONNECTING && pi.state != IOVM_PATH_FAILED)
-		return fail(EX_REFUSED, "it has its connections; 'iovmctl path fail' drops them", "path '%s' of '%s' is %s", name,
-			    dev, name_of(path_state_names, pi.state) ?: "in an unknown state");
+		return fail(EX_REFUSED, "it has its connections; 'iovmctl path fail' drops them", "path '%s' of '%s' is %s", pi.name,
+			    pi.dev, name_of(path_state_names, pi.state) ?: "in an unknown state");
 	err = nbd_open_export(pi.addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
 	if (err)
 		return err;
 	err = reconnect_path(&pi, &ex);
 	nbd_close_export(&ex);
-	return err ? err : report_path(dev, name);
+	return err ? err : report_path(pi.dev, pi.name);
 }
 
 const struct cmd cmd_path_connect = {

@@ -447,33 +447,28 @@ static const struct opt fence_opts[] = {
 
 static int run_fence(int argc, char **argv)
 {
-	char dev[IOVM_NAME_MAX], name[IOVM_NAME_MAX], hint[224];
+	char hint[224];
 	struct iovm_path_info pi;
 	int err;
 
 	(void)argc;
-	err = take_name(&cmd_path_fence, "device", dev, argv[0]);
-	if (!err)
-		err = take_name(&cmd_path_fence, "path", name, argv[1]);
-	if (!err)
-		err = mux_open();
-	if (!err)
-		err = get_path(dev, name, &pi);
+	err = take_path(&cmd_path_fence, argv, &pi);
 	if (err)
 		return err;
 	if (pi.fence_by == IOVM_FENCE_BY_RESERVATION)
-		return fail(EX_REFUSED, "'iovmctl show' says how it went", "path '%s' of '%s' is fenced by the kernel, at once", name, dev);
+		return fail(EX_REFUSED, "'iovmctl show' says how it went", "path '%s' of '%s' is fenced by the kernel, at once",
+			    pi.name, pi.dev);
 	if (pi.fence_by == IOVM_FENCE_BY_HAND) {
-		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path add' has --fence-command", dev,
-			 name);
-		return fail(EX_REFUSED, hint, "path '%s' of '%s' says of no way to fence it", name, dev);
+		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path add' has --fence-command", pi.dev,
+			 pi.name);
+		return fail(EX_REFUSED, hint, "path '%s' of '%s' says of no way to fence it", pi.name, pi.dev);
 	}
 	if (pi.state != IOVM_PATH_FAILED)
-		return fail(EX_REFUSED, "only what has failed is fenced: 'iovmctl path fail' first", "path '%s' of '%s' is %s", name, dev,
-			    name_of(path_state_names, pi.state) ?: "in use");
+		return fail(EX_REFUSED, "only what has failed is fenced: 'iovmctl path fail' first", "path '%s' of '%s' is %s", pi.name,
+			    pi.dev, name_of(path_state_names, pi.state) ?: "in use");
 	err = fence_path(&pi, fence_timeout.v, true);
 	return err != FENCE_BUSY ? err :
-	       fail(EX_REFUSED, NULL, "path '%s' of '%s' is just being fenced by another process", name, dev);
+	       fail(EX_REFUSED, NULL, "path '%s' of '%s' is just being fenced by another process", pi.name, pi.dev);
 }
 
 const struct cmd cmd_path_fence = {

@@ -133,6 +133,8 @@ int take_name(const struct cmd *cmd, const char *what, char *dst, const char *na
 /* IOVM_DEV_GET by name, IOVM_PATH_GET by names; a failure has been explained. */
 int get_dev(const char *name, struct iovm_dev_info *info);
 int get_path(const char *dev, const char *name, struct iovm_path_info *info);
+/* The path that a command's arguments DEV and PATH name; opens the control node. A failure has been explained. */
+int take_path(const struct cmd *cmd, char **argv, struct iovm_path_info *info);
 /* The next one with id >= info->id (set it before). Returns 0, ENOENT at the end, or another errno. */
 int next_dev(struct iovm_dev_info *info);
 int next_path(const char *dev, struct iovm_path_info *info);

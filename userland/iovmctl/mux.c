@@ -229,6 +229,19 @@ int get_path(const char *dev, const char *name, struct iovm_path_info *info)
 	return EX_DONE;
 }
 
+int take_path(const struct cmd *cmd, char **argv, struct iovm_path_info *info)
+{
+	char dev[IOVM_NAME_MAX], name[IOVM_NAME_MAX];
+	int err;
+
+	err = take_name(cmd, "device", dev, argv[0]);
+	if (!err)
+		err = take_name(cmd, "path", name, argv[1]);
+	if (!err)
+		err = mux_open();
+	return err ?: get_path(dev, name, info);
+}
+
 int next_dev(struct iovm_dev_info *info)
 {
 	uint32_t id = info->id;
