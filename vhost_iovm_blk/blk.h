@@ -105,6 +105,7 @@ struct viovm_blk_part {
  * @parts: parts not ended, plus one while the worker makes more
  * @issued: parts at a back end (or kept by the mux); and VIOVM_BLK_TAKEN
  * @error_ns: of the request that this one was made in place of: when that was issued; else 0
+ * @next_stalled: in queue->stalled; worker
  * @rcu: viovm_blk_oldest() may look at a request that was taken back
  * @status_page: page of the status byte, pinned while a part is issued; worker until then,
  *	who ends the last part then
@@ -132,6 +133,7 @@ struct viovm_blk_rq {
 	atomic_t parts;
 	atomic_t issued;
 	u64 error_ns;
+	struct viovm_blk_rq *next_stalled;
 	struct rcu_head rcu;
 	struct page *status_page;
 	u32 status_off;
@@ -149,7 +151,8 @@ struct viovm_blk_rq {
  * @segs: scratch for a chain, VIOVM_MAX_CHAIN entries; worker
  * @table: scratch for an indirect table; worker
  * @pages: scratch for pinning; worker
- * @stalled: a request that waits for memory or for an allocated part; worker
+ * @stalled: requests that wait for memory or for an allocated part: the one fetched last, and
+ *	those made anew; worker
  * @issued_in_turn: parts issued since the worker's turn began; worker
  * @now_ns: the time of the newest reading in this turn; worker
  * @timer: wakes the worker: limits, shortage of memory
@@ -240,6 +243,7 @@ void viovm_blk_vq_drop(struct viovm_vq *vq);
 void viovm_blk_complete(struct iovm_req *req, int error);
 void viovm_blk_requeue(struct iovm_req *req);
 void viovm_blk_wait(struct viovm_blk_part *part);
+void viovm_blk_stall(struct viovm_blk_rq *rq);
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
 
 /* retake.c */

@@ -146,6 +146,30 @@ void viovm_blk_wait(struct viovm_blk_part *part)
 	spin_unlock_irq(&q->lock);
 }
 
+/**
+ * viovm_blk_stall - a request waits until more of its parts can be made
+ * @rq: not all of them were made
+ *
+ * Worker.
+ */
+void viovm_blk_stall(struct viovm_blk_rq *rq)
+{
+	struct viovm_blk_queue *q = rq->queue;
+
+	rq->next_stalled = q->stalled;
+	q->stalled = rq;
+}
+
+/* The next one that waits so, which does not any more; or NULL. */
+static struct viovm_blk_rq *viovm_blk_unstall(struct viovm_blk_queue *q)
+{
+	struct viovm_blk_rq *rq = q->stalled;
+
+	if (rq)
+		q->stalled = rq->next_stalled;
+	return rq;
+}
+
 /* Unmap and end where one may sleep */
 static void viovm_blk_end_work(struct work_struct *work)
 {
@@ -386,7 +410,7 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 	viovm_blk_charge(q, rq->data_len);
 	err = viovm_blk_rq_go(rq);
 	if (err && !rq->made_all) {
-		q->stalled = rq;
+		viovm_blk_stall(rq);
 		return err;
 	}
 	return err ?: 1;
@@ -440,6 +464,7 @@ static bool viovm_blk_fetch_all(struct viovm_blk_queue *q, struct blk_plug *plug
 bool viovm_blk_vq_run(struct viovm_vq *vq)
 {
 	struct viovm_blk_queue *q = vq->priv;
+	struct viovm_blk_rq *rq;
 	struct blk_plug plug;
 	bool again = false;
 	int err = 0;
@@ -451,14 +476,11 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 		blk_start_plug(&plug);
 		err = viovm_blk_run_lists(q);
 	}
-	if (!err && q->stalled) {
-		struct viovm_blk_rq *rq = q->stalled;
-
-		/* NULL first: with all parts made, the request may end in the call */
-		q->stalled = NULL;
+	/* out of the list first: with all parts made, the request may end in the call */
+	while (!err && (rq = viovm_blk_unstall(q))) {
 		err = viovm_blk_rq_go(rq);
 		if (err && !rq->made_all)
-			q->stalled = rq;
+			viovm_blk_stall(rq);
 	}
 	if (!err)
 		again = viovm_blk_fetch_all(q, &plug);
@@ -477,7 +499,7 @@ void viovm_blk_vq_drop(struct viovm_vq *vq)
 {
 	struct viovm_blk_queue *q = vq->priv;
 	struct viovm_blk_part *part, *next;
-	struct viovm_blk_rq *stalled = q->stalled;
+	struct viovm_blk_rq *rq;
 	LIST_HEAD(list);
 
 	spin_lock_irq(&q->lock);
@@ -489,10 +511,8 @@ void viovm_blk_vq_drop(struct viovm_vq *vq)
 		iovm_req_drop(&part->req);
 		viovm_blk_drop(part);
 	}
-	if (stalled) {
-		q->stalled = NULL;
-		viovm_blk_rq_abandon(stalled);
-	}
+	while ((rq = viovm_blk_unstall(q)))
+		viovm_blk_rq_abandon(rq);
 	/* a write that may still land keeps the successor away, who would issue it again */
 	iovm_dev_cancel(q->blk->dev, !vq->inflight.record || READ_ONCE(vq->dev->abort));
 }

@@ -230,10 +230,10 @@ static void viovm_blk_rq_copy(struct viovm_blk_rq *to, const struct viovm_blk_rq
 int viovm_blk_retake(struct viovm_blk_queue *q)
 {
 	struct iovm_dev *dev = q->blk->dev;
+	u32 seq = READ_ONCE(dev->retake_seq);
 	u32 i;
 
-	q->retake_seq = READ_ONCE(dev->retake_seq);
-	for (i = 0; i < q->nr_rqs && !q->stalled; i++) {
+	for (i = 0; i < q->nr_rqs; i++) {
 		struct viovm_blk_rq *rq = q->rqs[i], *new;
 		u64 oldest;
 		int err;
@@ -241,8 +241,10 @@ int viovm_blk_retake(struct viovm_blk_queue *q)
 		if (!rq || !READ_ONCE(rq->active) || !atomic_read(&rq->issued))
 			continue;
 		new = viovm_blk_rq_alloc(q, rq->head);
-		if (!new)
+		if (!new) {
+			viovm_blk_wake_in(q, 10 * NSEC_PER_MSEC);
 			return 0;
+		}
 		viovm_blk_rq_copy(new, rq);
 		if (!viovm_blk_rq_take(rq, &oldest)) {
 			atomic64_sub(sizeof(*new), &q->blk->mem_bytes);
@@ -258,10 +260,11 @@ int viovm_blk_retake(struct viovm_blk_queue *q)
 		atomic64_inc(&dev->retakes);
 		err = viovm_blk_rq_go(new);
 		if (err && !new->made_all)
-			q->stalled = new;
+			viovm_blk_stall(new);
 		if (err == -EINTR)
 			return err;
 	}
+	q->retake_seq = seq;
 	return 0;
 }
 

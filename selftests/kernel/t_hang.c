@@ -283,6 +283,39 @@ static void large_requests(void)
 	free(buf);
 }
 
+/* More large requests than a queue has parts for: all go on, and so does what came behind them. */
+static void many_large_requests(void)
+{
+	static struct one o[80], w;
+	unsigned int i;
+	u8 *buf;
+
+	fix_store_make(MB, 512);
+	fix_two_paths(a_node, b_node);
+	create(IOVM_DEV_F_BOUNCE_READS, 1);
+	add("a", a_node, 0, IO_TIMEOUT_MS);
+	add("b", b_node, 0, IOVM_NO_TIMEOUT);
+	fix_open_mem(0, ALL_FEATURES, 1, 512, 48 * MiB, 8 * MiB);
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+	buf = aligned_alloc(4096, 8 * MiB);
+	memset(buf, 0x42, 8 * MiB);
+	T_REQUIRE(!stor_pwrite(fix_store, buf, 8 * MiB, 0), "fill");
+	free(buf);
+	hang("iovmt-a");
+	for (i = 0; i < 80; i++)
+		one_start(&o[i], 0, VIRTIO_BLK_T_IN, i * 128, 65536, 0);
+	one_start(&w, 0, VIRTIO_BLK_T_OUT, 32768, 4096, 0x43);
+	expect_hang(0);
+	for (i = 0; i < 80; i++) {
+		T_CHECK(one_wait(&o[i], 2000) && one_status(&o[i]) == 0, "read %u does not go on", i);
+		T_CHECK(all_bytes(gmem_ptr(&F[0].mem, o[i].data), 65536, 0x42), "read %u: wrong data", i);
+	}
+	T_CHECK(one_wait(&w, 2000) && one_status(&w) == 0, "what came behind them does not go on");
+	T_CHECK(F[0].d.vqs[0].bad_used == 0, "completed twice");
+	release("iovmt-a");
+	all_back();
+}
+
 /* The only path: the guest waits, and goes on when the disk does. */
 static void only_path(void)
 {
@@ -419,6 +452,7 @@ static const struct ktap_case cases[] = {
 	{ "plain_reads_wait", plain_reads_wait },
 	{ "writes_wait_for_fence", writes_wait_for_fence },
 	{ "large_requests", large_requests },
+	{ "many_large_requests", many_large_requests },
 	{ "only_path", only_path },
 	{ "slow_is_not_hung", slow_is_not_hung },
 	{ "device_full", device_full },
