@@ -181,14 +181,19 @@ static u64 viovm_blk_parts_may(struct viovm_blk_rq *rq, int issued, struct list_
 static bool viovm_blk_rq_take(struct viovm_blk_rq *rq, u64 *oldest)
 {
 	struct viovm_blk_queue *q = rq->queue;
-	int issued = atomic_read(&rq->issued);
 	LIST_HEAD(bigs);
 	bool taken = false;
 	u32 nr_big;
+	int issued;
 
-	if (!issued || !rq->made_all || atomic_read(&rq->parts) != issued)
-		return false;
 	spin_lock_irq(&q->lock);
+	/*
+	 * Here, not before: a path goes a grace period after its last request was counted off, so
+	 * that those of the parts that are at one now stay to the end of this section.
+	 */
+	issued = atomic_read(&rq->issued);
+	if (!issued || !rq->made_all || atomic_read(&rq->parts) != issued)
+		goto out;
 	*oldest = viovm_blk_parts_may(rq, issued, &bigs);
 	nr_big = list_count_nodes(&bigs);
 	if (*oldest)
@@ -198,6 +203,7 @@ static bool viovm_blk_rq_take(struct viovm_blk_rq *rq, u64 *oldest)
 		q->nr_big -= nr_big;
 	else
 		list_splice(&bigs, &q->bigs);
+out:
 	spin_unlock_irq(&q->lock);
 	return taken;
 }
