@@ -178,9 +178,13 @@ bool iovm_req_may_retake(struct iovm_req *req, bool bounced)
 	route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
 	if (path && route && route != path) {
 		bool failed = path->state == IOVM_PATH_FAILED;
+		bool overdue = path->suspects & IOVM_SUSPECT_OVERDUE;
 
-		if ((req->op == IOVM_OP_READ && bounced) || req->op == IOVM_OP_FLUSH)
-			may = failed || (path->suspects & IOVM_SUSPECT_OVERDUE);
+		if (req->op == IOVM_OP_READ && bounced)
+			may = failed || overdue;
+		else if (req->op == IOVM_OP_FLUSH)
+			/* the rest of one has to come back here as long as the path is usable */
+			may = failed || (overdue && !(req->flags & IOVM_REQ_BOUND));
 		else if (iovm_op_modifies(req->op))
 			may = failed && path->fenced;
 		if (may)

@@ -316,6 +316,25 @@ static void many_large_requests(void)
 	all_back();
 }
 
+/* A flush goes elsewhere, once, and then waits for the path that holds writes: until that has failed. */
+static void flush_waits_for_writes(void)
+{
+	struct one w, f;
+
+	two(0, 0, 1, LOADED_TIMEOUT_MS);
+	one_start(&w, 0, VIRTIO_BLK_T_OUT, 0, 4096, 0x21);
+	T_REQUIRE(one_wait(&w, 5000) && one_status(&w) == 0, "write");
+	hang("iovmt-a");
+	one_start(&f, 0, VIRTIO_BLK_T_FLUSH, 0, 512, 0);
+	T_REQUIRE(ctl_wait_path_state("kt-0", "a", IOVM_PATH_SUSPECT, 2 * LOADED_TIMEOUT_MS), "a is not suspect");
+	T_CHECK(!one_wait(&f, LOADED_TIMEOUT_MS / 4), "flushed, although a holds a write");
+	T_REQUIRE(ctl_wait_path_state("kt-0", "a", IOVM_PATH_FAILED, 2 * LOADED_TIMEOUT_MS), "a has not failed");
+	T_CHECK(one_wait(&f, 5000) && one_status(&f) == 0, "the flush does not go on");
+	T_CHECK(retakes() == 2, "%llu times taken back", (unsigned long long)retakes());
+	release("iovmt-a");
+	all_back();
+}
+
 /* The only path: the guest waits, and goes on when the disk does. */
 static void only_path(void)
 {
@@ -453,6 +472,7 @@ static const struct ktap_case cases[] = {
 	{ "writes_wait_for_fence", writes_wait_for_fence },
 	{ "large_requests", large_requests },
 	{ "many_large_requests", many_large_requests },
+	{ "flush_waits_for_writes", flush_waits_for_writes },
 	{ "only_path", only_path },
 	{ "slow_is_not_hung", slow_is_not_hung },
 	{ "device_full", device_full },
