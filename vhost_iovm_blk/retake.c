@@ -35,10 +35,13 @@ static u64 viovm_older(u64 a, u64 b)
 static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct iovm_path *path,
 				u32 *writes)
 {
-	if (READ_ONCE(part->req.path) != path)
+	u64 since = READ_ONCE(part->req.issue_ns);
+
+	/* one that has ended still names its path */
+	if (!since || READ_ONCE(part->req.path) != path)
 		return 0;
 	*writes += iovm_op_modifies(READ_ONCE(part->req.op));
-	return READ_ONCE(part->req.issue_ns);
+	return since;
 }
 
 static u64 viovm_blk_queue_oldest(struct viovm_blk_queue *q, const struct iovm_path *path,
