@@ -205,7 +205,10 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 		 (end->res != IOVM_RES_UNSENT || end->bound);
 	if (!unsafe)
 		return IOVM_FATE_REQUEUE;
-	return !*fail && iovm_state_usable(end->state) ? IOVM_FATE_BIND : IOVM_FATE_HOLD;
+	/* one that leaves still takes what is bound to it, and nobody confirms its fence */
+	if (!*fail && (iovm_state_usable(end->state) || end->state == IOVM_PATH_DRAINING))
+		return IOVM_FATE_BIND;
+	return IOVM_FATE_HOLD;
 }
 
 /**

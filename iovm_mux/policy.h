@@ -60,7 +60,7 @@ enum iovm_result {
  * enum iovm_fate - what becomes of a request that ended with an error
  * @IOVM_FATE_REPORT: the guest is told
  * @IOVM_FATE_REQUEUE: to any path, at once
- * @IOVM_FATE_BIND: to the same path only, at once (it is live again already)
+ * @IOVM_FATE_BIND: to the same path only, at once (it is live again already, or leaves)
  * @IOVM_FATE_HOLD: kept until the same path is live again or its fence is confirmed
  * @IOVM_FATE_RETRY: to any path a little later; to the same only if it was bound before
  * @IOVM_FATE_ELSEWHERE: at once to a path on which it has not been, if there is one

@@ -234,8 +234,10 @@ static void test_judge_fence(void)
 		CHECK(judge(end, false) == IOVM_FATE_BIND);
 		end.state = F;
 		CHECK(judge(end, false) == IOVM_FATE_HOLD);
-		end.state = D;
-		CHECK(judge(end, false) == IOVM_FATE_HOLD);
+		end.state = D;				/* has been live again, and leaves in order */
+		CHECK(judge(end, false) == IOVM_FATE_BIND);
+		end.stale = false;			/* this error fails it */
+		CHECK(judge(end, true) == IOVM_FATE_HOLD);
 	}
 }
 
@@ -319,7 +321,8 @@ static void test_judge_invariant(void)
 					if (!left || end.fenced || !iovm_op_modifies(op))
 						continue;
 					CHECK(fate == IOVM_FATE_HOLD || fate == IOVM_FATE_BIND);
-					CHECK(fate != IOVM_FATE_BIND || (!fail && iovm_state_usable(state)));
+					CHECK(fate != IOVM_FATE_BIND ||
+					      (!fail && (iovm_state_usable(state) || state == D)));
 					unsafe++;
 				}
 	CHECK(unsafe == 2 * (2 * 2 + 1) * 3 * NR_STATES);
