@@ -373,7 +373,7 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 		 * in iovm_req_route()
 		 */
 		iovm_held_fail(dev, path, &todo);
-		iovm_path_set_state(path, IOVM_PATH_REMOVED, 0, &todo);
+		WARN_ON_ONCE(!iovm_path_set_state(path, IOVM_PATH_REMOVED, 0, &todo));
 		todo.wake = true;
 	}
 	spin_unlock_irq(&dev->lock);
@@ -388,6 +388,7 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 	struct iovm_path *path;
 	struct iovm_dev *dev;
 	u32 waiting = 0;
+	bool busy;
 	int err;
 
 	iovm_todo_init(&todo);
@@ -408,9 +409,13 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 		if (!waiting && !path->removing)
 			iovm_path_set_state(path, IOVM_PATH_DRAINING, 0, &todo);
 	}
+	busy = path->removing;
+	/* with the state: a probe that succeeds just now finds either */
+	if (!waiting)
+		path->removing = true;
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
-	if (path->removing) {
+	if (busy) {
 		err = iovm_refuse(-EBUSY, arg->msg, "path %s is just being removed", path->name);
 		goto out;
 	}
@@ -419,7 +424,6 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 		goto out;
 	}
 
-	path->removing = true;
 	do {
 		/*
 		 * not under the mutex: what it waits for must be visible; ->removing keeps the
@@ -437,8 +441,8 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 	} while (err == -EAGAIN);
 
 	if (err) {
-		path->removing = false;
 		spin_lock_irq(&dev->lock);
+		path->removing = false;
 		if (iovm_path_wants_probe(path))
 			iovm_probe_arm(dev);
 		spin_unlock_irq(&dev->lock);

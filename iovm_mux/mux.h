@@ -245,7 +245,7 @@ struct iovm_path_pcpu {
  * @slow_ended: sum(ended) when @drift->now was filled in last; dev->mutex
  * @drift: how its latencies have been; dev->mutex
  * @by_hand: failed by the operator: not probed until told so; dev->lock
- * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex
+ * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex, and dev->lock for writing
  * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
  *	dev->lock
  * @connect_error: dev->lock

@@ -417,6 +417,24 @@ def test_no_space(ctl):
     # cleaned up with what waits
 
 
+def test_remove_while_probed(ctl):
+    """A probe that succeeds just when its path is taken out does not bring it back."""
+    two_paths(ctl)
+    other = Control()
+    for i in range(200):
+        check(not ctl.add("d", "C", TBDEV), ctl.msg)
+        check(not ctl.pctl("d", "C", FAIL), ctl.msg)
+        probe = threading.Thread(target=other.pctl, args=("d", "C", RETRY))
+        probe.start()
+        # a probe takes 20 ms
+        time.sleep(.018 + random.random() * .006)
+        check(not ctl.remove("d", "C", force=bool(i % 2)), ctl.msg)
+        probe.join()
+        check(not ctl.path("d", "C"), "still there")
+    other.close()
+    check(moves(ctl))
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -548,7 +566,7 @@ def test_random(ctl):
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
-         test_lost_events, test_random]
+         test_remove_while_probed, test_lost_events, test_random]
 
 
 def main():
