@@ -462,6 +462,7 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 {
 	struct iovm_todo todo;
 	struct iovm_dev *dev = path->dev;
+	bool by_hand = false;
 	int err = 0;
 
 	iovm_todo_init(&todo);
@@ -472,8 +473,12 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	else if (path->pr_key && iovm_path_inflight(path))
 		/* with its key it could land */
 		err = -EBUSY;
-	else
+	if (!err) {
 		WRITE_ONCE(dev->probing, path);
+		/* not any more, unless the operator says so again meanwhile */
+		by_hand = path->by_hand;
+		path->by_hand = false;
+	}
 	spin_unlock_irq(&dev->lock);
 	if (err)
 		return iovm_refuse(err, msg,
@@ -485,7 +490,11 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	err = path->ops->probe(path);
 
 	spin_lock_irq(&dev->lock);
-	if (!err && !path->removing && !dev->dead)
+	if (err)
+		path->by_hand |= by_hand;
+	else if (path->by_hand || path->removing || dev->dead)
+		err = -ECANCELED;
+	else
 		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
@@ -495,7 +504,9 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	spin_unlock_irq(&dev->lock);
 	wake_up(&dev->wait);
 	mutex_lock(&dev->mutex);
-	if (err)
+	if (err == -ECANCELED)
+		iovm_refuse(err, msg, "it was failed or removed meanwhile");
+	else if (err)
 		iovm_refuse(err, msg, "it does not answer as it should (error %d)", err);
 	return err;
 }

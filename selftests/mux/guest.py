@@ -435,6 +435,32 @@ def test_remove_while_probed(ctl):
     check(moves(ctl))
 
 
+def test_fail_while_probed(ctl):
+    """What the operator says while a probe is under way counts."""
+    two_paths(ctl)
+    check(not ctl.pctl("d", "A", FAIL), ctl.msg)
+    other, answer = Control(), []
+    probe = threading.Thread(target=lambda: answer.append(other.pctl("d", "A", RETRY)))
+    probe.start()
+    # a probe takes 20 ms
+    time.sleep(.008)
+    check(not ctl.pctl("d", "A", FAIL), ctl.msg)
+    probe.join()
+    check(answer == [errno.ECANCELED], answer, other.msg)
+    other.close()
+    # and it is not probed by itself
+    time.sleep(2.5)
+    check(ctl.path("d", "A")["state"] == FAILED)
+    # one that fails leaves it as it was
+    rates(probe=1024)
+    check(ctl.pctl("d", "A", RETRY) == errno.EIO, ctl.msg)
+    rates()
+    time.sleep(2.5)
+    check(ctl.path("d", "A")["state"] == FAILED)
+    check(not ctl.pctl("d", "A", RETRY), ctl.msg)
+    check(ctl.path("d", "A")["state"] == LIVE)
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -566,7 +592,7 @@ def test_random(ctl):
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
-         test_remove_while_probed, test_lost_events, test_random]
+         test_remove_while_probed, test_fail_while_probed, test_lost_events, test_random]
 
 
 def main():
