@@ -17,6 +17,8 @@
 #define IOVM_IO_TIMEOUT_MS	10000
 #define IOVM_IO_TIMEOUT_MIN_MS	20
 
+static void iovm_path_probe_work(struct work_struct *work);
+
 /* dev->mutex. By name, or when that is empty the path with the lowest id that is not below @id. */
 struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id)
 {
@@ -143,6 +145,7 @@ static struct iovm_path *iovm_path_alloc(struct iovm_dev *dev, const struct iovm
 	INIT_LIST_HEAD(&path->node);
 	INIT_LIST_HEAD(&path->held);
 	INIT_WORK(&path->fail_work, iovm_fail_work);
+	INIT_WORK(&path->probe_work, iovm_path_probe_work);
 	return path;
 }
 
@@ -252,7 +255,7 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	}
 	spin_lock_irq(&dev->lock);
 	err = 0;
-	if (path->removing || dev->probing == path || iovm_path_is_fencing(path) ||
+	if (path->removing || path->probing || iovm_path_is_fencing(path) ||
 	    (path->state != IOVM_PATH_CONNECTING && path->state != IOVM_PATH_FAILED)) {
 		err = -EBUSY;
 	} else {
@@ -307,6 +310,8 @@ void iovm_path_destroy(struct iovm_path *path)
 	const struct iovm_path_ops *ops = path->ops;
 
 	synchronize_rcu();
+	/* it has ended, but for its last instructions */
+	flush_work(&path->probe_work);
 	flush_work(&path->fail_work);
 	ops->remove(path);
 	iovm_event_emit(path->dev, path, IOVM_EV_PATH_REMOVED, 0, 0, 0, 0);
@@ -314,6 +319,7 @@ void iovm_path_destroy(struct iovm_path *path)
 	module_put(ops->owner);
 }
 
+/* dev->mutex or dev->lock */
 static bool iovm_path_wants_probe(struct iovm_path *path)
 {
 	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand &&
@@ -455,37 +461,63 @@ out:
 }
 
 /*
- * Does a failed path serve again? dev->mutex is held and dropped for the probe itself, which may
- * take as long as the device likes; a removal of the path waits for it.
+ * @path is about to be probed or measured: it stays, and so does the device, until
+ * iovm_probing_end(). dev->lock.
  */
-static int iovm_path_probe(struct iovm_path *path, char *msg)
+void iovm_probing_begin(struct iovm_path *path)
 {
-	struct iovm_todo todo;
+	lockdep_assert_held(&path->dev->lock);
+	path->probing = true;
+	WRITE_ONCE(path->dev->nr_probing, path->dev->nr_probing + 1);
+}
+
+/* From the end of the section on the path may go; the device too, unless there is a reference. */
+void iovm_probing_end(struct iovm_path *path)
+{
 	struct iovm_dev *dev = path->dev;
-	bool by_hand = false;
+
+	lockdep_assert_held(&dev->lock);
+	path->probing = false;
+	WRITE_ONCE(dev->nr_probing, dev->nr_probing - 1);
+	wake_up(&dev->wait);
+}
+
+/* May @path be probed? Then the probe has begun. *@by_hand: it was failed so. dev->mutex. */
+static int iovm_path_probe_begin(struct iovm_path *path, bool *by_hand)
+{
+	struct iovm_dev *dev = path->dev;
 	int err = 0;
 
-	iovm_todo_init(&todo);
+	lockdep_assert_held(&dev->mutex);
 	spin_lock_irq(&dev->lock);
-	if (dev->probing || path->removing || path->in_connect ||
+	if (path->probing || path->removing || path->in_connect ||
 	    path->state != IOVM_PATH_FAILED || iovm_path_is_fencing(path))
 		err = -EBUSY;
 	else if (path->pr_key && iovm_path_inflight(path))
 		/* with its key it could land */
 		err = -EBUSY;
 	if (!err) {
-		WRITE_ONCE(dev->probing, path);
+		iovm_probing_begin(path);
 		/* not any more, unless the operator says so again meanwhile */
-		by_hand = path->by_hand;
+		*by_hand = path->by_hand;
 		path->by_hand = false;
 	}
 	spin_unlock_irq(&dev->lock);
-	if (err)
-		return iovm_refuse(err, msg,
-				   "path %s is not failed, or is just being probed or fenced",
-				   path->name);
+	return err;
+}
 
-	mutex_unlock(&dev->mutex);
+/*
+ * Does a failed path serve again? The probe has begun, and has ended when this returns: the path
+ * may be gone by then. It may take as long as the device likes. No lock is held, and none but
+ * dev->lock may be taken: the path's end waits for this.
+ */
+static int iovm_path_probe(struct iovm_path *path, bool by_hand)
+{
+	struct iovm_todo todo;
+	struct iovm_dev *dev = path->dev;
+	int err;
+
+	iovm_todo_init(&todo);
 	flush_work(&path->fail_work);
 	err = path->ops->probe(path);
 
@@ -497,42 +529,71 @@ static int iovm_path_probe(struct iovm_path *path, char *msg)
 	else
 		iovm_path_set_state(path, IOVM_PATH_LIVE, 0, &todo);
 	spin_unlock_irq(&dev->lock);
+	/* with the class's part, which ->probing keeps, too */
 	iovm_todo_run(dev, &todo);
-	/* until here ->probing keeps the path and the class's part; from here on the path may go */
 	spin_lock_irq(&dev->lock);
-	WRITE_ONCE(dev->probing, NULL);
+	if (iovm_path_wants_probe(path))
+		iovm_probe_arm(dev);
+	iovm_probing_end(path);
 	spin_unlock_irq(&dev->lock);
-	wake_up(&dev->wait);
+	return err;
+}
+
+static void iovm_path_probe_work(struct work_struct *work)
+{
+	iovm_path_probe(container_of(work, struct iovm_path, probe_work), false);
+}
+
+/* Each path by a work of its own: one whose device hangs holds up no other. */
+void iovm_probe_work(struct work_struct *work)
+{
+	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, probe_work);
+	struct iovm_path *path;
+	bool again = false, by_hand;
+
+	mutex_lock(&dev->mutex);
+	if (dev->dead)
+		goto out;
+	list_for_each_entry(path, &dev->paths, node) {
+		if (!iovm_path_wants_probe(path))
+			continue;
+		/* what hangs there still hangs, whatever a probe would say */
+		if (iovm_path_inflight(path) || iovm_path_probe_begin(path, &by_hand))
+			again = true;
+		else
+			queue_work(system_unbound_wq, &path->probe_work);
+	}
+	spin_lock_irq(&dev->lock);
+	if (again)
+		iovm_probe_arm(dev);
+	spin_unlock_irq(&dev->lock);
+out:
+	mutex_unlock(&dev->mutex);
+}
+
+/* The operator wants it back. dev->mutex is held, and dropped for the probe itself. */
+static int iovm_path_retry(struct iovm_path *path, char *msg)
+{
+	struct iovm_dev *dev = path->dev;
+	bool by_hand;
+	int err;
+
+	if (!path->ops->probe)
+		return iovm_refuse(-EOPNOTSUPP, msg, "a %s path comes back when it is connected",
+				   path->ops->name);
+	err = iovm_path_probe_begin(path, &by_hand);
+	if (err)
+		return iovm_refuse(err, msg,
+				   "path %s is not failed, or is just being probed or fenced",
+				   path->name);
+	mutex_unlock(&dev->mutex);
+	err = iovm_path_probe(path, by_hand);
 	mutex_lock(&dev->mutex);
 	if (err == -ECANCELED)
 		iovm_refuse(err, msg, "it was failed or removed meanwhile");
 	else if (err)
 		iovm_refuse(err, msg, "it does not answer as it should (error %d)", err);
 	return err;
-}
-
-void iovm_probe_work(struct work_struct *work)
-{
-	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, probe_work);
-	struct iovm_path *path;
-	bool again = false;
-	u32 id = 0;
-
-	mutex_lock(&dev->mutex);
-	/* by id, since the mutex is dropped in between */
-	while (!dev->dead && (path = iovm_path_find(dev, "", id))) {
-		id = path->id + 1;
-		if (!iovm_path_wants_probe(path))
-			continue;
-		/* what hangs there still hangs, whatever a probe would say */
-		if (iovm_path_inflight(path) || iovm_path_probe(path, NULL))
-			again = true;
-	}
-	spin_lock_irq(&dev->lock);
-	if (again)
-		iovm_probe_arm(dev);
-	spin_unlock_irq(&dev->lock);
-	mutex_unlock(&dev->mutex);
 }
 
 static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
@@ -571,12 +632,7 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 		err = iovm_path_fail_by_hand(path, arg->msg);
 		break;
 	case IOVM_PATH_CTL_RETRY:
-		if (path->ops->probe)
-			err = iovm_path_probe(path, arg->msg);
-		else
-			err = iovm_refuse(-EOPNOTSUPP, arg->msg,
-					  "a %s path comes back when it is connected",
-					  path->ops->name);
+		err = iovm_path_retry(path, arg->msg);
 		break;
 	case IOVM_PATH_CTL_FENCED:
 		err = iovm_path_fenced(path, arg, arg->msg);

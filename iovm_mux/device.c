@@ -300,8 +300,8 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	wake_up(&dev->wait);
 	mutex_unlock(&dev->mutex);
 
-	/* a probe that the operator asked for; new ones need the device to be found */
-	wait_event(dev->wait, !READ_ONCE(dev->probing));
+	/* new ones need a device that is not dead */
+	wait_event(dev->wait, !READ_ONCE(dev->nr_probing));
 	cancel_delayed_work_sync(&dev->probe_work);
 	cancel_delayed_work_sync(&dev->fence_work);
 	cancel_delayed_work_sync(&dev->hang_work);
@@ -338,7 +338,7 @@ static bool iovm_dev_idle(struct iovm_dev *dev, struct iovm_path *only)
 			if (only && path != only)
 				continue;
 			if (iovm_path_inflight(path) ||
-			    (only && (dev->probing == path || iovm_path_is_fencing(path))))
+			    (only && (path->probing || iovm_path_is_fencing(path))))
 				idle = false;
 		}
 	}
@@ -490,7 +490,7 @@ static int iovm_dev_resize(struct iovm_dev *dev, u64 sectors, char *msg)
 		 * live again before it has the size. A probe under way may have seen the old one
 		 */
 		if (info->state == IOVM_PATH_CONNECTING ||
-		    (info->state == IOVM_PATH_FAILED && READ_ONCE(dev->probing) != path))
+		    (info->state == IOVM_PATH_FAILED && !READ_ONCE(path->probing)))
 			continue;
 		if (info->capacity < sectors) {
 			err = iovm_refuse(-EMEDIUMTYPE, msg,

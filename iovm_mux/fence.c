@@ -209,7 +209,7 @@ static void iovm_path_fence(struct iovm_path *victim)
 		if (path->pr_key && path->ops == victim->ops && path->state == IOVM_PATH_LIVE &&
 		    !path->removing)
 			by = path;
-	if (!by || dev->probing == victim || victim->state != IOVM_PATH_FAILED) {
+	if (!by || victim->probing || victim->state != IOVM_PATH_FAILED) {
 		/* later, if at all */
 		spin_unlock_irq(&dev->lock);
 		return;

@@ -86,6 +86,8 @@ int iovm_path_ctl(struct iovm_path_ctl *arg);
 struct iovm_path *iovm_path_find(struct iovm_dev *dev, const char *name, u32 id);
 void iovm_path_destroy(struct iovm_path *path);
 void iovm_probe_work(struct work_struct *work);
+void iovm_probing_begin(struct iovm_path *path);
+void iovm_probing_end(struct iovm_path *path);
 
 /* path.c; all but the works under dev->lock */
 bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error,

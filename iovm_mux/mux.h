@@ -246,6 +246,7 @@ struct iovm_path_pcpu {
  * @drift: how its latencies have been; dev->mutex
  * @by_hand: failed by the operator: not probed until told so; dev->lock
  * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex, and dev->lock for writing
+ * @probing: ops->probe() or measure() runs: the path stays, and so does the device; dev->lock
  * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
  *	dev->lock
  * @connect_error: dev->lock
@@ -255,6 +256,7 @@ struct iovm_path_pcpu {
  *	although @unflushed says no more. Counted up before @unflushed is cleared, down after it
  *	was set again for a FLUSH that failed, that under dev->lock
  * @fail_work: calls ops->fail
+ * @probe_work: calls ops->probe; a path's own: one that hangs must not keep others failed
  * @priv: ops's
  * @capacity: sectors, set by ops; dev->mutex
  * @block_size: bytes, set by ops; dev->mutex
@@ -309,11 +311,13 @@ struct iovm_path {
 	struct iovm_drift *drift;
 	bool by_hand;
 	bool removing;
+	bool probing;
 	bool in_connect;
 	int connect_error;
 	bool unflushed;
 	atomic_t flushing;
 	struct work_struct fail_work;
+	struct work_struct probe_work;
 	void *priv;
 	u64 capacity;
 	u32 block_size;
@@ -437,8 +441,8 @@ struct iovm_dev_pcpu {
  * @slow_work: looks for paths that are slow
  * @fence_work: fences failed paths by reservations
  * @fencing: the path by which another one is being fenced, and that one: both stay; @lock
- * @probe_work: probes failed paths
- * @probing: path whose ops->probe() or measure() runs: it stays, and so does the device; @lock
+ * @probe_work: has failed paths probed
+ * @nr_probing: paths with ->probing; @lock
  * @ref: the table's and those of control operations that wait without @mutex
  * @pcpu: statistics
  */
@@ -499,7 +503,7 @@ struct iovm_dev {
 	struct delayed_work fence_work;
 	struct iovm_path *fencing[2];
 	struct delayed_work probe_work;
-	struct iovm_path *probing;
+	u32 nr_probing;
 	struct kref ref;
 	struct iovm_dev_pcpu __percpu *pcpu;
 };

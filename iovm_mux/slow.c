@@ -250,9 +250,9 @@ static void iovm_slow_measure(struct iovm_path *path)
 
 	lockdep_assert_held(&dev->mutex);
 	spin_lock_irq(&dev->lock);
-	go = !dev->probing && !path->removing && !path->in_connect && iovm_slow_wants_answer(path);
+	go = !path->probing && !path->removing && !path->in_connect && iovm_slow_wants_answer(path);
 	if (go)
-		WRITE_ONCE(dev->probing, path);
+		iovm_probing_begin(path);
 	spin_unlock_irq(&dev->lock);
 	if (!go)
 		return;
@@ -262,9 +262,8 @@ static void iovm_slow_measure(struct iovm_path *path)
 	if (!path->ops->measure(path))
 		iovm_path_answered(path, ktime_get_ns() - ns);
 	spin_lock_irq(&dev->lock);
-	WRITE_ONCE(dev->probing, NULL);
+	iovm_probing_end(path);
 	spin_unlock_irq(&dev->lock);
-	wake_up(&dev->wait);
 	mutex_lock(&dev->mutex);
 }
 

@@ -461,6 +461,29 @@ def test_fail_while_probed(ctl):
     check(ctl.path("d", "A")["state"] == LIVE)
 
 
+def test_hung_probe(ctl):
+    """A probe that does not come back keeps no other path failed."""
+    two_paths(ctl)
+    check(not ctl.add("d", "C", TBDEV), ctl.msg)
+    set_param("hang_probe", 0)
+    rates(path=1024, slot=0)
+    check(ctl.events_until("REROUTED", "B"))
+    rates()
+    # probed after 2 s
+    time.sleep(2.5)
+    check(not ctl.ctl("d", FAILOVER, "C"), ctl.msg)
+    rates(path=1024, slot=2)
+    check(wait(lambda: ctl.path("d", "C")["state"] == FAILED))
+    rates()
+    check(wait(lambda: ctl.path("d", "C")["state"] == LIVE), "C is not probed")
+    check(not ctl.pctl("d", "C", FAIL), ctl.msg)
+    check(not ctl.pctl("d", "C", RETRY), ctl.msg)
+    check(ctl.path("d", "A")["state"] == FAILED and ctl.pctl("d", "A", RETRY) == errno.EBUSY, ctl.path("d", "A"))
+    check(not ctl.remove("d", "C"), ctl.msg)
+    set_param("hang_probe", -1)
+    check(wait(lambda: ctl.path("d", "A")["state"] == LIVE), ctl.path("d", "A"))
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -592,7 +615,7 @@ def test_random(ctl):
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
-         test_remove_while_probed, test_fail_while_probed, test_lost_events, test_random]
+         test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_lost_events, test_random]
 
 
 def main():
@@ -602,7 +625,7 @@ def main():
     print(f"# seed {test_random.seed}")
     failed = 0
     for number, test in enumerate(TESTS, 1):
-        name = test.__name__[5:].replace("_", " ")
+        title = test.__name__[5:].replace("_", " ")
         why = ""
         ctl = Control()
         before = param("violations")
@@ -612,6 +635,8 @@ def main():
             why = str(e) or "failed"
             print("#", *sys.exc_info()[2].tb_next and [f"line {sys.exc_info()[2].tb_next.tb_lineno}:"], why)
         rates()
+        for name in ("hang_probe", "hang_flush"):
+            set_param(name, -1)
         for dev in ["d"] + DEVS:
             if ctl.dev(dev):
                 if ctl.destroy(dev):
@@ -622,7 +647,7 @@ def main():
             why = why or "the module found violations, see the kernel log"
             print(f"# {param('violations') - before} violations")
         failed += bool(why)
-        print("not ok" if why else "ok", number, name, flush=True)
+        print("not ok" if why else "ok", number, title, flush=True)
     return 1 if failed else 0
 
 

@@ -47,6 +47,10 @@ module_param(nospc_rate, int, 0600);
 /* Only on the path in this slot; -1: on all */
 static int only_slot = -1;
 module_param(only_slot, int, 0600);
+/* The path in this slot does not come back from a probe, or a flush; -1: all do */
+static int hang_probe = -1, hang_flush = -1;
+module_param(hang_probe, int, 0600);
+module_param(hang_flush, int, 0600);
 /* The guest asks for nothing new. */
 static int quiet;
 module_param(quiet, int, 0600);
@@ -627,6 +631,8 @@ static int t_probe(struct iovm_path *path)
 	struct tdev *td = path->dev->fe;
 
 	msleep(20);
+	while (READ_ONCE(hang_probe) == path->slot)
+		msleep(20);
 	if (hit(probe_rate))
 		return -EIO;
 	if (path->fence == IOVM_FENCE_NONE)
@@ -644,6 +650,8 @@ static int t_flush(struct iovm_path *path)
 	struct tpath *tp = path->priv;
 	struct tdev *td = path->dev->fe;
 
+	while (READ_ONCE(hang_flush) == path->slot)
+		msleep(20);
 	spin_lock_irq(&td->lock);
 	tp->ndirty = 0;
 	spin_unlock_irq(&td->lock);
