@@ -334,7 +334,8 @@ static int iovm_refuse_waiting(struct iovm_path *path, u32 n, char *msg)
 }
 
 /*
- * The drained path's last steps, up to state removed. dev->mutex is held.
+ * The drained path's last steps, up to state removed. dev->mutex is held, and dropped for the
+ * flush, which may take as long as the device likes; ->removing keeps the path.
  * Return: 0, or -EAGAIN when something came in between and has to be waited for, or why it stays.
  */
 static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
@@ -351,7 +352,9 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 		/* pairs with the barrier in iovm_path_flushed() */
 		smp_mb__after_atomic();
 		WRITE_ONCE(path->unflushed, false);
+		mutex_unlock(&dev->mutex);
 		err = path->ops->flush(path);
+		mutex_lock(&dev->mutex);
 		if (!err)
 			atomic_dec(&path->flushing);
 		if (err) {

@@ -144,9 +144,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  * @fence: process context, no lock held (it may hang with the device), @by was live and @victim
  *	failed, both of this type, with a pr_key, and there to stay: make sure through @by that
  *	nothing issued on @victim before can land any more. 0 when it is so. May be NULL
- * @flush: process context, dev->mutex held, state draining, nothing in flight: make stable what
- *	was acknowledged, before the path goes. Only called for paths that hold unflushed writes.
- *	May be NULL
+ * @flush: process context, no lock held (it may hang with the device), the path was draining,
+ *	nothing in flight, and stays: make stable what was acknowledged, before the path goes. Only
+ *	called for paths that hold unflushed writes. May be NULL
  * @submit: front-end worker (may sleep; no spinlock held). Must end every request with
  *	iovm_req_done(), perhaps before returning
  * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make

@@ -126,10 +126,12 @@ class Control:
         return dict(zip(keys, struct.unpack_from("<6I3Q", self.out, 80)))
 
     def path(self, dev, name):
-        if self.call(0x12, "I64s64s", 0, dev.encode(), name.encode(), size=472, msg=False):
+        if self.call(0x12, "I64s64s", 0, dev.encode(), name.encode(), size=960, msg=False):
             return None
         keys = "type flags fence state order error sockets generation since inflight held".split()
-        return dict(zip(keys, struct.unpack_from("<5IiIIQQQ", self.out, 392)))
+        info = dict(zip(keys, struct.unpack_from("<5IiIIQQQ", self.out, 392)))
+        info["by_hand"], info["unflushed"] = struct.unpack_from("<2I", self.out, 952)
+        return info
 
     def dev_stats(self, name):
         if self.call(5, "I64s", 0, name.encode(), size=456, msg=False):
@@ -450,7 +452,7 @@ def test_fail_while_probed(ctl):
     other.close()
     # and it is not probed by itself
     time.sleep(2.5)
-    check(ctl.path("d", "A")["state"] == FAILED)
+    check(ctl.path("d", "A")["state"] == FAILED and ctl.path("d", "A")["by_hand"])
     # one that fails leaves it as it was
     rates(probe=1024)
     check(ctl.pctl("d", "A", RETRY) == errno.EIO, ctl.msg)
@@ -482,6 +484,42 @@ def test_hung_probe(ctl):
     check(not ctl.remove("d", "C"), ctl.msg)
     set_param("hang_probe", -1)
     check(wait(lambda: ctl.path("d", "A")["state"] == LIVE), ctl.path("d", "A"))
+
+
+def test_hung_flush(ctl):
+    """A path that is removed and does not come back from its flush holds up nothing else."""
+    two_paths(ctl)
+
+    def unflushed():
+        set_param("quiet", 0)
+        moves(ctl)
+        set_param("quiet", 1)
+        return wait(lambda: ctl.dev("d")["inflight"] == 0) and ctl.path("d", "A")["unflushed"]
+
+    check(wait(unflushed) and not ctl.ctl("d", FAILOVER, "B"), ctl.msg)
+    set_param("hang_flush", 0)
+    other, answer = Control(), []
+    remove = threading.Thread(target=lambda: answer.append(other.remove("d", "A")))
+    remove.start()
+    check(wait(lambda: ctl.path("d", "A")["state"] == DRAINING))
+    time.sleep(.5)
+    check(not answer, "flushed nothing", answer, other.msg)
+    set_param("quiet", 0)
+    looker, seen = Control(), []
+    look = threading.Thread(target=lambda: seen.append(looker.dev("d")), daemon=True)
+    look.start()
+    look.join(5)
+    check(seen, "the device cannot be looked at")
+    check(ctl.remove("d", "A") == errno.EBUSY and ctl.destroy("d") == errno.EBUSY, ctl.msg)
+    check(moves(ctl))
+    # he is helped as with requests that do not end; the path itself goes when the flush is over
+    check(ctl.remove("d", "A", force=True) == errno.EBUSY and ctl.path("d", "A")["state"] == FAILED, ctl.msg)
+    set_param("hang_flush", -1)
+    remove.join(20)
+    check(answer == [0], answer, other.msg)
+    check(not ctl.path("d", "A"))
+    looker.close()
+    other.close()
 
 
 def test_lost_events(ctl):
@@ -615,7 +653,8 @@ def test_random(ctl):
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
-         test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_lost_events, test_random]
+         test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_hung_flush,
+         test_lost_events, test_random]
 
 
 def main():
