@@ -14,7 +14,9 @@
  * generation: what was made sure of while the path had failed in a generation holds for that
  * generation, whenever it is confirmed.
  */
+#include <linux/jiffies.h>
 #include <linux/log2.h>
+#include <linux/math64.h>
 #include <linux/sched.h>
 #include <linux/string.h>
 #include <linux/wait.h>
@@ -22,7 +24,7 @@
 #include "internal.h"
 
 #define IOVM_FENCE_AFTER_MS	3000
-#define IOVM_FENCE_RETRY_MS	1000
+#define IOVM_FENCE_RETRY_MS	1000ull
 
 /**
  * iovm_fence_check - the fence of a new path
@@ -49,7 +51,7 @@ int iovm_fence_check(struct iovm_path_add *arg)
 	if (arg->fence_by == IOVM_FENCE_BY_RESERVATION ? !arg->pr_key : arg->pr_key)
 		return iovm_refuse(-EINVAL, arg->msg,
 				   "a fence by reservation, and no other, has a key");
-	if (arg->pr_key && arg->type != IOVM_PATH_BDEV)
+	if (arg->pr_key && arg->type == IOVM_PATH_NBD)
 		return iovm_refuse(-EINVAL, arg->msg, "an NBD server knows no reservations");
 	if (arg->fence_after_ms > IOVM_MS_MAX)
 		return iovm_refuse(-EINVAL, arg->msg, "the fence begins within an hour");
@@ -155,14 +157,19 @@ int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *a
 /**
  * iovm_fence_arm - fence by reservation what has failed
  * @dev: with a failed path that has a pr_key; dev->lock is held
- * @ms: in so many milliseconds
+ * @ms: look in so many milliseconds at the latest
  */
 void iovm_fence_arm(struct iovm_dev *dev, u64 ms)
 {
+	unsigned long at = jiffies + msecs_to_jiffies(ms);
+
 	lockdep_assert_held(&dev->lock);
-	/* as with probes, see iovm_probe_arm() */
-	if (!dev->dead)
-		queue_delayed_work(system_unbound_wq, &dev->fence_work, msecs_to_jiffies(ms));
+	/* one path must not put off the fence of another; not on iovm_wq: see iovm_probe_arm() */
+	if (dev->dead ||
+	    (delayed_work_pending(&dev->fence_work) && !time_before(at, dev->fence_at)))
+		return;
+	dev->fence_at = at;
+	mod_delayed_work(system_unbound_wq, &dev->fence_work, msecs_to_jiffies(ms));
 }
 
 /**
@@ -177,15 +184,20 @@ bool iovm_path_is_fencing(const struct iovm_path *path)
 	return path->dev->fencing[0] == path || path->dev->fencing[1] == path;
 }
 
-/* Does something wait that a reservation would settle? dev->mutex. */
-static bool iovm_path_wants_fence(struct iovm_path *path)
+/*
+ * Does something wait that a reservation would settle? *@left_ms: for how long not yet. dev->mutex.
+ */
+static bool iovm_path_wants_fence(struct iovm_path *path, u64 *left_ms)
 {
+	u64 failed_ms;
 	bool wants;
 
 	spin_lock_irq(&path->dev->lock);
 	wants = path->pr_key && path->ops->fence && path->state == IOVM_PATH_FAILED &&
 		!path->fenced && !path->removing &&
 		(path->nr_held || path->nr_bound || iovm_path_inflight(path));
+	failed_ms = div_u64(ktime_get_ns() - path->state_ns, NSEC_PER_MSEC);
+	*left_ms = path->fence_after_ms > failed_ms ? path->fence_after_ms - failed_ms : 0;
 	spin_unlock_irq(&path->dev->lock);
 	return wants;
 }
@@ -244,22 +256,23 @@ static void iovm_path_fence(struct iovm_path *victim)
 void iovm_fence_work(struct work_struct *work)
 {
 	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, fence_work);
+	u64 next_ms = U64_MAX, left_ms;
 	struct iovm_path *path;
-	bool again = false;
 	u32 id = 0;
 
 	mutex_lock(&dev->mutex);
 	/* by id, since the mutex is dropped in between */
 	while (!dev->dead && (path = iovm_path_find(dev, "", id))) {
 		id = path->id + 1;
-		if (!iovm_path_wants_fence(path))
+		if (!iovm_path_wants_fence(path, &left_ms))
 			continue;
-		iovm_path_fence(path);
-		again = true;
+		if (!left_ms)
+			iovm_path_fence(path);
+		next_ms = min(next_ms, left_ms ?: IOVM_FENCE_RETRY_MS);
 	}
-	if (again) {
+	if (next_ms != U64_MAX) {
 		spin_lock_irq(&dev->lock);
-		iovm_fence_arm(dev, IOVM_FENCE_RETRY_MS);
+		iovm_fence_arm(dev, next_ms);
 		spin_unlock_irq(&dev->lock);
 	}
 	mutex_unlock(&dev->mutex);

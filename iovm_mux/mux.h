@@ -440,6 +440,7 @@ struct iovm_dev_pcpu {
  * @slow_look_ns: ktime_get_ns() of the last look at latencies; @mutex
  * @slow_work: looks for paths that are slow
  * @fence_work: fences failed paths by reservations
+ * @fence_at: jiffies when @fence_work comes, while it is pending; @lock
  * @fencing: the path by which another one is being fenced, and that one: both stay; @lock
  * @probe_work: has failed paths probed
  * @nr_probing: paths with ->probing; @lock
@@ -501,6 +502,7 @@ struct iovm_dev {
 	u64 slow_look_ns;
 	struct delayed_work slow_work;
 	struct delayed_work fence_work;
+	unsigned long fence_at;
 	struct iovm_path *fencing[2];
 	struct delayed_work probe_work;
 	u32 nr_probing;

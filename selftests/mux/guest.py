@@ -29,13 +29,13 @@ SET_NO_PATH_TIMEOUT, SET_FAILBACK_AFTER = 7, 8
 FAIL, RETRY, FENCED = 1, 2, 3
 EVENTS = """LOST DEV_CREATED DEV_DESTROYED DEV_OPENED DEV_CLOSED PATH_ADDED PATH_STATE PATH_REMOVED
     FIRST_ERROR REROUTED FIRST_COMPLETION PARKED TIMEOUT SUSPENDED RESUMED HELD FENCED RESIZED
-    QUEUE_BROKEN FAIL_PARKED NO_SPACE SPACE MEDIUM_ERROR OVERDUE SLOW SLOW_OVER SLOW_LEFT""".split()
+    QUEUE_BROKEN FAIL_PARKED NO_SPACE SPACE MEDIUM_ERROR OVERDUE SLOW SLOW_OVER SLOW_LEFT FENCE_FAILED""".split()
 EVENT = struct.Struct("<IIQQQIIIIiIQ64s64sQ")
 
 
 class Event:
     def __init__(self, raw):
-        (_, kind, self.seq, _, _, _, _, self.old, self.new, self.error, _, self.value, dev, path,
+        (_, kind, self.seq, self.mono_ns, _, _, _, self.old, self.new, self.error, _, self.value, dev, path,
          _) = raw
         self.type = EVENTS[kind]
         self.dev, self.path = text(dev), text(path)
@@ -109,6 +109,11 @@ class Control:
         return self.call(0x10, "I64s64s256sIIiIII", kind, dev.encode(), name.encode(), b"made up",
                          flags | ASSUME_SAME, fence,
                          -1, 0, 0, 0)
+
+    def add_reserved(self, dev, name, key, after_ms=0):
+        """Without a fence but that by a reservation."""
+        return self.call(0x10, "I64s64s256sIIiIII192sII128sII256sQ", TBDEV, dev.encode(), name.encode(), b"made up",
+                         ASSUME_SAME, NONE, -1, 0, 0, 0, b"", 0, 3, b"", after_ms, 0, b"", key, msg=False)
 
     def remove(self, dev, name, force=False):
         return self.call(0x11, "I64s64s", int(force), dev.encode(), name.encode())
@@ -522,6 +527,58 @@ def test_hung_flush(ctl):
     other.close()
 
 
+def fail_until(ctl, path, slot, enough):
+    """The path, without a fence, fails under load until what enough() asks for has come of it."""
+    while True:
+        ctl.ctl("d", FAILOVER, path)
+        rates(path=300, slot=slot)
+        check(wait(lambda: ctl.path("d", path)["state"] == FAILED))
+        rates()
+        if wait(enough, 1):
+            return
+        ctl.pctl("d", path, RETRY)
+
+
+def test_reservation_times(ctl):
+    """Each path is fenced in its own time: not later for another one's sake, and not earlier."""
+    rates()
+    check(not ctl.create("d"), ctl.msg)
+    check(not ctl.add_reserved("d", "A", 1, after_ms=5000))
+    check(not ctl.add_reserved("d", "B", 2))
+    check(not ctl.add_reserved("d", "C", 3))
+    check(moves(ctl))
+    seen = []
+
+    def event(kind, path):
+        seen.extend(ctl.events())
+        return [e for e in seen if (e.type, e.path) == (kind, path)]
+
+    def failed(path):
+        return [e for e in event("PATH_STATE", path) if e.new == FAILED][-1]
+
+    fail_until(ctl, "A", 0, lambda: ctl.path("d", "A")["held"])
+    check(not ctl.pctl("d", "A", FAIL), ctl.msg)		# not probed meanwhile
+    fail_until(ctl, "B", 1, lambda: event("FENCED", "B") or event("FENCED", "A"))
+    check(not event("FENCED", "A"), "B waited for A", *seen)
+    check(wait(lambda: event("FENCED", "A")), "A is not fenced")
+    took = (event("FENCED", "A")[0].mono_ns - failed("A").mono_ns) / 1e6
+    check(took >= 5000, "after", took, "ms")
+
+    check(not ctl.pctl("d", "A", RETRY), ctl.msg)
+    check(wait(lambda: ctl.path("d", "B")["state"] == LIVE))
+    set_param("fence_fails", 1)
+    fail_until(ctl, "B", 1, lambda: event("FENCE_FAILED", "B"))
+    check(not ctl.pctl("d", "B", FAIL), ctl.msg)		# tried again every second
+    fail_until(ctl, "A", 0, lambda: ctl.path("d", "A")["held"])
+    check(not ctl.pctl("d", "A", FAIL), ctl.msg)
+    check(wait(lambda: event("FENCE_FAILED", "A")), "A is not fenced")
+    took = (event("FENCE_FAILED", "A")[0].mono_ns - failed("A").mono_ns) / 1e6
+    check(took >= 5000, "after", took, "ms, with another one")
+    set_param("fence_fails", 0)
+    for path in "AB":
+        check(wait(lambda: ctl.path("d", path)["held"] == 0))
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -653,7 +710,7 @@ def test_random(ctl):
 
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
-         test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_hung_flush,
+         test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_hung_flush, test_reservation_times,
          test_lost_events, test_random]
 
 
@@ -674,8 +731,8 @@ def main():
             why = str(e) or "failed"
             print("#", *sys.exc_info()[2].tb_next and [f"line {sys.exc_info()[2].tb_next.tb_lineno}:"], why)
         rates()
-        for name in ("hang_probe", "hang_flush"):
-            set_param(name, -1)
+        for name, value in (("hang_probe", -1), ("hang_flush", -1), ("fence_fails", 0)):
+            set_param(name, value)
         for dev in ["d"] + DEVS:
             if ctl.dev(dev):
                 if ctl.destroy(dev):

@@ -51,6 +51,9 @@ module_param(only_slot, int, 0600);
 static int hang_probe = -1, hang_flush = -1;
 module_param(hang_probe, int, 0600);
 module_param(hang_flush, int, 0600);
+/* A fence by a reservation does not succeed. */
+static int fence_fails;
+module_param(fence_fails, int, 0600);
 /* The guest asks for nothing new. */
 static int quiet;
 module_param(quiet, int, 0600);
@@ -645,6 +648,20 @@ static int t_probe(struct iovm_path *path)
 	return 0;
 }
 
+static int t_fence(struct iovm_path *by, struct iovm_path *victim)
+{
+	struct tpath *tp = victim->priv;
+	struct tdev *td = victim->dev->fe;
+
+	if (fence_fails)
+		return -EIO;
+	spin_lock_irq(&td->lock);
+	land_late(tp);
+	tp->no_late = true;
+	spin_unlock_irq(&td->lock);
+	return 0;
+}
+
 static int t_flush(struct iovm_path *path)
 {
 	struct tpath *tp = path->priv;
@@ -683,8 +700,8 @@ static void t_remove(struct iovm_path *path)
 
 static const struct iovm_path_ops t_bdev = {
 	.name = "tbdev", .type = 30, .class = IOVM_CLASS_BLK, .owner = THIS_MODULE,
-	.add = t_add, .probe = t_probe, .flush = t_flush, .submit = t_submit, .fail = t_fail,
-	.remove = t_remove,
+	.add = t_add, .probe = t_probe, .fence = t_fence, .flush = t_flush, .submit = t_submit,
+	.fail = t_fail, .remove = t_remove,
 };
 
 static const struct iovm_path_ops t_nbd = {
