@@ -71,6 +71,17 @@ static enum iovm_result viovm_bdev_result(struct block_device *bdev, blk_status_
 }
 
 static void viovm_bdev_block_work(struct work_struct *work);
+static void viovm_bdev_rest_work(struct work_struct *work);
+
+/*
+ * Has nothing of a bio been sent that could not be without blocking? It may have been cut to what
+ * the device takes, and pieces of it sent: their errors do not show then. The block layer moves
+ * the bio behind each piece; what a device that is made of others has done is not to be seen.
+ */
+static bool viovm_bdev_unsent(const struct bio *bio, const struct iovm_req *req)
+{
+	return bio->bi_iter.bi_size == req->len && queue_is_mq(bdev_get_queue(bio->bi_bdev));
+}
 
 static void viovm_bdev_end_io(struct bio *bio)
 {
@@ -82,7 +93,8 @@ static void viovm_bdev_end_io(struct bio *bio)
 	bio_uninit(bio);
 	/* a device whose table has just changed may not be able to say it any more */
 	if (unlikely(nowait && (status == BLK_STS_AGAIN || status == BLK_STS_NOTSUPP))) {
-		INIT_WORK(&part->work, viovm_bdev_block_work);
+		INIT_WORK(&part->work, viovm_bdev_unsent(bio, &part->req) ? viovm_bdev_block_work :
+									    viovm_bdev_rest_work);
 		queue_work(viovm_path_priv(part->req.path)->wq, &part->work);
 		return;
 	}
@@ -170,14 +182,24 @@ static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
 	submit_bio(bio);
 }
 
-static void viovm_bdev_block_work(struct work_struct *work)
+/* Once more what was put off; @res: what it is if that cannot be. */
+static void viovm_bdev_send_again(struct viovm_blk_part *part, enum iovm_result res)
 {
-	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
-
 	if (viovm_bdev_may_send(&part->req))
 		viovm_bdev_send(part, 0);
 	else
-		viovm_done(&part->req, IOVM_RES_UNSENT, -ENOLINK);
+		viovm_done(&part->req, res, -ENOLINK);
+}
+
+static void viovm_bdev_block_work(struct work_struct *work)
+{
+	viovm_bdev_send_again(container_of(work, struct viovm_blk_part, work), IOVM_RES_UNSENT);
+}
+
+/* Pieces of it may have been sent. */
+static void viovm_bdev_rest_work(struct work_struct *work)
+{
+	viovm_bdev_send_again(container_of(work, struct viovm_blk_part, work), IOVM_RES_PATH);
 }
 
 static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)

@@ -404,6 +404,41 @@ static void device_full(void)
 		T_CHECK(one_wait(&o[i], 5000) && one_status(&o[i]) == 0, "read %u does not go on", i);
 }
 
+/* A write of which a piece was sent, when the device had no room for the next, is not one that was not sent. */
+static void cut_in_pieces(void)
+{
+	char slow[64], good[64], limit[96];
+	struct iovm_path_info p;
+	struct one o;
+	int r;
+
+	/* one request at a time, of one page; it takes three seconds, and fails */
+	r = nullb_create("iovmts", &(struct nullb_opts){ .size_mb = MB, .completion_nsec = 3000000000u, .queue_depth = 1,
+			 .badblocks = "+0-7" }, slow);
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	snprintf(limit, sizeof(limit), "/sys/block/%s/queue/max_sectors_kb", strrchr(slow, '/') + 1);
+	r = stor_write_file(limit, "4");
+	T_REQUIRE(!r, "%s: %s", limit, strerror(-r));
+	r = nullb_create("iovmtg", &(struct nullb_opts){ .size_mb = MB, .memory_backed = true }, good);
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	create(0, 1);
+	add("a", slow, IOVM_FENCE_NONE, IOVM_NO_TIMEOUT);
+	add("b", good, 0, IOVM_NO_TIMEOUT);
+	fix_open_mem(0, ALL_FEATURES, 1, 128, 48 * MiB, 8 * MiB);
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+	one_start(&o, 0, VIRTIO_BLK_T_OUT, 0, 8192, 0x44);
+	sleep_ms(200);
+	r = ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_FAIL);
+	T_REQUIRE(!r, "fail: %s", strerror(-r));
+	T_CHECK(ctl_events_wait(&ev, 0, IOVM_EV_HELD, "kt-0", "a", 10000) >= 0, "not held");
+	T_CHECK(!one_wait(&o, 500), "it was issued elsewhere without a fence");
+	r = ctl_path_get("kt-0", "a", &p);
+	T_CHECK(!r && p.held == 1, "%llu held", (unsigned long long)p.held);
+	r = ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_FENCED);
+	T_CHECK(!r, "fenced: %s: %s", strerror(-r), ctl_msg);
+	T_CHECK(one_wait(&o, 5000) && one_status(&o) == 0, "the write does not go on behind the fence");
+}
+
 /* Hang, fence, release, again and again under a load that verifies; the front end goes while old requests still hang. */
 static void rounds(void)
 {
@@ -476,6 +511,7 @@ static const struct ktap_case cases[] = {
 	{ "only_path", only_path },
 	{ "slow_is_not_hung", slow_is_not_hung },
 	{ "device_full", device_full },
+	{ "cut_in_pieces", cut_in_pieces },
 	{ "rounds", rounds, .limit_s = 120 },
 };
 
