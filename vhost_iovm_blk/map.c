@@ -183,7 +183,8 @@ static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool w
 	const struct iovm_path *path = part->req.path;
 	u32 off = offset_in_page(uaddr);
 	u32 npages = DIV_ROUND_UP(off + len, PAGE_SIZE);
-	long pinned, i;
+	u32 done = 0;
+	long n;
 
 	if (part->nr_bv + npages > part->max_bv || ((uaddr | len) & path->align_mask))
 		return 1;
@@ -193,19 +194,25 @@ static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool w
 		if (((last->bv_offset + last->bv_len) | off) & path->virt_boundary)
 			return 1;
 	}
-	pinned = pin_user_pages_fast(uaddr - off, npages, write ? FOLL_WRITE : 0, pages);
-	for (i = 0; i < pinned; i++) {
-		u32 n = min_t(u32, len, PAGE_SIZE - off);
+	uaddr -= off;
+	/* fewer than asked for: the next call says why */
+	for (; done < npages; done += n, uaddr += n * PAGE_SIZE) {
+		long i;
 
-		if (write)
-			viovm_blk_dirty(pages[i]);
-		bvec_set_page(&part->bv[part->nr_bv++], pages[i], n, off);
-		len -= n;
-		off = 0;
+		n = pin_user_pages_fast(uaddr, npages - done, write ? FOLL_WRITE : 0, pages);
+		if (n <= 0)
+			return n ?: -EFAULT;
+		for (i = 0; i < n; i++) {
+			u32 m = min_t(u32, len, PAGE_SIZE - off);
+
+			if (write)
+				viovm_blk_dirty(pages[i]);
+			bvec_set_page(&part->bv[part->nr_bv++], pages[i], m, off);
+			len -= m;
+			off = 0;
+		}
 	}
-	if (pinned == npages)
-		return 0;
-	return pinned < 0 ? pinned : -EFAULT;
+	return 0;
 }
 
 /**
