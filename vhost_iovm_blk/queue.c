@@ -25,12 +25,14 @@ static enum hrtimer_restart viovm_blk_timer(struct hrtimer *timer)
 /**
  * viovm_blk_wake_in - have the worker come back after a while
  * @q: queue
- * @ns: nanoseconds
+ * @ns: nanoseconds; sooner, if it was to come sooner for something else
  *
  * Worker.
  */
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns)
 {
+	if (hrtimer_is_queued(&q->timer) && ktime_to_ns(hrtimer_get_remaining(&q->timer)) <= (s64)ns)
+		return;
 	hrtimer_start(&q->timer, ns_to_ktime(ns), HRTIMER_MODE_REL);
 }
 
