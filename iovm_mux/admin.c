@@ -64,6 +64,8 @@ static int iovm_path_check(struct iovm_path_add *arg)
 
 	if (!iovm_name_valid(arg->name))
 		return iovm_refuse_name(arg->msg);
+	if (arg->pad)
+		return iovm_refuse(-EINVAL, arg->msg, IOVM_BAD_PAD);
 	if (!memchr(arg->addr, 0, sizeof(arg->addr)))
 		return iovm_refuse(-EINVAL, arg->msg, "the address is too long");
 	if (arg->flags & ~IOVM_PATH_F_ALL)

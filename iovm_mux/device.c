@@ -194,8 +194,10 @@ int iovm_dev_create(struct iovm_dev_create *arg)
 
 	if (!iovm_name_valid(arg->name))
 		return iovm_refuse_name(arg->msg);
-	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u || arg->pad || arg->pad2)
+	if (arg->flags & ~IOVM_DEV_F_ALL || arg->mode & ~0777u)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag or mode bit");
+	if (arg->pad || arg->pad2)
+		return iovm_refuse(-EINVAL, arg->msg, IOVM_BAD_PAD);
 	err = iovm_identity_check(arg->identity, arg->msg);
 	if (!err)
 		err = iovm_slow_check(arg->slow_factor, arg->msg);

@@ -36,7 +36,7 @@ int iovm_fence_check(struct iovm_path_add *arg)
 {
 	char *command = arg->fence_command;
 
-	if (arg->pad || arg->fence_by > IOVM_FENCE_BY_RESERVATION)
+	if (arg->fence_by > IOVM_FENCE_BY_RESERVATION)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (!memchr(command, 0, sizeof(arg->fence_command)))
 		return iovm_refuse(-EINVAL, arg->msg, "the fence command is too long");

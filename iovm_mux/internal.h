@@ -30,6 +30,7 @@
 
 #define IOVM_MS_MAX	(3600 * 1000)	/* of what a path waits for */
 #define IOVM_PROBE_MS	2000	/* between two probes of a failed path */
+#define IOVM_BAD_PAD	"padding is not zero"
 
 struct file;
 struct poll_table_struct;

@@ -439,7 +439,7 @@ static void bad_arguments(void)
 		T_CHECK(r == -EINVAL && strstr(ctl_msg, sentence), "%s: %s: %s", #change, strerror(-r), ctl_msg); \
 	} while (0)
 	BAD_ADD(a.fence_by = 99, "unknown fence");
-	BAD_ADD(a.pad = 1, "unknown fence");
+	BAD_ADD(a.pad = 1, "padding");
 	BAD_ADD(a.fence_command[0] = 0, "absolute");
 	BAD_ADD(a.fence_command[0] = '.', "absolute");
 	BAD_ADD(a.fence_by = IOVM_FENCE_BY_HAND, "absolute");
