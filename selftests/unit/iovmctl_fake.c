@@ -16,6 +16,8 @@
  *   IOVM_FAKE_FENCE=PROGRAM a of vm-2.data is to be fenced by this program; what became of it is kept in the file
  *   IOVM_FAKE_FENCED=FILE   so that all processes see it
  *   IOVM_FAKE_FENCE_AFTER=MS   not before; the path has been failed for 90000
+ *   IOVM_FAKE_BY_HAND=FILE  while it is there, a of vm-2.data was failed by hand, after its error
+ *   IOVM_FAKE_QUICKER=1     another process has always just connected what is to be connected
  *   IOVM_FAKE_ONLY=NAME     of the devices above there is this one alone
  *   IOVM_FAKE_FEATURES=N    what devices that are created offer
  *
@@ -321,6 +323,8 @@ static int path_get(struct iovm_path_info *arg)
 		return ENOENT;
 	if (p->fence_by)
 		fence_state(p);
+	if (!strcmp(p->name, "a") && getenv("IOVM_FAKE_BY_HAND"))
+		p->by_hand = !access(getenv("IOVM_FAKE_BY_HAND"), F_OK);
 	*arg = *p;
 	arg->size = sizeof(*p);
 	return 0;
@@ -410,6 +414,10 @@ static int path_connect(struct iovm_path_connect *c)
 		note("connect identity=%s", c->identity);
 	if (!p)
 		return ENOENT;
+	if (getenv("IOVM_FAKE_QUICKER")) {
+		p->state = IOVM_PATH_LIVE;
+		return EBUSY;
+	}
 	for (i = 0; i < c->nr_fds; i++) {
 		err = read_block(c->fds[i], c->flags & IOVM_NBD_F_STRUCTURED);
 		note("socket %u: %s", i, err ? strerror(err) : "read ok");

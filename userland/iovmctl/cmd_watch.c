@@ -2,9 +2,9 @@
 /*
  * path watch: connect nbd paths again when their server is back, and fence failed paths for which writes wait.
  *
- * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand (the event says so: no
- * error) is left alone until it is live again. Each attempt is made by a child process, so that a server that does not answer
- * holds up nobody else's; a failed attempt is followed by the next after 1, 2, 4, ... 30 seconds.
+ * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand is left alone until
+ * somebody connects it. Each attempt is made by a child process, so that a server that does not answer holds up nobody else's; a failed
+ * attempt is followed by the next after 1, 2, 4, ... 30 seconds. A handshake may take long: what the operator has done meanwhile counts.
  *
  * Fencing: what has failed, says how it is to be fenced, and has writes that wait, by hand or not. Also a child process each, with
  * the same pauses. A path is not connected while it is being fenced: the fence ends the very server that is back.
@@ -28,6 +28,7 @@
 #define LOOK_MS		5000	/* at the latest, whatever the events say */
 #define REAP_MS		200
 #define MAX_CHILDREN	16
+#define NOT_WANTED	65	/* exit status: there was nothing to be connected any more */
 
 static struct opt_u64 opt_connections, opt_timeout, opt_fence_timeout;
 
@@ -52,7 +53,6 @@ struct job {
 	char dev[IOVM_NAME_MAX], path[IOVM_NAME_MAX];
 	uint32_t id;
 	struct work connect, fence;
-	bool by_hand;
 	bool seen;
 	struct job *next;
 };
@@ -94,9 +94,24 @@ static struct job *job_of(const struct iovm_path_info *pi)
 		j->id = pi->id;
 		afresh(&j->connect);
 		afresh(&j->fence);
-		j->by_hand = false;
 	}
 	return j;
+}
+
+/* Is there still something to be connected? */
+static bool wants_connection(const struct iovm_path_info *pi)
+{
+	return pi->state == IOVM_PATH_CONNECTING || (pi->state == IOVM_PATH_FAILED && !pi->by_hand);
+}
+
+static bool still_wants_connection(const struct iovm_path_info *pi)
+{
+	struct iovm_path_info now;
+
+	IOVM_INIT(&now);
+	memcpy(now.dev, pi->dev, sizeof(now.dev));
+	memcpy(now.name, pi->name, sizeof(now.name));
+	return !mux_ioctl(IOVM_PATH_GET, &now) && now.id == pi->id && wants_connection(&now);
 }
 
 static void connect_child(const struct iovm_path_info *pi, bool silent)
@@ -111,7 +126,7 @@ static void connect_child(const struct iovm_path_info *pi, bool silent)
 	}
 	err = nbd_open_export(pi->addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
 	if (!err)
-		err = reconnect_path(pi, &ex);
+		err = still_wants_connection(pi) ? reconnect_path(pi, &ex) : NOT_WANTED;
 	_exit(err);
 }
 
@@ -155,7 +170,6 @@ static void take_event(const char *rec, uint32_t size)
 	j = find_job(e.dev, e.path);
 	if (!j)
 		return;
-	j->by_hand = e.new_state == IOVM_PATH_FAILED && !e.error;
 	if (e.new_state == IOVM_PATH_LIVE)
 		j->connect.next_ms = j->connect.pause_ms = 0;
 }
@@ -207,17 +221,9 @@ static bool look_at_fence(struct job *j, const struct iovm_path_info *pi)
 
 static void look_at_connection(struct job *j, const struct iovm_path_info *pi)
 {
-	if (pi->state != IOVM_PATH_CONNECTING && pi->state != IOVM_PATH_FAILED) {
+	if (!wants_connection(pi))
 		afresh(&j->connect);
-		j->by_hand = false;
-		return;
-	}
-	if (pi->state == IOVM_PATH_FAILED && (j->by_hand || !pi->last_error))
-		return;
-	if (!due(&j->connect) || nr_children >= MAX_CHILDREN)
-		return;
-	/* The event of the state just read is there by now: was it by hand? */
-	if (!drain_events() && !j->by_hand)
+	else if (due(&j->connect) && nr_children < MAX_CHILDREN)
 		start(&j->connect, pi, false);
 }
 
@@ -303,11 +309,17 @@ static void say(const struct job *j, bool good)
 	fflush(stdout);
 }
 
-/* An attempt has ended. */
-static void ended(struct job *j, struct work *w, bool good)
+/* An attempt has ended, with this exit status; -1 it was killed. */
+static void ended(struct job *j, struct work *w, int status)
 {
+	bool good = status == EX_DONE;
+
 	w->pid = 0;
 	nr_children--;
+	if (w == &j->connect && status == NOT_WANTED) {
+		afresh(w);
+		return;
+	}
 	/* what a fence has to say it has said */
 	if (w == &j->connect && (good || !w->told))
 		say(j, good);
@@ -327,14 +339,12 @@ static void reap(void)
 	int status;
 	struct job *j;
 	pid_t pid;
-	bool good;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		good = WIFEXITED(status) && WEXITSTATUS(status) == EX_DONE;
 		for (j = jobs; j && j->connect.pid != pid && j->fence.pid != pid; j = j->next)
 			;
 		if (j)
-			ended(j, j->fence.pid == pid ? &j->fence : &j->connect, good);
+			ended(j, j->fence.pid == pid ? &j->fence : &j->connect, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
 	}
 }
 
