@@ -442,7 +442,7 @@ fresh_log
 IOVM_FAKE_FAIL=0x13:124:"the export has 1048576 sectors, the device 2097152" \
 	want 4 "" "the export has 1048576 sectors, the device 2097152 \(Wrong medium type\)" \
 	path add vm1 n "nbd+unix:///disk?socket=$tmp/multi.sock"
-logged "^path-remove n flags=1$"
+logged "^path-remove n flags=0$"
 ok "path add nbd: refused by the kernel, and taken back"
 
 python3 - "$tmp/mute.sock" <<-'END' &

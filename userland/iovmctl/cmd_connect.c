@@ -16,6 +16,17 @@ static const struct opt connect_opts[] = {
 	{ 0 }
 };
 
+/* Is it what somebody wants who is told that it cannot be connected any more? */
+static bool is_connected(const char *dev, const char *name)
+{
+	struct iovm_path_info pi;
+
+	IOVM_INIT(&pi);
+	snprintf(pi.dev, sizeof(pi.dev), "%s", dev);
+	snprintf(pi.name, sizeof(pi.name), "%s", name);
+	return !mux_ioctl(IOVM_PATH_GET, &pi) && (pi.state == IOVM_PATH_LIVE || pi.state == IOVM_PATH_SUSPECT);
+}
+
 int connect_path(const char *dev, const char *name, const struct nbd_export *ex, const char *id)
 {
 	struct iovm_path_connect c;
@@ -36,6 +47,9 @@ int connect_path(const char *dev, const char *name, const struct nbd_export *ex,
 	c.max_payload = ex->max_payload;
 	snprintf(c.identity, sizeof(c.identity), "%s", id);
 	err = mux_ioctl(IOVM_PATH_CONNECT, &c);
+	/* another process was quicker: a watcher sees a path as soon as it is added */
+	if (err == EBUSY && is_connected(dev, name))
+		return EX_DONE;
 	if (err == EMEDIUMTYPE)
 		hint = "every path must have the size, a block size and the data of its device: see 'iovmctl show'";
 	else if (err == EBUSY)

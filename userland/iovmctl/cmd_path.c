@@ -214,7 +214,7 @@ static int add_nbd(struct iovm_path_add *a)
 	IOVM_INIT(&r);
 	strcpy(r.dev, a->dev);
 	strcpy(r.name, a->name);
-	r.flags = IOVM_PATH_REMOVE_F_FORCE;
+	/* not by force: a watcher may have connected it meanwhile */
 	err = mux_ioctl(IOVM_PATH_REMOVE, &r);
 	if (err)
 		warn("path '%s' of '%s' is left over: %s", a->name, a->dev, *r.msg ? r.msg : strerror(err));
