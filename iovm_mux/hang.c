@@ -24,6 +24,7 @@
 struct iovm_hang_look {
 	const struct iovm_path *path;	/* to compare with */
 	u32 id;
+	u32 generation;
 	bool busy;
 	u64 oldest_ns;
 };
@@ -146,6 +147,7 @@ void iovm_hang_work(struct work_struct *work)
 		look[n++] = (struct iovm_hang_look) {
 			.path = path,
 			.id = path->id,
+			.generation = path->generation,
 			.busy = iovm_path_inflight(path),
 		};
 	}
@@ -158,7 +160,9 @@ void iovm_hang_work(struct work_struct *work)
 	spin_lock_irq(&dev->lock);
 	list_for_each_entry(path, &dev->paths, node)
 		for (i = 0; i < n; i++)
-			if (look[i].path == path && look[i].id == path->id)
+			/* what was seen of its past says nothing of a path that is live again */
+			if (look[i].path == path && look[i].id == path->id &&
+			    look[i].generation == path->generation)
 				iovm_hang_judge(path, &look[i], &todo);
 	iovm_hang_arm(dev);
 	spin_unlock_irq(&dev->lock);

@@ -250,6 +250,9 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		path->fence_tries = 0;
 		path->fence_status = 0;
 		path->by_hand = false;
+		/* nothing came to it since it failed: what was taken back from it has ended too */
+		if (!iovm_path_inflight(path))
+			path->retaken = false;
 		iovm_held_release(path, true, todo);
 		/* bound requests wait for this path whatever the route is */
 		todo->wake = true;

@@ -358,6 +358,37 @@ static void only_path(void)
 	end_load();
 }
 
+/* What was taken back from a path, and has ended, does not count when it is live again, however busy it is from then on. */
+static void back_under_load(void)
+{
+	struct iovm_path_info p;
+	unsigned int i;
+	int at, r;
+
+	two(IOVM_DEV_F_BOUNCE_READS, 0, 2, LOADED_TIMEOUT_MS);
+	load((struct vload_cfg){ .depth = 16 });
+	hang("iovmt-a");
+	expect_hang(0);
+	T_REQUIRE(retakes() > 0, "nothing was taken back");
+	at = ev.nr_seen;
+	release("iovmt-a");
+	all_back();
+	/* soon: it is looked at every sixteenth of the time */
+	for (i = 0; i < 1000; i++) {
+		if (!ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_RETRY) ||
+		    (!ctl_path_get("kt-0", "a", &p) && p.state == IOVM_PATH_LIVE))
+			break;
+		sleep_ms(1);
+	}
+	r = ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "a", 0);
+	T_REQUIRE(!r, "failover: %s", strerror(-r));
+	sleep_ms(LOADED_TIMEOUT_MS);
+	T_CHECK(vload_progress(&L, 50, 10000), "no progress");
+	T_CHECK(ctl_events_count(&ev, IOVM_EV_OVERDUE, "kt-0") == 1, "overdue again");
+	T_CHECK(ctl_events_wait_state(&ev, at, "kt-0", "a", IOVM_PATH_SUSPECT, 0) < 0, "suspect again");
+	end_load();
+}
+
 /* Slow, but not too slow: nothing happens. */
 static void slow_is_not_hung(void)
 {
@@ -509,6 +540,7 @@ static const struct ktap_case cases[] = {
 	{ "many_large_requests", many_large_requests },
 	{ "flush_waits_for_writes", flush_waits_for_writes },
 	{ "only_path", only_path },
+	{ "back_under_load", back_under_load, .limit_s = 60 },
 	{ "slow_is_not_hung", slow_is_not_hung },
 	{ "device_full", device_full },
 	{ "cut_in_pieces", cut_in_pieces },
