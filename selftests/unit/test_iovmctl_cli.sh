@@ -430,6 +430,8 @@ ok "path add nbd: nbd-server"
 fresh_log
 want 3 "" "does not give out this export" path add vm1 n "nbd+unix:///other?socket=$tmp/qemu.sock"
 want 3 "" "hint: the server offers 'disk'" path add vm1 n "nbd+unix:///other?socket=$tmp/qemu.sock"
+serve odd --filter=exportname memory 1M exportname-list=explicit exportname-strict=true exportname=$'x\e[2J\xc2\x9b\xc3\xa9'
+want 3 "" "hint: the server offers 'x\?\[2J\?é'" path add vm1 n "nbd+unix:///other?socket=$tmp/odd.sock"
 want 1 "" "none.sock: cannot connect: " path add vm1 n "nbd+unix:///?socket=$tmp/none.sock"
 want 1 "" "hint: is the NBD server running" path add vm1 n "nbd+unix:///?socket=$tmp/none.sock"
 not_logged "^path-add"

@@ -15,15 +15,36 @@
 int mux_fd = -1;
 struct iovm_version mux_version;
 
+/* To a terminal, perhaps, which what an NBD server has said is not to control. */
+static void put_text(const char *s)
+{
+	const unsigned char *c = (const unsigned char *)s;
+	size_t n = strlen(s), len;
+
+	for (; n; c += len, n -= len) {
+		len = json_utf8_len((const char *)c, n);
+		if (!len || *c < ' ' || *c == 0x7f || (*c == 0xc2 && c[1] < 0xa0)) {
+			fputc('?', stderr);
+			len = len ?: 1;
+		} else {
+			fwrite(c, 1, len, stderr);
+		}
+	}
+}
+
 static void report(enum exit_code code, const char *hint, const char *errname, const char *text)
 {
 	struct json j;
 
 	fflush(stdout);
 	if (!opt_json) {
-		fprintf(stderr, "iovmctl: %s\n", text);
-		if (hint)
-			fprintf(stderr, "  hint: %s\n", hint);
+		fputs("iovmctl: ", stderr);
+		put_text(text);
+		if (hint) {
+			fputs("\n  hint: ", stderr);
+			put_text(hint);
+		}
+		fputc('\n', stderr);
 		return;
 	}
 	json_init(&j, stderr, false);
