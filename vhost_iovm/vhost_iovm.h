@@ -168,7 +168,7 @@ struct viovm_call {
  *	completing side: @lock
  * @resubmit: heads that the record named at the start, to be served first, newest first; NULL
  *	when there is no record; @mutex
- * @nr_resubmit: how many of them are left; @mutex
+ * @nr_resubmit: how many of them are left; @mutex, and @lock for writing while running
  * @running: started and not stopped; @mutex and dev->mutex for writing
  * @stopping: GET_VRING_BASE waits: fetch nothing new; @mutex
  * @broken: the guest broke the ring: fetch nothing; @mutex
@@ -403,12 +403,15 @@ static inline int viovm_vq_peek(struct viovm_vq *vq, u16 *head)
 static inline void viovm_vq_take(struct viovm_vq *vq, u16 head)
 {
 	lockdep_assert_held(&vq->mutex);
-	vq->fetched++;
 	if (unlikely(vq->nr_resubmit)) {
-		/* it counts as taken in ring and record */
+		/* it counts as taken in ring and record; who waits for the end of both sees both */
+		spin_lock_irq(&vq->lock);
+		vq->fetched++;
 		vq->nr_resubmit--;
+		spin_unlock_irq(&vq->lock);
 		return;
 	}
+	vq->fetched++;
 	viovm_ring_take(&vq->ring);
 	if (vq->inflight.record)
 		viovm_inflight_take(&vq->inflight, head);

@@ -222,7 +222,7 @@ static bool viovm_vq_drained(struct viovm_vq *vq)
 	/* under the lock, so that the completion that was last has left it */
 	spin_lock_irq(&vq->lock);
 	drained = vq->completed == vq->fetched &&
-		  (!READ_ONCE(vq->nr_resubmit) || READ_ONCE(vq->broken) || vq->dead);
+		  (!vq->nr_resubmit || READ_ONCE(vq->broken) || vq->dead);
 	spin_unlock_irq(&vq->lock);
 	return drained;
 }
