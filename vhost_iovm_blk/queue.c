@@ -423,6 +423,16 @@ later:
 }
 
 /*
+ * Does it make sense to take a request? One that a predecessor had taken already, always: without a
+ * route it waits as what was requeued does, and ends when the operator fails what is parked.
+ */
+static bool viovm_blk_may_fetch(struct viovm_blk_queue *q)
+{
+	return viovm_vq_may_fetch(q->vq) &&
+	       (q->vq->nr_resubmit || iovm_dev_may_fetch(q->blk->dev));
+}
+
+/*
  * Fetch until the ring is empty, the quota is used up or something is short. True: come again at
  * once.
  */
@@ -432,7 +442,7 @@ static bool viovm_blk_fetch_all(struct viovm_blk_queue *q, struct blk_plug *plug
 	int quota = VIOVM_BLK_QUOTA;
 	int err;
 
-	while (viovm_vq_may_fetch(vq) && iovm_dev_may_fetch(q->blk->dev)) {
+	while (viovm_blk_may_fetch(q)) {
 		if (!quota--)
 			return true;
 		err = viovm_blk_fetch(q);

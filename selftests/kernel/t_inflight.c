@@ -8,6 +8,7 @@
  * see that socket end, with the used index as base; the successor must be able to open the node then.
  */
 #include "fix.h"
+#include "one.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -471,6 +472,38 @@ static void parked(void)
 	load_end(&l, fix_store, "parked");
 }
 
+/* The same, and the operator gives up on it: that ends what the successor took over, and so the stop. */
+static void parked_failed(void)
+{
+	static struct one o[4];
+	unsigned int i, taken;
+	int answer = -1;
+
+	fix_store_make(MB, 512);
+	T_REQUIRE(!dm_create("iovmt-a", dm_linear(fix_store, SECTORS), F[1].name), "dm");
+	fix_create(0, F[1].name, SECTORS, 1);
+	guest_make(1, RING_FEATURES);
+	must_succeed("first");
+	T_REQUIRE(!dm_swap("iovmt-a", dm_error(SECTORS), false), "error");
+	for (i = 0; i < ARRAY_SIZE(o); i++)
+		one_start(&o[i], 0, VIRTIO_BLK_T_OUT, 8 * i, 4096, i);
+	T_REQUIRE(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 10000), "not parked");
+	end_child();
+	must_end("parked");
+	taken = marked(0);
+	T_REQUIRE(taken > 0, "nothing was taken");
+	must_succeed("parked");
+	T_REQUIRE(write(sock, "s", 1) == 1, "stop");
+	T_CHECK(!answers(&answer, NO_EOF_MS), "the queue stopped at %d with %u requests to serve again", answer, marked(0));
+	T_CHECK(!ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0), "fail parked: %s", ctl_msg);
+	T_REQUIRE(answers(&answer, EOF_MS), "the queue does not stop");
+	T_CHECK(answer == F[0].d.vqs[0].ring.used->idx && !marked(0), "base %d, used %u, %u marked", answer,
+		F[0].d.vqs[0].ring.used->idx, marked(0));
+	for (i = 0; i < taken; i++)
+		T_CHECK(one_wait(&o[i], 5000) && one_status(&o[i]) == VIRTIO_BLK_S_IOERR, "request %u: status %u", i,
+			one_status(&o[i]));
+}
+
 /* --- records that are not good, and arguments --- */
 
 static void arguments(void)
@@ -630,6 +663,7 @@ static const struct ktap_case cases[] = {
 	{ "held_writes", held_writes },
 	{ "held_destroyed", held_destroyed },
 	{ "parked", parked },
+	{ "parked_failed", parked_failed },
 	{ "hundred_kills", hundred_kills, 180 },
 	{ "kills_no_event_idx", kills_no_event_idx, 120 },
 };
