@@ -269,13 +269,12 @@ void viovm_blk_requests_exit(void);
 
 /* map.c */
 int viovm_blk_map(struct viovm_blk_part *part);
-void viovm_blk_unmap(struct viovm_blk_part *part);
-bool viovm_blk_may_unmap_atomic(const struct viovm_blk_part *part);
+bool viovm_blk_unmap(struct viovm_blk_part *part, bool may_sleep);
 int viovm_blk_copy_back(struct viovm_blk_part *part);
 int viovm_blk_copy_out(struct viovm_blk_rq *rq, void *to, u32 len);
 int viovm_blk_copy_in(struct viovm_blk_rq *rq, const void *from, u32 len);
 int viovm_blk_pin_status(struct viovm_blk_rq *rq);
-void viovm_blk_unpin_status(struct viovm_blk_rq *rq);
+bool viovm_blk_unpin_status(struct viovm_blk_rq *rq, bool may_sleep);
 u64 viovm_blk_status_gpa(const struct viovm_blk_rq *rq);
 
 /* bdev.c, nbd_path.c */

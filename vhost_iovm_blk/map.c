@@ -158,7 +158,7 @@ static int viovm_blk_map_bounce(struct viovm_blk_part *part)
 	if (!err)
 		return 0;
 unmap:
-	viovm_blk_unmap(part);
+	viovm_blk_unmap(part, true);
 	return err;
 }
 
@@ -248,55 +248,55 @@ int viovm_blk_map(struct viovm_blk_part *part)
 	}
 	if (!err)
 		return 0;
-	viovm_blk_unmap(part);
+	viovm_blk_unmap(part, true);
 	return err == 1 ? viovm_blk_map_bounce(part) : err;
+}
+
+/*
+ * Lets go of a page that was written for the guest. One that was cleaned since it was pinned has to
+ * be marked dirty under its lock: false, and it is still pinned, where one may not sleep. It may be
+ * cleaned at any moment: the look and the unpin belong together. One that is dirty now is written
+ * back, if ever, with what is in it.
+ */
+static bool viovm_blk_unpin(struct page *page, bool may_sleep)
+{
+	if (!folio_test_dirty(page_folio(page))) {
+		if (!may_sleep)
+			return false;
+		viovm_blk_dirty(page);
+	}
+	unpin_user_page(page);
+	return true;
 }
 
 /**
  * viovm_blk_unmap - let go of a part's pages
  * @part: part; nothing is done when it is not mapped
+ * @may_sleep: process context; else any
  *
- * Process context when viovm_blk_may_unmap_atomic() says no, else any.
+ * Return: true; without @may_sleep false when something is left to be done where one may sleep.
  */
-void viovm_blk_unmap(struct viovm_blk_part *part)
+bool viovm_blk_unmap(struct viovm_blk_part *part, bool may_sleep)
 {
 	bool redirty = !part->bounce && part->req.op == IOVM_OP_READ;
-	u32 i;
 
-	for (i = 0; i < part->nr_bv; i++) {
-		struct page *page = part->bv[i].bv_page;
+	might_sleep_if(may_sleep);
+	/* many pages take long with interrupts off */
+	if (redirty && part->nr_bv > 64 && !may_sleep && !in_task())
+		return false;
+	for (; part->nr_bv; part->nr_bv--) {
+		const struct bio_vec *bv = &part->bv[part->nr_bv - 1];
 
 		if (part->bounce) {
-			__free_page(page);
-			continue;
+			__free_page(bv->bv_page);
+		} else if (redirty) {
+			viovm_plant_late(bv->bv_page, bv->bv_offset);
+			if (!viovm_blk_unpin(bv->bv_page, may_sleep))
+				return false;
+		} else {
+			unpin_user_page(bv->bv_page);
 		}
-		if (redirty)
-			viovm_plant_late(page, part->bv[i].bv_offset);
-		if (redirty && !folio_test_dirty(page_folio(page)))
-			viovm_blk_dirty(page);
-		unpin_user_page(page);
 	}
-	part->nr_bv = 0;
-}
-
-/**
- * viovm_blk_may_unmap_atomic - may viovm_blk_unmap() be called where one may not sleep?
- * @part: part
- *
- * Any context. A page that was cleaned since it was mapped has to be marked dirty under its lock.
- */
-bool viovm_blk_may_unmap_atomic(const struct viovm_blk_part *part)
-{
-	u32 i;
-
-	if (part->bounce || part->req.op != IOVM_OP_READ)
-		return true;
-	/* many pages take long with interrupts off */
-	if (part->nr_bv > 64 && !in_task())
-		return false;
-	for (i = 0; i < part->nr_bv; i++)
-		if (!folio_test_dirty(page_folio(part->bv[i].bv_page)))
-			return false;
 	return true;
 }
 
@@ -351,17 +351,15 @@ int viovm_blk_pin_status(struct viovm_blk_rq *rq)
 /**
  * viovm_blk_unpin_status - let go of the page of the status byte
  * @rq: request
+ * @may_sleep: process context; else any
  *
- * Any context when the page is dirty, else process context.
+ * Return: as viovm_blk_unmap().
  */
-void viovm_blk_unpin_status(struct viovm_blk_rq *rq)
+bool viovm_blk_unpin_status(struct viovm_blk_rq *rq, bool may_sleep)
 {
-	struct page *page = rq->status_page;
-
-	if (!page)
-		return;
-	if (!folio_test_dirty(page_folio(page)))
-		viovm_blk_dirty(page);
+	might_sleep_if(may_sleep);
+	if (rq->status_page && !viovm_blk_unpin(rq->status_page, may_sleep))
+		return false;
 	rq->status_page = NULL;
-	unpin_user_page(page);
+	return true;
 }

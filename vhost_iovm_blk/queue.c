@@ -177,7 +177,7 @@ static void viovm_blk_end_work(struct work_struct *work)
 {
 	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
 
-	viovm_blk_unmap(part);
+	viovm_blk_unmap(part, true);
 	viovm_blk_part_end(part, part->error);
 }
 
@@ -185,8 +185,7 @@ static void viovm_blk_end_work(struct work_struct *work)
 static void viovm_blk_drop(struct viovm_blk_part *part)
 {
 	part->error = -EIO;
-	if (in_task() || viovm_blk_may_unmap_atomic(part)) {
-		viovm_blk_unmap(part);
+	if (viovm_blk_unmap(part, false)) {
 		viovm_blk_part_end(part, -EIO);
 		return;
 	}
@@ -252,8 +251,7 @@ void viovm_blk_complete(struct iovm_req *req, int error)
 		viovm_blk_to_worker(part, &part->rq->queue->returned);
 		return;
 	}
-	if (likely(viovm_blk_may_unmap_atomic(part))) {
-		viovm_blk_unmap(part);
+	if (likely(viovm_blk_unmap(part, false))) {
 		viovm_blk_part_end(part, error);
 		return;
 	}
@@ -295,12 +293,12 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 	list_for_each_entry_safe(part, next, &returned, req.node) {
 		int error = viovm_blk_copy_back(part);
 
-		viovm_blk_unmap(part);
+		viovm_blk_unmap(part, true);
 		viovm_blk_part_end(part, error ? -EIO : part->error);
 	}
 	list_for_each_entry_safe(part, next, &requeued, req.node) {
 		list_del_init(&part->req.node);
-		viovm_blk_unmap(part);
+		viovm_blk_unmap(part, true);
 		if (err)
 			viovm_blk_wait(part);
 		else

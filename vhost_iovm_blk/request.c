@@ -297,35 +297,43 @@ static u32 viovm_blk_written(const struct viovm_blk_rq *rq)
 	return reads && rq->status == VIRTIO_BLK_S_OK ? rq->data_len + 1 : 1;
 }
 
+static void viovm_blk_finish_work(struct work_struct *work);
+
 /*
- * All parts have ended and the status byte can be written. Any context; the worker when nothing
- * is pinned.
+ * All parts have ended and the status byte can be written. Any context, if not @may_sleep; the
+ * worker when nothing is pinned.
  */
-static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
+static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 {
 	struct viovm_vq *vq = rq->queue->vq;
 	struct viovm_seg *big = rq->segs != rq->inline_segs ? rq->segs : NULL;
 	u32 written = viovm_blk_written(rq);
+	bool dead = viovm_vq_dead(vq);
 	u16 nr = rq->nr_segs;
 	u8 status = rq->status;
 
-	if (viovm_vq_dead(vq)) {
-		viovm_blk_unpin_status(rq);
+	if (rq->status_page) {
+		if (!dead) {
+			u8 *kaddr = kmap_local_page(rq->status_page);
+
+			kaddr[rq->status_off] = status;
+			kunmap_local(kaddr);
+		}
+		if (!viovm_blk_unpin_status(rq, may_sleep)) {
+			INIT_WORK(&rq->part.work, viovm_blk_finish_work);
+			queue_work(system_highpri_wq, &rq->part.work);
+			return;
+		}
+	} else if (!dead && viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &status, 1)) {
+		/* not from rq: its slab has no part that may be copied to user space */
+		/* the guest took its memory away: it will not look there either */
+		written = 0;
+	}
+	if (dead) {
 		kfree(big);
 		rq->active = false;
 		viovm_vq_drop_one(vq);
 		return;
-	}
-	if (rq->status_page) {
-		u8 *kaddr = kmap_local_page(rq->status_page);
-
-		kaddr[rq->status_off] = status;
-		kunmap_local(kaddr);
-		viovm_blk_unpin_status(rq);
-	} else if (viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &status, 1)) {
-		/* not from rq: its slab has no part that may be copied to user space */
-		/* the guest took its memory away: it will not look there either */
-		written = 0;
 	}
 	/* the head may be used again as soon as it is in the used ring */
 	WRITE_ONCE(rq->active, false);
@@ -336,19 +344,14 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq)
 static void viovm_blk_finish_work(struct work_struct *work)
 {
 	/* not by way of part.rq: the request may have used other parts only */
-	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work));
+	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work), true);
 }
 
 static void viovm_blk_rq_put(struct viovm_blk_rq *rq)
 {
 	if (!atomic_dec_and_test(&rq->parts))
 		return;
-	if (rq->status_page && !in_task() && !folio_test_dirty(page_folio(rq->status_page))) {
-		INIT_WORK(&rq->part.work, viovm_blk_finish_work);
-		queue_work(system_highpri_wq, &rq->part.work);
-		return;
-	}
-	viovm_blk_rq_finish(rq);
+	viovm_blk_rq_finish(rq, false);
 }
 
 /**
@@ -463,7 +466,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 	if (err == -EAGAIN) {
 		/* what waits holds no page of the guest's */
 		if (!atomic_read(&rq->issued))
-			viovm_blk_unpin_status(rq);
+			viovm_blk_unpin_status(rq, true);
 		viovm_blk_wait(part);
 		return 0;
 	}

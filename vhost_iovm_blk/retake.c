@@ -12,8 +12,6 @@
  * end: rq->issued counts those, rq->parts all; VIOVM_BLK_TAKEN is set by a compare-and-exchange on
  * the former. So whoever is past the decrement of rq->issued keeps the request from being taken.
  */
-#include <linux/mm.h>
-#include <linux/pagemap.h>
 #include <linux/slab.h>
 
 #include "blk.h"
@@ -96,15 +94,12 @@ u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path, u32 *wr
 	return oldest;
 }
 
-static void viovm_blk_rq_discard(struct viovm_blk_rq *rq)
-{
-	viovm_blk_unpin_status(rq);
-	viovm_blk_rq_free_rcu(rq);
-}
-
 static void viovm_blk_discard_work(struct work_struct *work)
 {
-	viovm_blk_rq_discard(container_of(work, struct viovm_blk_rq, part.work));
+	struct viovm_blk_rq *rq = container_of(work, struct viovm_blk_rq, part.work);
+
+	viovm_blk_unpin_status(rq, true);
+	viovm_blk_rq_free_rcu(rq);
 }
 
 /* A part that is not mapped any more, of a request that was taken back. Any context. */
@@ -116,19 +111,19 @@ static void viovm_blk_thrown(struct viovm_blk_part *part)
 		viovm_blk_part_free(part);
 	if (!atomic_dec_and_test(&rq->parts))
 		return;
-	if (rq->status_page && !folio_test_dirty(page_folio(rq->status_page))) {
-		INIT_WORK(&rq->part.work, viovm_blk_discard_work);
-		queue_work(viovm_retake_wq, &rq->part.work);
+	if (viovm_blk_unpin_status(rq, false)) {
+		viovm_blk_rq_free_rcu(rq);
 		return;
 	}
-	viovm_blk_rq_discard(rq);
+	INIT_WORK(&rq->part.work, viovm_blk_discard_work);
+	queue_work(viovm_retake_wq, &rq->part.work);
 }
 
 static void viovm_blk_throw_work(struct work_struct *work)
 {
 	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
 
-	viovm_blk_unmap(part);
+	viovm_blk_unmap(part, true);
 	viovm_blk_thrown(part);
 }
 
@@ -140,8 +135,7 @@ static void viovm_blk_throw_work(struct work_struct *work)
  */
 void viovm_blk_throw_away(struct viovm_blk_part *part)
 {
-	if (viovm_blk_may_unmap_atomic(part)) {
-		viovm_blk_unmap(part);
+	if (viovm_blk_unmap(part, false)) {
 		viovm_blk_thrown(part);
 		return;
 	}
