@@ -108,7 +108,7 @@ struct viovm_blk_part {
  * @next_stalled: in queue->stalled; worker
  * @rcu: viovm_blk_oldest() may look at a request that was taken back
  * @status_page: page of the status byte, pinned while a part is issued; worker until then,
- *	who ends the last part then
+ *	who ends the last part then. May be NULL again before a part that ended has let go
  * @status_off: of the status byte in it
  * @part: the inline part
  * @inline_segs: storage of @segs for a small request
@@ -164,7 +164,8 @@ struct viovm_blk_rq {
  * @write_through: no FLUSH was negotiated: every write is stable; constant while running
  * @lock: irqsave; protects @requeued, @returned and @bigs
  * @requeued: parts to be routed again
- * @returned: parts that the worker ends: bounced reads, failed after a requeue
+ * @returned: parts that the worker ends: bounced reads, and those that stand for a request whose
+ *	status only the worker can write
  */
 struct viovm_blk_queue {
 	struct viovm_vq *vq;
@@ -244,6 +245,7 @@ void viovm_blk_complete(struct iovm_req *req, int error);
 void viovm_blk_requeue(struct iovm_req *req);
 void viovm_blk_wait(struct viovm_blk_part *part);
 void viovm_blk_stall(struct viovm_blk_rq *rq);
+void viovm_blk_return(struct viovm_blk_part *part);
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
 
 /* retake.c */
@@ -262,7 +264,7 @@ void viovm_blk_part_free(struct viovm_blk_part *part);
 int viovm_blk_rq_parse(struct viovm_blk_rq *rq, const struct viovm_chain *chain);
 int viovm_blk_rq_go(struct viovm_blk_rq *rq);
 int viovm_blk_part_issue(struct viovm_blk_part *part);
-void viovm_blk_part_end(struct viovm_blk_part *part, int error);
+void viovm_blk_part_end(struct viovm_blk_part *part, int error, bool worker);
 void viovm_blk_rq_abandon(struct viovm_blk_rq *rq);
 int viovm_blk_requests_init(void);
 void viovm_blk_requests_exit(void);

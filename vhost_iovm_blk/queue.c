@@ -178,7 +178,7 @@ static void viovm_blk_end_work(struct work_struct *work)
 	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
 
 	viovm_blk_unmap(part, true);
-	viovm_blk_part_end(part, part->error);
+	viovm_blk_part_end(part, part->error, false);
 }
 
 /* Let go of a dead front end's part. Any context. */
@@ -186,15 +186,15 @@ static void viovm_blk_drop(struct viovm_blk_part *part)
 {
 	part->error = -EIO;
 	if (viovm_blk_unmap(part, false)) {
-		viovm_blk_part_end(part, -EIO);
+		viovm_blk_part_end(part, -EIO, false);
 		return;
 	}
 	INIT_WORK(&part->work, viovm_blk_end_work);
 	queue_work(system_unbound_wq, &part->work);
 }
 
-/* Give a part to the worker. Any context. False: the front end is dead, the part was dropped. */
-static bool viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *list)
+/* Give a part to the worker, or drop it when the front end is dead. Any context. */
+static void viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *list)
 {
 	struct viovm_blk_queue *q = part->rq->queue;
 	unsigned long flags;
@@ -220,7 +220,17 @@ static bool viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *l
 			iovm_req_drop(&part->req);
 		viovm_blk_drop(part);
 	}
-	return !dead;
+}
+
+/**
+ * viovm_blk_return - have the worker end a part
+ * @part: with the result in @part->error, mapped or not
+ *
+ * Any context.
+ */
+void viovm_blk_return(struct viovm_blk_part *part)
+{
+	viovm_blk_to_worker(part, &part->rq->queue->returned);
 }
 
 /* A part is back. True: its request was taken back meanwhile, and goes on without it. */
@@ -248,11 +258,11 @@ void viovm_blk_complete(struct iovm_req *req, int error)
 	}
 	part->error = error;
 	if (unlikely(part->bounce && req->op == IOVM_OP_READ && !error)) {
-		viovm_blk_to_worker(part, &part->rq->queue->returned);
+		viovm_blk_return(part);
 		return;
 	}
 	if (likely(viovm_blk_unmap(part, false))) {
-		viovm_blk_part_end(part, error);
+		viovm_blk_part_end(part, error, false);
 		return;
 	}
 	INIT_WORK(&part->work, viovm_blk_end_work);
@@ -294,7 +304,7 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 		int error = viovm_blk_copy_back(part);
 
 		viovm_blk_unmap(part, true);
-		viovm_blk_part_end(part, error ? -EIO : part->error);
+		viovm_blk_part_end(part, error ? -EIO : part->error, true);
 	}
 	list_for_each_entry_safe(part, next, &requeued, req.node) {
 		list_del_init(&part->req.node);

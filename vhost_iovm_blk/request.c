@@ -347,21 +347,43 @@ static void viovm_blk_finish_work(struct work_struct *work)
 	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work), true);
 }
 
-static void viovm_blk_rq_put(struct viovm_blk_rq *rq)
+/* All parts have ended, and only the worker can write the status: its inline part goes there. */
+static void viovm_blk_rq_return(struct viovm_blk_rq *rq)
+{
+	struct viovm_blk_part *part = &rq->part;
+
+	iovm_req_init(&part->req, rq->queue->blk->dev, rq->op, 0, 0, 0);
+	part->rq = rq;
+	part->nr_bv = 0;
+	part->bounce = false;
+	part->big = false;
+	part->error = 0;
+	atomic_set(&rq->parts, 1);
+	viovm_blk_return(part);
+}
+
+/* One part less; @worker: called by the queue's worker, vq->mutex held. */
+static void viovm_blk_rq_put(struct viovm_blk_rq *rq, bool worker)
 {
 	if (!atomic_dec_and_test(&rq->parts))
 		return;
-	viovm_blk_rq_finish(rq, false);
+	/*
+	 * The worker lets go of the page when no part is at a back end. One that has come from there
+	 * may still be on its way here, while the others wait, and fail.
+	 */
+	if (unlikely(!rq->status_page && !worker && !viovm_vq_dead(rq->queue->vq)))
+		viovm_blk_rq_return(rq);
+	else
+		viovm_blk_rq_finish(rq, false);
 }
 
 /**
  * viovm_blk_part_end - a part has its result and is not mapped any more
  * @part: not to be touched afterwards
  * @error: 0 or a negative errno: -EOPNOTSUPP becomes UNSUPP, all else IOERR
- *
- * Any context when it was issued to a path before and the status page is pinned, else the worker.
+ * @worker: called by the queue's worker, vq->mutex held; else any context
  */
-void viovm_blk_part_end(struct viovm_blk_part *part, int error)
+void viovm_blk_part_end(struct viovm_blk_part *part, int error, bool worker)
 {
 	struct viovm_blk_rq *rq = part->rq;
 	struct viovm_blk_queue *q = rq->queue;
@@ -382,7 +404,7 @@ void viovm_blk_part_end(struct viovm_blk_part *part, int error)
 		if (kick)
 			viovm_vq_kick(q->vq);
 	}
-	viovm_blk_rq_put(rq);
+	viovm_blk_rq_put(rq, worker);
 }
 
 /**
@@ -492,7 +514,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 	}
 fail:
 	iovm_req_drop(&part->req);
-	viovm_blk_part_end(part, -EIO);
+	viovm_blk_part_end(part, -EIO, true);
 	return 0;
 }
 
@@ -529,7 +551,7 @@ int viovm_blk_rq_go(struct viovm_blk_rq *rq)
 	/* dying in the middle: the bias is dropped with the queue */
 	if (err && !rq->made_all && rq->op != VIOVM_OP_NONE)
 		return err;
-	viovm_blk_rq_put(rq);
+	viovm_blk_rq_put(rq, true);
 	return err;
 }
 
@@ -541,7 +563,7 @@ int viovm_blk_rq_go(struct viovm_blk_rq *rq)
  */
 void viovm_blk_rq_abandon(struct viovm_blk_rq *rq)
 {
-	viovm_blk_rq_put(rq);
+	viovm_blk_rq_put(rq, false);
 }
 
 /**
