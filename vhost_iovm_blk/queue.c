@@ -303,6 +303,13 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 	list_for_each_entry_safe(part, next, &returned, req.node) {
 		int error = viovm_blk_copy_back(part);
 
+		list_del_init(&part->req.node);
+		/* that is the owner's end and not the request's: it waits to be dropped */
+		if (error && fatal_signal_pending(current)) {
+			err = -EINTR;
+			viovm_blk_return(part);
+			continue;
+		}
 		viovm_blk_unmap(part, true);
 		viovm_blk_part_end(part, error ? -EIO : part->error, true);
 	}

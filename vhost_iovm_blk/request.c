@@ -297,6 +297,21 @@ static u32 viovm_blk_written(const struct viovm_blk_rq *rq)
 	return reads && rq->status == VIRTIO_BLK_S_OK ? rq->data_len + 1 : 1;
 }
 
+/* All parts have ended, and only the worker can write the status: its inline part goes there. */
+static void viovm_blk_rq_return(struct viovm_blk_rq *rq)
+{
+	struct viovm_blk_part *part = &rq->part;
+
+	iovm_req_init(&part->req, rq->queue->blk->dev, IOVM_OP_FLUSH, 0, 0, 0);
+	part->rq = rq;
+	part->nr_bv = 0;
+	part->bounce = false;
+	part->big = false;
+	part->error = 0;
+	atomic_set(&rq->parts, 1);
+	viovm_blk_return(part);
+}
+
 static void viovm_blk_finish_work(struct work_struct *work);
 
 /*
@@ -326,6 +341,11 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 		}
 	} else if (!dead && viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &status, 1)) {
 		/* not from rq: its slab has no part that may be copied to user space */
+		if (fatal_signal_pending(current)) {
+			/* the owner is dying, the guest is not: it waits to be dropped */
+			viovm_blk_rq_return(rq);
+			return;
+		}
 		/* the guest took its memory away: it will not look there either */
 		written = 0;
 	}
@@ -345,21 +365,6 @@ static void viovm_blk_finish_work(struct work_struct *work)
 {
 	/* not by way of part.rq: the request may have used other parts only */
 	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work), true);
-}
-
-/* All parts have ended, and only the worker can write the status: its inline part goes there. */
-static void viovm_blk_rq_return(struct viovm_blk_rq *rq)
-{
-	struct viovm_blk_part *part = &rq->part;
-
-	iovm_req_init(&part->req, rq->queue->blk->dev, rq->op, 0, 0, 0);
-	part->rq = rq;
-	part->nr_bv = 0;
-	part->bounce = false;
-	part->big = false;
-	part->error = 0;
-	atomic_set(&rq->parts, 1);
-	viovm_blk_return(part);
 }
 
 /* One part less; @worker: called by the queue's worker, vq->mutex held. */

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +39,7 @@ static pid_t child;
 static int sock = -1;			/* our end */
 static char *records;			/* RECORD_BYTES a queue */
 static unsigned int queues;
+static u64 trap = GMEM_NONE;		/* GPA of a page that the back end cannot reach */
 
 static struct vhost_iovm_inflight_record *record(unsigned int q)
 {
@@ -66,6 +69,7 @@ static void cleanup(void)
 	if (records)
 		munmap(records, MAX_QUEUES * RECORD_BYTES);
 	records = NULL;
+	trap = GMEM_NONE;
 }
 
 static int set_inflight(int node, unsigned int q, u64 addr, u64 size, u32 desc_num)
@@ -103,6 +107,21 @@ static int backend_start(int s)
 	return r;
 }
 
+/* Whoever touches the page sleeps; it is there, but not in our page table, and nobody will answer. */
+static int trap_set(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MINOR_SHMEM };
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)gmem_ptr(&F[0].mem, trap), .len = 4096 }, .mode = UFFDIO_REGISTER_MODE_MINOR,
+	};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || madvise(gmem_ptr(&F[0].mem, trap), 4096, MADV_DONTNEED) ||
+	    ioctl(fd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	return 0;
+}
+
 /* Tells how the start went; then stops queue 0 when told to, and says its base. */
 static void backend(int s)
 {
@@ -111,6 +130,8 @@ static void backend(int s)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	answer = backend_start(s);
+	if (!answer && trap != GMEM_NONE)
+		answer = trap_set();
 	while (write(s, &answer, sizeof(answer)) == sizeof(answer) && read(s, &c, 1) == 1) {
 		answer = vq_stop(&F[0].d.vqs[0]);
 		if (!answer)
@@ -504,6 +525,69 @@ static void parked_failed(void)
 			one_status(&o[i]));
 }
 
+/*
+ * The back end is killed while it copies to the guest, and so the copy fails. That is no error of the request's, nor is
+ * it done: the successor serves it again.
+ */
+static void killed_in_copy(u32 type, u64 trapped, u8 want)
+{
+	struct vblk_sync *s = &F[0].s;
+	struct virtio_blk_outhdr *h;
+	struct vq *q = &F[0].d.vqs[0];
+	struct vseg segs[3];
+	static char token;
+	u8 *status;
+
+	trap = trapped & ~4095ull;
+	must_succeed("first");
+	h = gmem_ptr(&F[0].mem, s->hdr_gpa);
+	status = gmem_ptr(&F[0].mem, s->status_gpa);
+	*h = (struct virtio_blk_outhdr){ .type = type };
+	memset(gmem_ptr(&F[0].mem, s->data_gpa), 0xdb, 4096);
+	*status = 0xdb;
+	segs[0] = (struct vseg){ s->hdr_gpa, 16, false };
+	segs[1] = (struct vseg){ s->data_gpa, 4096, true };
+	segs[2] = (struct vseg){ s->status_gpa, 1, true };
+	T_REQUIRE(vq_add(q, segs, 3, &token, 0) >= 0, "ring full");
+	vq_submit(q);
+	T_REQUIRE(!vq_wait(q, NO_EOF_MS), "nothing stops the copy");
+	end_child();
+	must_end("killed");
+	T_CHECK(!vq_has_used(q) && marked(0) == 1 && *status == 0xdb, "used index %u, %u marked, status %02x", q->ring.used->idx,
+		marked(0), *status);
+	trap = GMEM_NONE;
+	must_succeed("killed");
+	T_CHECK(vq_wait(q, 10000) == 1 && vq_pop(q, NULL) == &token && *status == want, "status %02x", *status);
+	T_CHECK(!marked(0) && !vq_has_used(q), "%u marked", marked(0));
+	end_child();
+	must_end("served");
+}
+
+static void owner_dies(void)
+{
+	struct iovm_dev_create c;
+	u8 buf[4096];
+	int r;
+
+	fix_store_make(MB, 512);
+	memset(buf, 0x5a, sizeof(buf));
+	T_REQUIRE(!stor_pwrite(fix_store, buf, sizeof(buf), 0), "fill");
+	ctl_dev_defaults(&c, "kt-0", SECTORS, 1);
+	c.flags = IOVM_DEV_F_BOUNCE_READS;
+	r = ctl_dev_create(&c);
+	T_REQUIRE(!r, "create: %s: %s", strerror(-r), ctl_msg);
+	strcpy(F[0].name, "kt-0");
+	T_REQUIRE(!ctl_path_add_bdev("kt-0", "a", fix_store, 0, 0), "path: %s", ctl_msg);
+	guest_make(1, RING_FEATURES);
+	/* a page each: what is trapped must be nothing else's */
+	F[0].s.data_gpa = gmem_alloc(&F[0].mem, -1, 4096, 4096);
+	F[0].s.status_gpa = gmem_alloc(&F[0].mem, -1, 4096, 4096);
+	T_REQUIRE(F[0].s.status_gpa != GMEM_NONE, "no room in guest memory");
+	killed_in_copy(VIRTIO_BLK_T_IN, F[0].s.data_gpa, VIRTIO_BLK_S_OK);
+	T_CHECK(all_bytes(gmem_ptr(&F[0].mem, F[0].s.data_gpa), 4096, 0x5a), "wrong data");
+	killed_in_copy(0x7777, F[0].s.status_gpa, VIRTIO_BLK_S_UNSUPP);
+}
+
 /* --- records that are not good, and arguments --- */
 
 static void arguments(void)
@@ -664,6 +748,7 @@ static const struct ktap_case cases[] = {
 	{ "held_destroyed", held_destroyed },
 	{ "parked", parked },
 	{ "parked_failed", parked_failed },
+	{ "owner_dies", owner_dies },
 	{ "hundred_kills", hundred_kills, 180 },
 	{ "kills_no_event_idx", kills_no_event_idx, 120 },
 };
