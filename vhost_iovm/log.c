@@ -61,18 +61,23 @@ static void viovm_log_map_free(struct viovm_log_map *map)
  */
 void viovm_log_mark(struct viovm_log *log, struct viovm_log_map *map, u64 gpa, u64 len)
 {
-	u64 bit, last;
+	u64 first = gpa >> VIOVM_LOG_SHIFT, last, bit, end;
 
-	if (!len || viovm_planted_nth(VIOVM_PLANT_LOG, 8))
+	if (!len || first >= map->nbits || viovm_planted_nth(VIOVM_PLANT_LOG, 8))
 		return;
+	last = min((gpa + len - 1) >> VIOVM_LOG_SHIFT, map->nbits - 1);
 	/* the data before the bit: who sees the bit copies the page */
 	smp_wmb();
-	last = (gpa + len - 1) >> VIOVM_LOG_SHIFT;
-	for (bit = gpa >> VIOVM_LOG_SHIFT; bit <= last && bit < map->nbits; bit++) {
-		set_bit(bit, map->bits);
-		/* unconditionally: a test could see what a running flush is about to clear */
-		set_bit(bit >> VIOVM_LOG_CHUNK_SHIFT, map->sum);
+	for (bit = first; bit <= last; bit = end + 1) {
+		end = min(bit | (BITS_PER_LONG - 1), last);
+		atomic_long_or(GENMASK(end % BITS_PER_LONG, bit % BITS_PER_LONG),
+			       (atomic_long_t *)&map->bits[bit / BITS_PER_LONG]);
 	}
+	/* the pages before their summary: a flush clears that before it looks at them */
+	smp_wmb();
+	/* unconditionally: a test could see what a running flush is about to clear */
+	for (bit = first >> VIOVM_LOG_CHUNK_SHIFT; bit <= last >> VIOVM_LOG_CHUNK_SHIFT; bit++)
+		set_bit(bit, map->sum);
 	if (!test_and_set_bit(0, &log->pending))
 		queue_delayed_work(system_unbound_wq, &log->work, VIOVM_LOG_DELAY);
 }
@@ -197,7 +202,10 @@ static void viovm_log_work(struct work_struct *work)
 	mutex_unlock(&log->flush_mutex);
 }
 
-/* Replace the map, NULL for none, and wait until nobody uses the old one. dev->mutex held. */
+/*
+ * Replace the map, NULL for none, and wait until nobody uses the old one, or goes by there having
+ * been none. dev->mutex held.
+ */
 static struct viovm_log_map *viovm_log_swap(struct viovm_dev *dev, struct viovm_log_map *map)
 {
 	struct viovm_log_map *old;
@@ -206,8 +214,7 @@ static struct viovm_log_map *viovm_log_swap(struct viovm_dev *dev, struct viovm_
 	mutex_lock(&dev->log.flush_mutex);
 	old = rcu_replace_pointer(dev->log.map, map, lockdep_is_held(&dev->mutex));
 	mutex_unlock(&dev->log.flush_mutex);
-	if (old)
-		synchronize_rcu();
+	synchronize_rcu();
 	return old;
 }
 

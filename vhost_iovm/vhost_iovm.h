@@ -338,8 +338,8 @@ bool viovm_vq_wait_dead(struct viovm_vq *vq, long timeout);
 void viovm_vq_finish(struct viovm_vq *vq);
 int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx);
 void viovm_vq_kick(struct viovm_vq *vq);
-void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs,
-		       u32 nr_segs);
+void viovm_vq_log(struct viovm_vq *vq, u64 gpa, u64 len);
+void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written);
 void viovm_vq_drop_one(struct viovm_vq *vq);
 void viovm_vq_break(struct viovm_vq *vq, int error);
 bool viovm_vq_kick_on(struct viovm_vq *vq);
@@ -367,6 +367,15 @@ void viovm_log_free(struct viovm_dev *dev);
 static inline bool viovm_vq_dead(const struct viovm_vq *vq)
 {
 	return READ_ONCE(vq->dead);
+}
+
+/*
+ * Does the guest's dirty log want to know what is written? What was written before the answer no was
+ * written before viovm_log_enable() returned, and so before anybody copies the guest's memory.
+ */
+static inline bool viovm_vq_logs(const struct viovm_vq *vq)
+{
+	return rcu_access_pointer(vq->dev->log.map);
 }
 
 /*

@@ -332,42 +332,54 @@ static void viovm_vq_count(struct viovm_vq *vq)
 }
 
 /**
+ * viovm_vq_log - record in the dirty log that guest memory was written
+ * @vq: queue
+ * @gpa: guest physical address
+ * @len: bytes; nothing when 0
+ *
+ * Any context, after the data was written and before viovm_vq_complete(). Needed only where
+ * viovm_vq_logs() says so.
+ */
+void viovm_vq_log(struct viovm_vq *vq, u64 gpa, u64 len)
+{
+	struct viovm_log_map *map;
+
+	rcu_read_lock();
+	map = rcu_dereference(vq->dev->log.map);
+	if (map)
+		viovm_log_mark(&vq->dev->log, map, gpa, len);
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(viovm_vq_log);
+
+/**
  * viovm_vq_complete - give a request back to the guest
  * @vq: queue
  * @head: its head
  * @written: bytes written for the guest, for the used ring
- * @segs: the request's segments, for the dirty log; those with @write are recorded
- * @nr_segs: how many
  *
- * Any context, hard irq too. The data and the status were written before. Every request counted
- * in vq->fetched ends here or in viovm_vq_drop_one(), once.
+ * Any context, hard irq too. Data and status were written, and told to viovm_vq_log(), before.
+ * Every request counted in vq->fetched ends here or in viovm_vq_drop_one(), once.
  */
-void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written, const struct viovm_seg *segs,
-		       u32 nr_segs)
+void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written)
 {
 	struct viovm_log *log = &vq->dev->log;
 	struct viovm_log_map *map;
 	struct viovm_call *call;
 	bool signal = false;
 	unsigned long flags;
-	u32 i;
 
 	/* spans the signal: SET_VRING_CALL and the end of the front end wait for readers */
 	rcu_read_lock();
 	spin_lock_irqsave(&vq->lock, flags);
 	if (likely(!vq->dead)) {
-		map = rcu_dereference(log->map);
-		if (unlikely(map)) {
-			for (i = 0; i < nr_segs; i++)
-				if (segs[i].write)
-					viovm_log_mark(log, map, segs[i].gpa, segs[i].len);
-		}
 		if (vq->inflight.record)
 			viovm_inflight_push(&vq->inflight, &vq->ring, head, written);
 		else
 			viovm_ring_push(&vq->ring, head, written);
 		if (viovm_planted_nth(VIOVM_PLANT_TWICE, 64))
 			viovm_ring_push(&vq->ring, head, written);
+		map = rcu_dereference(log->map);
 		if (unlikely(map && vq->log_used)) {
 			viovm_log_mark(log, map, vq->log_addr + viovm_ring_used_off(&vq->ring),
 				       sizeof(struct vring_used_elem));

@@ -407,7 +407,8 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 			goto later;
 		WRITE_ONCE(q->rqs[head], rq);
 	}
-	if (READ_ONCE(rq->active))
+	/* pairs with the release in viovm_blk_rq_finish() */
+	if (smp_load_acquire(&rq->active))
 		return -EEXIST;
 	chain.segs = q->segs;
 	chain.max = VIOVM_MAX_CHAIN;

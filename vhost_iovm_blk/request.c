@@ -6,6 +6,7 @@
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 
 #include "blk.h"
@@ -13,6 +14,9 @@
 
 static struct kmem_cache *viovm_part_cache;
 static struct kmem_cache *viovm_rq_cache;
+
+/* The most that one request marks in the dirty log with interrupts off */
+#define VIOVM_BLK_LOG_BYTES	SZ_16M
 
 /* rq->op of a request that no path sees: the worker has its answer */
 #define VIOVM_OP_NONE	IOVM_OP_MAX
@@ -312,7 +316,28 @@ static void viovm_blk_rq_return(struct viovm_blk_rq *rq)
 	viovm_blk_return(part);
 }
 
+/* Into the dirty log: after it was written, before the guest is told. */
+static void viovm_blk_log(const struct viovm_blk_rq *rq)
+{
+	/* a read that failed may have written any of it */
+	u32 left = rq->op == IOVM_OP_READ ? rq->data_len : viovm_blk_written(rq) - 1, i, n;
+	struct viovm_vq *vq = rq->queue->vq;
+
+	for (i = rq->nr_out; left; i++, left -= n) {
+		n = min(rq->segs[i].len, left);
+		viovm_vq_log(vq, rq->segs[i].gpa, n);
+	}
+	viovm_vq_log(vq, viovm_blk_status_gpa(rq), 1);
+}
+
 static void viovm_blk_finish_work(struct work_struct *work);
+
+/* All parts have ended: the rest where one may sleep, with interrupts on. Any context. */
+static void viovm_blk_finish_later(struct viovm_blk_rq *rq)
+{
+	INIT_WORK(&rq->part.work, viovm_blk_finish_work);
+	queue_work(system_highpri_wq, &rq->part.work);
+}
 
 /*
  * All parts have ended and the status byte can be written. Any context, if not @may_sleep; the
@@ -324,7 +349,6 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 	struct viovm_seg *big = rq->segs != rq->inline_segs ? rq->segs : NULL;
 	u32 written = viovm_blk_written(rq);
 	bool dead = viovm_vq_dead(vq);
-	u16 nr = rq->nr_segs;
 	u8 status = rq->status;
 
 	if (rq->status_page) {
@@ -335,8 +359,7 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 			kunmap_local(kaddr);
 		}
 		if (!viovm_blk_unpin_status(rq, may_sleep)) {
-			INIT_WORK(&rq->part.work, viovm_blk_finish_work);
-			queue_work(system_highpri_wq, &rq->part.work);
+			viovm_blk_finish_later(rq);
 			return;
 		}
 	} else if (!dead && viovm_copy_to_guest(vq, viovm_blk_status_gpa(rq), &status, 1)) {
@@ -355,9 +378,14 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 		viovm_vq_drop_one(vq);
 		return;
 	}
-	/* the head may be used again as soon as it is in the used ring */
-	WRITE_ONCE(rq->active, false);
-	viovm_vq_complete(vq, rq->head, written, rq->segs, nr);
+	if (unlikely(viovm_vq_logs(vq)))
+		viovm_blk_log(rq);
+	/*
+	 * The head may be used again as soon as it is in the used ring. A guest may do so before:
+	 * from here on the request is the worker's.
+	 */
+	smp_store_release(&rq->active, false);
+	viovm_vq_complete(vq, rq->head, written);
 	kfree(big);
 }
 
@@ -370,14 +398,20 @@ static void viovm_blk_finish_work(struct work_struct *work)
 /* One part less; @worker: called by the queue's worker, vq->mutex held. */
 static void viovm_blk_rq_put(struct viovm_blk_rq *rq, bool worker)
 {
+	const struct viovm_vq *vq = rq->queue->vq;
+
 	if (!atomic_dec_and_test(&rq->parts))
 		return;
 	/*
 	 * The worker lets go of the page when no part is at a back end. One that has come from there
 	 * may still be on its way here, while the others wait, and fail.
 	 */
-	if (unlikely(!rq->status_page && !worker && !viovm_vq_dead(rq->queue->vq)))
+	if (unlikely(!rq->status_page && !worker && !viovm_vq_dead(vq)))
 		viovm_blk_rq_return(rq);
+	/* a million pages of the dirty log take long with interrupts off */
+	else if (unlikely(viovm_vq_logs(vq) && rq->op == IOVM_OP_READ &&
+			  rq->data_len > VIOVM_BLK_LOG_BYTES && !in_task()))
+		viovm_blk_finish_later(rq);
 	else
 		viovm_blk_rq_finish(rq, false);
 }

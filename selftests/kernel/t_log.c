@@ -91,12 +91,11 @@ static bool log_empty(void)
 static u64 hdr, st, data, stray;
 
 /* Regions: 24 MiB at 0 (memfd), 8 MiB at 4 GiB (anonymous). Each thing on pages of its own. */
-static void start(void)
+static void start_on(const char *store, u32 mb)
 {
 	int r;
 
-	fix_store_make(MB, 512);
-	fix_create(0, fix_store, MB * 2048, 1);
+	fix_create(0, store, mb * 2048, 1);
 	fix_open_mem(0, RING_FEATURES | BIT64(VIRTIO_BLK_F_FLUSH), 1, 256, SIZE, 8 * MiB);
 	hdr = gmem_alloc(&F[0].mem, 0, 4096, 4096);
 	st = gmem_alloc(&F[0].mem, 1, 8192, 4096);
@@ -105,6 +104,12 @@ static void start(void)
 	T_REQUIRE(stray != GMEM_NONE, "no room");
 	r = vlog_alloc(&lg, &F[0].mem);
 	T_REQUIRE(!r, "log");
+}
+
+static void start(void)
+{
+	fix_store_make(MB, 512);
+	start_on(fix_store, MB);
 }
 
 static int io(u32 type, u64 sector, u64 gpa, u32 len, u64 status)
@@ -182,6 +187,68 @@ static void exact(void)
 	T_CHECK(r == 0, "read after log off: %d", r);
 	vq_stop(&F[0].d.vqs[0]);
 	T_CHECK(log_empty(), "logged after it was switched off");
+}
+
+/* A request of @n segments between header and status; exactly what @sp says is in the log, and the used ring. */
+static void exact_one(u32 type, u64 sector, struct vseg *s, unsigned int n, int status, const struct span *sp, const char *what)
+{
+	struct virtio_blk_outhdr *h = gmem_ptr(&F[0].mem, hdr);
+	struct vq *q = &F[0].d.vqs[0];
+	struct span all[3] = { { st, 1, true }, used_ring() };
+	int r;
+
+	if (sp)
+		all[2] = *sp;
+	s[0] = (struct vseg){ hdr, 16, false };
+	s[n + 1] = (struct vseg){ st, 1, true };
+	h->type = type;
+	h->sector = sector;
+	vlog_clear(&lg);
+	snapshot(&F[0].mem);
+	r = vblk_do(q, s, n + 2, 0, gmem_ptr(&F[0].mem, st), NULL);
+	T_CHECK(r == status, "%s: %d", what, r);
+	T_REQUIRE(!vq_stop(q), "stop");
+	compare(&F[0].mem, all, sp ? 3 : 2, what);
+	T_REQUIRE(!vq_start(q) && !vq_start_addr(q, true), "start");
+}
+
+/* Many pages at once; and segments that the guest offers although nothing is written there. */
+static void large(void)
+{
+	struct nullb_opts o = { .size_mb = 128, .completion_nsec = 200000 };
+	struct vseg s[20];
+	struct span sp;
+	unsigned int i;
+	u64 big, four;
+	char node[64];
+	int r;
+
+	r = nullb_create("iovmtlarge", &o, node);
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	start_on(node, 128);
+	/* across a multiple of 16 MiB */
+	gmem_alloc(&F[0].mem, 0, 6 * MiB, 4096);
+	big = gmem_alloc(&F[0].mem, 0, 14 * MiB + 4096, 4096);
+	four = gmem_alloc(&F[0].mem, 1, 4 * MiB, 4096);
+	T_REQUIRE(big != GMEM_NONE && big < 16 * MiB && big + 14 * MiB > 16 * MiB && four != GMEM_NONE, "no room");
+	T_REQUIRE(!vdev_log_on(&F[0].d, &lg), "log on");
+
+	sp = (struct span){ big + 612, 14 * MiB - 1024, true };
+	s[1] = (struct vseg){ sp.gpa, sp.len, true };
+	exact_one(VIRTIO_BLK_T_IN, 0, s, 1, VIRTIO_BLK_S_OK, &sp, "14 MiB");
+	sp = (struct span){ big + 5 * 4096, 512, true };
+	s[1] = (struct vseg){ sp.gpa, sp.len, true };
+	exact_one(VIRTIO_BLK_T_IN, 0, s, 1, VIRTIO_BLK_S_OK, &sp, "one page");
+	sp = (struct span){ four, 4 * MiB, true };
+	for (i = 1; i <= 17; i++)
+		s[i] = (struct vseg){ sp.gpa, sp.len, true };
+	exact_one(VIRTIO_BLK_T_IN, 0, s, 17, VIRTIO_BLK_S_OK, &sp, "68 MiB");
+
+	exact_one(VIRTIO_BLK_T_FLUSH, 0, s, 17, VIRTIO_BLK_S_OK, NULL, "flush");
+	exact_one(0x7777, 0, s, 17, VIRTIO_BLK_S_UNSUPP, NULL, "unknown type");
+	exact_one(VIRTIO_BLK_T_IN, 127 * 2048, s, 17, VIRTIO_BLK_S_IOERR, NULL, "beyond the end");
+	sp.len = 20;
+	exact_one(VIRTIO_BLK_T_GET_ID, 0, s, 17, VIRTIO_BLK_S_OK, &sp, "serial number");
 }
 
 /* GET_ID, error statuses: every kind of write. */
@@ -377,6 +444,7 @@ static void log_fd(void)
 static const struct ktap_case cases[] = {
 	{ "exact", exact },
 	{ "small_writes", small_writes },
+	{ "large", large },
 	{ "under_load", under_load },
 	{ "toggled", toggled },
 	{ "new_base", new_base },
