@@ -31,7 +31,8 @@ static enum hrtimer_restart viovm_blk_timer(struct hrtimer *timer)
  */
 void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns)
 {
-	if (hrtimer_is_queued(&q->timer) && ktime_to_ns(hrtimer_get_remaining(&q->timer)) <= (s64)ns)
+	if (hrtimer_is_queued(&q->timer) &&
+	    ktime_to_ns(hrtimer_get_remaining(&q->timer)) <= (s64)ns)
 		return;
 	hrtimer_start(&q->timer, ns_to_ktime(ns), HRTIMER_MODE_REL);
 }

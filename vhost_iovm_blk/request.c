@@ -403,8 +403,8 @@ static void viovm_blk_rq_put(struct viovm_blk_rq *rq, bool worker)
 	if (!atomic_dec_and_test(&rq->parts))
 		return;
 	/*
-	 * The worker lets go of the page when no part is at a back end. One that has come from there
-	 * may still be on its way here, while the others wait, and fail.
+	 * The worker lets go of the page when no part is at a back end. One that has come from
+	 * there may still be on its way here, while the others wait, and fail.
 	 */
 	if (unlikely(!rq->status_page && !worker && !viovm_vq_dead(vq)))
 		viovm_blk_rq_return(rq);
