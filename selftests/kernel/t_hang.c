@@ -140,7 +140,7 @@ static void expect_hang(int at)
 {
 	int s, f, r;
 
-	T_CHECK(ctl_events_wait(&ev, at, IOVM_EV_OVERDUE, "kt-0", "a", 5000) >= 0, "no OVERDUE");
+	T_CHECK(ctl_events_wait(&ev, at, IOVM_EV_OVERDUE, "kt-0", "a", 5000 * ktap_slowness()) >= 0, "no OVERDUE");
 	s = ctl_events_wait_state(&ev, at, "kt-0", "a", IOVM_PATH_SUSPECT, 5000 * ktap_slowness());
 	T_REQUIRE(s >= 0, "a is not suspect");
 	r = ctl_events_wait(&ev, s, IOVM_EV_REROUTED, "kt-0", "b", 5000);
@@ -506,7 +506,7 @@ static void rounds(void)
 		static struct one o[4];
 
 		one_start(&o[i], i, VIRTIO_BLK_T_IN, i * 8, 65536, 0);
-		T_CHECK(one_wait(&o[i], 5000) && one_status(&o[i]) == 0, "read %u does not go on", i);
+		T_CHECK(one_wait(&o[i], 5000 * ktap_slowness()) && one_status(&o[i]) == 0, "read %u does not go on", i);
 	}
 	fix_close(0);
 	release("iovmt-a");
