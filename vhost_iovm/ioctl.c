@@ -2,11 +2,13 @@
 /*
  * The vhost ioctl ABI of a device's node. See uapi/vhost_iovm.h.
  */
+#include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/log2.h>
 #include <linux/net.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -237,7 +239,10 @@ static int viovm_get_base(struct viovm_dev *dev, struct viovm_vq *vq, struct vho
 
 	if (err)
 		return err;
-	viovm_log_flush(dev);
+	/* who has stopped the device copies next what the log names */
+	while (viovm_log_flush(dev) == -ENOMEM && !fatal_signal_pending(current) &&
+	       !READ_ONCE(dev->abort))
+		msleep(20);
 	s->num = vq->base;
 	return 0;
 }

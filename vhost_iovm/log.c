@@ -100,12 +100,14 @@ static int viovm_log_set_user(struct viovm_log_cursor *c, u64 base, u64 bit)
 	u64 byte = base + bit / 8;
 	unsigned long addr = byte & PAGE_MASK;
 	void *kaddr;
+	int n;
 
 	if (!c->page || c->addr != addr) {
 		viovm_log_cursor_put(c);
-		if (pin_user_pages_fast(addr, 1, FOLL_WRITE, &c->page) != 1) {
+		n = pin_user_pages_fast(addr, 1, FOLL_WRITE, &c->page);
+		if (n != 1) {
 			c->page = NULL;
-			return -EFAULT;
+			return n < 0 ? n : -EFAULT;
 		}
 		c->addr = addr;
 	}
@@ -115,15 +117,32 @@ static int viovm_log_set_user(struct viovm_log_cursor *c, u64 base, u64 bit)
 	return 0;
 }
 
+/* One word of the map; what cannot be written stays there. */
+static int viovm_log_write_word(struct viovm_log *log, struct viovm_log_map *map, unsigned long w,
+				struct viovm_log_cursor *cur)
+{
+	unsigned long bits = xchg(&map->bits[w], 0);
+	int err;
+
+	for (; bits; bits &= bits - 1) {
+		err = viovm_log_set_user(cur, log->user, (u64)w * BITS_PER_LONG + __ffs(bits));
+		if (err) {
+			atomic_long_or(bits, (atomic_long_t *)&map->bits[w]);
+			return err;
+		}
+	}
+	return 0;
+}
+
 /*
- * flush_mutex held; in the owner's address space. A bit that cannot be written is lost with the
- * VMM's log.
+ * flush_mutex held; in the owner's address space. Ends at what cannot be written now, such as for
+ * want of memory: that is written the next time.
  */
 static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 {
 	const unsigned long words = (1UL << VIOVM_LOG_CHUNK_SHIFT) / BITS_PER_LONG;
 	struct viovm_log_cursor cur = {};
-	unsigned long chunk, w, bits;
+	unsigned long chunk, w;
 	int err = 0;
 
 	lockdep_assert_held(&log->flush_mutex);
@@ -136,19 +155,12 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 		 * again
 		 */
 		smp_mb__after_atomic();
-		for (w = chunk * words; w < (chunk + 1) * words; w++) {
-			if (!READ_ONCE(map->bits[w]))
-				continue;
-			bits = xchg(&map->bits[w], 0);
-			while (bits) {
-				unsigned long b = __ffs(bits);
-				int e = viovm_log_set_user(&cur, log->user,
-							   (u64)w * BITS_PER_LONG + b);
-
-				if (e)
-					err = e;
-				bits &= bits - 1;
-			}
+		for (w = chunk * words; w < (chunk + 1) * words && !err; w++)
+			if (READ_ONCE(map->bits[w]))
+				err = viovm_log_write_word(log, map, w, &cur);
+		if (err) {
+			set_bit(chunk, map->sum);
+			break;
 		}
 		cond_resched();
 	}
@@ -162,7 +174,8 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
  * viovm_log_flush - write everything recorded so far to the VMM's log
  * @dev: front end; dev->mutex held, in the owner's address space
  *
- * Return: 0, or -EFAULT when the VMM's log cannot be written.
+ * Return: 0; -EFAULT when the VMM's log is not there, -ENOMEM, -EINTR: the rest is written by the
+ * next call.
  */
 int viovm_log_flush(struct viovm_dev *dev)
 {

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define MB	16
@@ -418,6 +419,32 @@ static void new_base(void)
 	vlog_free(&old);
 }
 
+/* What cannot be written to the log for a while is in it when it can. */
+static void not_writable(void)
+{
+	struct span sp[3];
+	int i, r;
+
+	start();
+	T_REQUIRE(!vdev_log_on(&F[0].d, &lg), "log on");
+	snapshot(&F[0].mem);
+	T_REQUIRE(!mprotect(lg.bits, lg.bytes, PROT_READ), "mprotect");
+	for (i = 0; i < 3; i++) {
+		r = io(VIRTIO_BLK_T_IN, 0, data + i * 128 * 1024, 65536, st);
+		T_CHECK(r == 0, "read: %d", r);
+		sleep_ms(100);	/* until it was tried */
+	}
+	T_CHECK(log_empty(), "the log was written although it is read-only");
+	T_REQUIRE(!mprotect(lg.bits, lg.bytes, PROT_READ | PROT_WRITE), "mprotect");
+	T_REQUIRE(!vq_stop(&F[0].d.vqs[0]), "stop");
+	sp[0] = (struct span){ data, 2 * 128 * 1024 + 65536, false };
+	sp[1] = (struct span){ st, 1, true };
+	sp[2] = used_ring();
+	compare(&F[0].mem, sp, 3, "not writable");
+	for (i = 0; i < 3; i++)
+		T_CHECK(vlog_test(&lg, data + i * 128 * 1024 + 65535), "read %d is missing", i);
+}
+
 /* LOG_FD is signalled when there is something new. */
 static void log_fd(void)
 {
@@ -448,6 +475,7 @@ static const struct ktap_case cases[] = {
 	{ "under_load", under_load },
 	{ "toggled", toggled },
 	{ "new_base", new_base },
+	{ "not_writable", not_writable },
 	{ "log_fd", log_fd },
 };
 
