@@ -355,6 +355,8 @@ void viovm_log_init(struct viovm_dev *dev)
 void viovm_log_free(struct viovm_dev *dev)
 {
 	cancel_delayed_work_sync(&dev->log.work);
+	/* else no mark of the next owner's would queue the work */
+	clear_bit(0, &dev->log.pending);
 	viovm_log_map_free(rcu_replace_pointer(dev->log.map, NULL, true));
 	dev->log.user_set = false;
 	viovm_log_set_fd(dev, -1);
