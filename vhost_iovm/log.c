@@ -117,21 +117,29 @@ static int viovm_log_set_user(struct viovm_log_cursor *c, u64 base, u64 bit)
 	return 0;
 }
 
-/* One word of the map; what cannot be written stays there. */
+/*
+ * One word of the map. What cannot be written stays there, and so does what is beyond the memory
+ * table: the VMM's log ends with that. It is of requests that were in flight when a region went,
+ * and counts if the region comes back.
+ */
 static int viovm_log_write_word(struct viovm_log *log, struct viovm_log_map *map, unsigned long w,
 				struct viovm_log_cursor *cur)
 {
+	u64 first = (u64)w * BITS_PER_LONG, page;
 	unsigned long bits = xchg(&map->bits[w], 0);
-	int err;
+	int err = 0;
 
 	for (; bits; bits &= bits - 1) {
-		err = viovm_log_set_user(cur, log->user, (u64)w * BITS_PER_LONG + __ffs(bits));
-		if (err) {
-			atomic_long_or(bits, (atomic_long_t *)&map->bits[w]);
-			return err;
-		}
+		page = first + __ffs(bits);
+		if (page >= log->npages)
+			break;
+		err = viovm_log_set_user(cur, log->user, page);
+		if (err)
+			break;
 	}
-	return 0;
+	if (bits)
+		atomic_long_or(bits, (atomic_long_t *)&map->bits[w]);
+	return err;
 }
 
 /*
@@ -158,10 +166,10 @@ static int viovm_log_write(struct viovm_log *log, struct viovm_log_map *map)
 		for (w = chunk * words; w < (chunk + 1) * words && !err; w++)
 			if (READ_ONCE(map->bits[w]))
 				err = viovm_log_write_word(log, map, w, &cur);
-		if (err) {
+		if (err || (u64)(chunk + 1) << VIOVM_LOG_CHUNK_SHIFT > log->npages)
 			set_bit(chunk, map->sum);
+		if (err)
 			break;
-		}
 		cond_resched();
 	}
 	viovm_log_cursor_put(&cur);
@@ -265,28 +273,28 @@ int viovm_log_enable(struct viovm_dev *dev, bool on)
  * @dev: front end; dev->mutex held, in the owner's address space
  * @mem: the table that comes
  *
- * The VMM's log is as large as the smaller table needs until SET_MEM_TABLE has returned, so the
- * flush comes first.
+ * The VMM's log grows before SET_MEM_TABLE and shrinks after it.
  * Return: 0, -ENOMEM or -E2BIG.
  */
 int viovm_log_grow(struct viovm_dev *dev, struct vhost_iotlb *mem)
 {
-	struct viovm_log_map *map, *new;
+	u64 npages = (viovm_mem_last(mem) >> VIOVM_LOG_SHIFT) + 1;
+	struct viovm_log_map *map, *new, *old = NULL;
 
 	map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
-	if (!map)
-		return 0;
+	if (map && npages > map->nbits) {
+		new = viovm_log_map_alloc(viovm_mem_last(mem));
+		if (IS_ERR(new))
+			return PTR_ERR(new);
+		old = viovm_log_swap(dev, new);
+	}
 	viovm_log_flush(dev);
-	if (viovm_mem_last(mem) >> VIOVM_LOG_SHIFT < map->nbits)
-		return 0;
-	new = viovm_log_map_alloc(viovm_mem_last(mem));
-	if (IS_ERR(new))
-		return PTR_ERR(new);
-	map = viovm_log_swap(dev, new);
 	mutex_lock(&dev->log.flush_mutex);
-	viovm_log_write(&dev->log, map);
+	dev->log.npages = npages;
+	if (old)
+		viovm_log_write(&dev->log, old);
 	mutex_unlock(&dev->log.flush_mutex);
-	viovm_log_map_free(map);
+	viovm_log_map_free(old);
 	return 0;
 }
 
@@ -359,5 +367,6 @@ void viovm_log_free(struct viovm_dev *dev)
 	clear_bit(0, &dev->log.pending);
 	viovm_log_map_free(rcu_replace_pointer(dev->log.map, NULL, true));
 	dev->log.user_set = false;
+	dev->log.npages = 0;
 	viovm_log_set_fd(dev, -1);
 }

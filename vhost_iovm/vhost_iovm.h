@@ -254,6 +254,7 @@ struct viovm_log_map {
  * @map: RCU; not NULL while logging; written under dev->mutex
  * @user: user address of the VMM's log; @flush_mutex
  * @user_set: @user means something; @flush_mutex
+ * @npages: guest pages that the memory table knows, and so the VMM's log; @flush_mutex
  * @eventfd: signalled after the VMM's log was written, or NULL; @flush_mutex
  * @pending: bit 0: something may be set and @work is queued
  * @flush_mutex: one writer to user memory at a time
@@ -263,6 +264,7 @@ struct viovm_log {
 	struct viovm_log_map __rcu *map;
 	u64 user;
 	bool user_set;
+	u64 npages;
 	struct eventfd_ctx *eventfd;
 	unsigned long pending;
 	struct mutex flush_mutex;

@@ -34,6 +34,7 @@ static void drop(void)
 {
 	unsigned int i;
 
+	dm_suspend("iovmt-a", false);
 	for (i = 0; i < ARRAY_SIZE(snap); i++) {
 		free(snap[i]);
 		snap[i] = NULL;
@@ -445,6 +446,64 @@ static void not_writable(void)
 		T_CHECK(vlog_test(&lg, data + i * 128 * 1024 + 65535), "read %d is missing", i);
 }
 
+/*
+ * A region goes while a read into it is in flight, and the VMM's log shrinks: nothing may be written behind it. The region
+ * comes back: what was written there is in the log.
+ */
+static void shrunk(void)
+{
+	struct virtio_blk_outhdr *h;
+	struct gmem small;
+	struct iovm_path_info p;
+	struct vseg s[3];
+	static char token;
+	char node[64];
+	struct vq *q;
+	u64 base, i, end = now_ns() + 5000000000ull;
+	int r;
+
+	fix_store_make(MB, 512);
+	T_REQUIRE(!dm_create("iovmt-a", dm_linear(fix_store, MB * 2048), node), "dm");
+	start_on(node, MB);
+	q = &F[0].d.vqs[0];
+	h = gmem_ptr(&F[0].mem, hdr);
+	T_REQUIRE(!vdev_log_on(&F[0].d, &lg), "log on");
+	T_REQUIRE(!dm_suspend("iovmt-a", true), "suspend");
+	*h = (struct virtio_blk_outhdr){ .type = VIRTIO_BLK_T_IN };
+	s[0] = (struct vseg){ hdr, 16, false };
+	s[1] = (struct vseg){ data, 65536, true };
+	s[2] = (struct vseg){ st, 1, true };
+	T_REQUIRE(vq_add(q, s, 3, &token, 0) >= 0, "ring full");
+	vq_submit(q);
+	do {
+		sleep_ms(5);
+		r = ctl_path_get("kt-0", "a", &p);
+	} while (!r && p.inflight != 1 && now_ns() < end);
+	T_REQUIRE(!r && p.inflight == 1, "the read is not in flight");
+
+	small = F[0].mem;
+	small.nr = 1;
+	T_REQUIRE(!vdev_set_mem(&F[0].d, &small), "smaller table: %s", strerror(errno));
+	vlog_clear(&lg);
+	/* the beginning of it is the log now, what follows is not */
+	base = (uintptr_t)lg.bits;
+	T_REQUIRE(!ioctl(F[0].d.fd, VHOST_SET_LOG_BASE, &base), "log base: %s", strerror(errno));
+	T_REQUIRE(!dm_suspend("iovmt-a", false), "resume");
+	T_REQUIRE(vq_wait(q, 10000) == 1 && vq_pop(q, NULL) == &token, "the read does not end");
+	sleep_ms(200);
+	T_REQUIRE(!vq_stop(q), "stop");
+	T_CHECK(vlog_test(&lg, q->used_gpa), "the used ring is not in the log");
+	for (i = SIZE / 4096 / 64; i < lg.bytes / 8; i++)
+		if (!T_CHECK(!lg.bits[i], "written at %llu behind the log's end", (unsigned long long)(i - SIZE / 4096 / 64) * 8))
+			break;
+
+	T_REQUIRE(!vdev_set_mem(&F[0].d, &F[0].mem), "larger table: %s", strerror(errno));
+	T_REQUIRE(!vq_start(q) && !vq_stop(q), "start and stop");
+	for (i = 0; i < 65536; i += 4096)
+		T_CHECK(vlog_test(&lg, data + i), "page %llu of the region that came back is missing", (unsigned long long)i / 4096);
+	T_CHECK(vlog_test(&lg, st), "its status is missing");
+}
+
 /* LOG_FD is signalled when there is something new. */
 static void log_fd(void)
 {
@@ -476,6 +535,7 @@ static const struct ktap_case cases[] = {
 	{ "toggled", toggled },
 	{ "new_base", new_base },
 	{ "not_writable", not_writable },
+	{ "shrunk", shrunk },
 	{ "log_fd", log_fd },
 };
 
