@@ -184,7 +184,7 @@ struct viovm_call {
  * @kick: file of the kick eventfd; dev->mutex
  * @kick_cpu: where the last kick came from, a hint; no lock
  * @kick_wait, @kick_wqh, @kick_pt: our entry in its wait queue
- * @worker: who serves it; constant while running
+ * @worker: who serves it; dev->mutex for writing; read by who kicks under RCU, by the worker itself
  * @attached: worker chosen by ATTACH_VRING_WORKER, NULL: its own; dev->mutex
  * @work: in worker->work while @queued
  * @queued: bit 0: on the worker's list

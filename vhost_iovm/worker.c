@@ -72,8 +72,11 @@ static bool viovm_worker_fn(void *data)
  */
 void viovm_worker_idle(struct viovm_vq *vq)
 {
-	if (likely(vq->worker))
-		viovm_pace_end(&vq->worker->pace, vq);
+	/* viovm_workers_stop() may take it away any moment, and then waits for this thread */
+	struct viovm_worker *w = READ_ONCE(vq->worker);
+
+	if (likely(w))
+		viovm_pace_end(&w->pace, vq);
 }
 
 /* The owner is being killed: its files' release ends the queues */
