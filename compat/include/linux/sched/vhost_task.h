@@ -20,6 +20,7 @@
 #include <linux/err.h>
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 /**
@@ -41,6 +42,8 @@ static inline int viovm_compat_vhost_task_fn(void *data)
 	struct vhost_task *vtsk = data;
 	bool live = mmget_not_zero(vtsk->mm);
 
+	/* as a real vhost_task, it can be got out of a page fault that userfaultfd holds */
+	allow_kernel_signal(SIGKILL);
 	if (live)
 		kthread_use_mm(vtsk->mm);
 	for (;;) {
@@ -96,6 +99,8 @@ static inline void vhost_task_wake(struct vhost_task *vtsk)
 
 static inline void vhost_task_stop(struct vhost_task *vtsk)
 {
+	/* nothing that it still does is for anybody */
+	send_sig(SIGKILL, vtsk->task, 1);
 	kthread_stop(vtsk->task);
 	mmdrop(vtsk->mm);
 	kfree(vtsk);
