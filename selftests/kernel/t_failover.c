@@ -8,12 +8,18 @@
  *	scsi_debug store ─ sdX, sdY: the same, but a disk can be pulled
  */
 #include "fix.h"
+#include "one.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MB 32
@@ -23,9 +29,23 @@ static struct ctl_events ev;
 static struct vload L;
 static char a_node[64], b_node[64];
 static bool loading;
+static pid_t hog;
+static cpu_set_t all_cpus;
+
+static void end_hog(void)
+{
+	if (hog > 0) {
+		kill(hog, SIGKILL);
+		waitpid(hog, NULL, 0);
+		stor_write_file("/proc/sys/kernel/sched_rt_runtime_us", "950000");
+	}
+	hog = 0;
+	sched_setaffinity(0, sizeof(all_cpus), &all_cpus);
+}
 
 static void cleanup(void)
 {
+	end_hog();
 	/* what a failed case left suspended must not block the rest */
 	dm_suspend("iovmt-a", false);
 	dm_suspend("iovmt-b", false);
@@ -466,6 +486,112 @@ static void fail_parked(void)
 	end(disks[0]);
 }
 
+static bool on_cpu(pid_t tid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return !sched_setaffinity(tid, sizeof(set), &set);
+}
+
+/* The thread that serves our queue: one of ours, or before 6.4 the kernel's. */
+static pid_t worker(void)
+{
+	static const char *const dirs[] = { "/proc/self/task", "/proc" };
+	char want[32], path[300], comm[32];
+	unsigned int i;
+	pid_t tid = 0;
+
+	snprintf(want, sizeof(want), "iovm-%d\n", getpid());
+	for (i = 0; i < ARRAY_SIZE(dirs) && !tid; i++) {
+		DIR *d = opendir(dirs[i]);
+		struct dirent *e;
+
+		while (d && !tid && (e = readdir(d))) {
+			FILE *f;
+
+			snprintf(path, sizeof(path), "%s/%s/comm", dirs[i], e->d_name);
+			f = fopen(path, "r");
+			if (f && fgets(comm, sizeof(comm), f) && !strcmp(comm, want))
+				tid = atoi(e->d_name);
+			if (f)
+				fclose(f);
+		}
+		if (d)
+			closedir(d);
+	}
+	return tid;
+}
+
+/* Nothing but interrupts runs on CPU 0 from now on. */
+static void hog_cpu0(void)
+{
+	struct sched_param p = { .sched_priority = 10 };
+	int go[2];
+	char c;
+
+	stor_write_file("/proc/sys/kernel/sched_rt_runtime_us", "-1");
+	T_REQUIRE(!pipe(go), "pipe");
+	hog = fork();
+	if (!hog) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (!on_cpu(0, 0) || sched_setscheduler(0, SCHED_FIFO, &p) || write(go[1], "g", 1) != 1)
+			_exit(1);
+		for (;;)
+			;
+	}
+	close(go[1]);
+	T_REQUIRE(read(go[0], &c, 1) == 1, "no SCHED_FIFO");
+	close(go[0]);
+}
+
+/*
+ * The first half of a read comes back where the rest of its end has to wait for a CPU; the other half failed, finds no
+ * route, and is failed by the operator meanwhile. So the first is the last, and what it needs has been let go of.
+ */
+static void late_part(void)
+{
+	struct nullb_opts opts = { .size_mb = MB, .completion_nsec = 600000000, .hw_queues = 2 };
+	u64 end_ns = now_ns() + 10000000000ull;
+	struct iovm_path_info p;
+	char slow[64], table[256];
+	static struct one o;
+	pid_t tid;
+	int r;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		ktap_skip("needs two CPUs");
+	r = nullb_create("iovmtslow", &opts, slow);
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	snprintf(table, sizeof(table), "0 2048 linear %s 0\n2048 %llu error\n", slow, SECTORS - 2048);
+	T_REQUIRE(!dm_create("iovmt-a", table, a_node), "dm");
+	fix_create(0, a_node, SECTORS, 1);
+	fix_open_mem(0, ALL_FEATURES, 1, 128, 48 * MiB, 8 * MiB);
+	tid = worker();
+	T_REQUIRE(tid && on_cpu(tid, 0) && on_cpu(0, 1), "the worker is %d: %s", tid, strerror(errno));
+
+	one_start(&o, 0, VIRTIO_BLK_T_IN, 0, 2 * MiB, 0x11);
+	T_REQUIRE(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 5000), "not parked");
+	ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_FAIL);	/* else it is probed */
+	T_REQUIRE(on_cpu(tid, 1), "worker: %s", strerror(errno));
+	hog_cpu0();
+	do {
+		sleep_ms(5);
+		r = ctl_path_get("kt-0", "a", &p);
+	} while (!r && p.inflight && now_ns() < end_ns);
+	T_REQUIRE(!r && !p.inflight, "%llu in flight", (unsigned long long)p.inflight);
+	/* look for a route once more */
+	vq_kick(&F[0].d.vqs[0]);
+	sleep_ms(100);
+	T_CHECK(!ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0), "fail parked: %s", ctl_msg);
+	sleep_ms(100);
+	T_CHECK(!one_wait(&o, 0), "the first half was not held up");
+	end_hog();
+	T_CHECK(one_wait(&o, 5000) && one_status(&o) == VIRTIO_BLK_S_IOERR, "%s, status %u", o.done ? "ended" : "not ended",
+		one_status(&o));
+}
+
 static void hundred_times(void)
 {
 	unsigned int i;
@@ -742,6 +868,7 @@ static const struct ktap_case cases[] = {
 	{ "probed", probed },
 	{ "no_path_timeout", no_path_timeout },
 	{ "fail_parked", fail_parked },
+	{ "late_part", late_part },
 	{ "hundred_times", hundred_times },
 	{ "fifty_faults", fifty_faults },
 	{ "auto_failback", auto_failback },
@@ -757,6 +884,7 @@ static const struct ktap_case cases[] = {
 int main(int argc, char **argv)
 {
 	ev.fd = -1;
+	sched_getaffinity(0, sizeof(all_cpus), &all_cpus);
 	ktap_set_cleanup(cleanup);
 	return ktap_main(argc, argv, cases, ARRAY_SIZE(cases), ctl_setup, NULL);
 }
