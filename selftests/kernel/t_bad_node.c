@@ -196,6 +196,9 @@ static void mem_table(void)
 		m->regions[i].userspace_addr = (uintptr_t)F[0].mem.r[0].hva;
 	}
 	T_CHECK(!ioctl(nfd(), VHOST_SET_MEM_TABLE, m), "509 regions: %s", strerror(errno));
+	/* no flags are known, and vhost does not look at them */
+	m->regions[0].flags_padding = ~0ull;
+	T_CHECK(!ioctl(nfd(), VHOST_SET_MEM_TABLE, m), "flags_padding: %s", strerror(errno));
 	m->nregions = 1;
 	/* host address that wraps, or lies in the kernel */
 	m->regions[0].userspace_addr = ~0ull - 2047;
