@@ -252,10 +252,9 @@ void viovm_blk_wake_in(struct viovm_blk_queue *q, u64 ns);
 u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes);
 int viovm_blk_retake(struct viovm_blk_queue *q);
 void viovm_blk_throw_away(struct viovm_blk_part *part);
-int viovm_blk_retake_init(void);
-void viovm_blk_retake_exit(void);
 
 /* request.c */
+extern struct workqueue_struct *viovm_blk_wq;
 struct viovm_blk_rq *viovm_blk_rq_alloc(struct viovm_blk_queue *q, u16 head);
 void viovm_blk_rq_free(struct viovm_blk_rq *rq);
 void viovm_blk_rq_free_rcu(struct viovm_blk_rq *rq);

@@ -13,12 +13,9 @@ static int __init viovm_blk_init(void)
 	err = viovm_blk_requests_init();
 	if (err)
 		return err;
-	err = viovm_blk_retake_init();
-	if (err)
-		goto requests;
 	err = viovm_nbd_init();
 	if (err)
-		goto retake;
+		goto requests;
 	err = iovm_path_type_register(&viovm_bdev_ops);
 	if (err)
 		goto nbd;
@@ -36,8 +33,6 @@ bdev_type:
 	iovm_path_type_unregister(&viovm_bdev_ops);
 nbd:
 	viovm_nbd_exit();
-retake:
-	viovm_blk_retake_exit();
 requests:
 	viovm_blk_requests_exit();
 	return err;
@@ -50,7 +45,6 @@ static void __exit viovm_blk_exit(void)
 	iovm_path_type_unregister(&viovm_nbd_ops);
 	iovm_path_type_unregister(&viovm_bdev_ops);
 	viovm_nbd_exit();
-	viovm_blk_retake_exit();
 	viovm_blk_requests_exit();
 }
 module_exit(viovm_blk_exit);

@@ -191,7 +191,7 @@ static void viovm_blk_drop(struct viovm_blk_part *part)
 		return;
 	}
 	INIT_WORK(&part->work, viovm_blk_end_work);
-	queue_work(system_unbound_wq, &part->work);
+	queue_work(viovm_blk_wq, &part->work);
 }
 
 /* Give a part to the worker, or drop it when the front end is dead. Any context. */
@@ -267,7 +267,7 @@ void viovm_blk_complete(struct iovm_req *req, int error)
 		return;
 	}
 	INIT_WORK(&part->work, viovm_blk_end_work);
-	queue_work(system_highpri_wq, &part->work);
+	queue_work(viovm_blk_wq, &part->work);
 }
 
 /**

@@ -15,6 +15,12 @@
 static struct kmem_cache *viovm_part_cache;
 static struct kmem_cache *viovm_rq_cache;
 
+/*
+ * What completions leave for process context. Our own: the last step of a work may be to let the
+ * device go, and so the module, and nothing else waits for its end.
+ */
+struct workqueue_struct *viovm_blk_wq;
+
 /* The most that one request marks in the dirty log with interrupts off */
 #define VIOVM_BLK_LOG_BYTES	SZ_16M
 
@@ -336,7 +342,7 @@ static void viovm_blk_finish_work(struct work_struct *work);
 static void viovm_blk_finish_later(struct viovm_blk_rq *rq)
 {
 	INIT_WORK(&rq->part.work, viovm_blk_finish_work);
-	queue_work(system_highpri_wq, &rq->part.work);
+	queue_work(viovm_blk_wq, &rq->part.work);
 }
 
 /*
@@ -618,11 +624,18 @@ int viovm_blk_requests_init(void)
 	if (!viovm_part_cache)
 		return -ENOMEM;
 	viovm_rq_cache = kmem_cache_create("viovm_blk_rq", sizeof(struct viovm_blk_rq), 0, 0, NULL);
-	if (!viovm_rq_cache) {
-		kmem_cache_destroy(viovm_part_cache);
-		return -ENOMEM;
-	}
+	if (!viovm_rq_cache)
+		goto destroy_parts;
+	viovm_blk_wq = alloc_workqueue("viovm_blk", WQ_HIGHPRI, 0);
+	if (!viovm_blk_wq)
+		goto destroy_rqs;
 	return 0;
+
+destroy_rqs:
+	kmem_cache_destroy(viovm_rq_cache);
+destroy_parts:
+	kmem_cache_destroy(viovm_part_cache);
+	return -ENOMEM;
 }
 
 /**
@@ -630,6 +643,7 @@ int viovm_blk_requests_init(void)
  */
 void viovm_blk_requests_exit(void)
 {
+	destroy_workqueue(viovm_blk_wq);
 	/* viovm_blk_rq_free_rcu() */
 	rcu_barrier();
 	kmem_cache_destroy(viovm_rq_cache);

@@ -16,9 +16,6 @@
 
 #include "blk.h"
 
-/* What must not be forgotten when the module goes: nothing else waits for it */
-static struct workqueue_struct *viovm_retake_wq;
-
 static u64 viovm_older(u64 a, u64 b)
 {
 	if (!a || !b)
@@ -116,7 +113,7 @@ static void viovm_blk_thrown(struct viovm_blk_part *part)
 		return;
 	}
 	INIT_WORK(&rq->part.work, viovm_blk_discard_work);
-	queue_work(viovm_retake_wq, &rq->part.work);
+	queue_work(viovm_blk_wq, &rq->part.work);
 }
 
 static void viovm_blk_throw_work(struct work_struct *work)
@@ -140,7 +137,7 @@ void viovm_blk_throw_away(struct viovm_blk_part *part)
 		return;
 	}
 	INIT_WORK(&part->work, viovm_blk_throw_work);
-	queue_work(viovm_retake_wq, &part->work);
+	queue_work(viovm_blk_wq, &part->work);
 }
 
 /*
@@ -269,23 +266,4 @@ int viovm_blk_retake(struct viovm_blk_queue *q)
 	}
 	q->retake_seq = seq;
 	return 0;
-}
-
-/**
- * viovm_blk_retake_init - module load
- *
- * Return: 0 or -ENOMEM.
- */
-int viovm_blk_retake_init(void)
-{
-	viovm_retake_wq = alloc_workqueue("viovm_retake", WQ_UNBOUND, 0);
-	return viovm_retake_wq ? 0 : -ENOMEM;
-}
-
-/**
- * viovm_blk_retake_exit - module unload: waits for what was thrown away
- */
-void viovm_blk_retake_exit(void)
-{
-	destroy_workqueue(viovm_retake_wq);
 }
