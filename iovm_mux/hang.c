@@ -169,26 +169,53 @@ void iovm_hang_work(struct work_struct *work)
 	iovm_todo_run(dev, &todo);
 }
 
-bool iovm_req_may_retake(struct iovm_req *req, bool bounced)
+/* The path that owes @req for too long, while another is the route; or NULL. dev->lock. */
+static struct iovm_path *iovm_req_hung_on(const struct iovm_req *req)
 {
 	struct iovm_dev *dev = req->dev;
 	struct iovm_path *path, *route;
+
+	lockdep_assert_held(&dev->lock);
+	/* NULL: it is the mux's, and comes back by itself */
+	path = READ_ONCE(req->path);
+	route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
+	if (!path || !route || route == path)
+		return NULL;
+	if (path->state != IOVM_PATH_FAILED && !(path->suspects & IOVM_SUSPECT_OVERDUE))
+		return NULL;
+	return path;
+}
+
+bool iovm_req_hangs(const struct iovm_req *req)
+{
+	struct iovm_dev *dev = req->dev;
+	unsigned long flags;
+	bool hangs;
+
+	spin_lock_irqsave(&dev->lock, flags);
+	hangs = iovm_req_hung_on(req);
+	spin_unlock_irqrestore(&dev->lock, flags);
+	return hangs;
+}
+EXPORT_SYMBOL_GPL(iovm_req_hangs);
+
+bool iovm_req_may_retake(struct iovm_req *req, bool bounced)
+{
+	struct iovm_dev *dev = req->dev;
+	struct iovm_path *path;
 	unsigned long flags;
 	bool may = false;
 
 	spin_lock_irqsave(&dev->lock, flags);
-	/* NULL: it is the mux's, and comes back by itself */
-	path = READ_ONCE(req->path);
-	route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
-	if (path && route && route != path) {
+	path = iovm_req_hung_on(req);
+	if (path) {
 		bool failed = path->state == IOVM_PATH_FAILED;
-		bool overdue = path->suspects & IOVM_SUSPECT_OVERDUE;
 
 		if (req->op == IOVM_OP_READ && bounced)
-			may = failed || overdue;
+			may = true;
 		else if (req->op == IOVM_OP_FLUSH)
 			/* the rest of one has to come back here as long as the path is usable */
-			may = failed || (overdue && !(req->flags & IOVM_REQ_BOUND));
+			may = failed || !(req->flags & IOVM_REQ_BOUND);
 		else if (iovm_op_modifies(req->op))
 			may = failed && path->fenced;
 		if (may)

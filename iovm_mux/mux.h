@@ -615,6 +615,15 @@ void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error);
 bool iovm_req_may_retake(struct iovm_req *req, bool bounced);
 
 /**
+ * iovm_req_hangs - does a path keep a request for too long?
+ * @req: issued and not back, or just coming back
+ *
+ * Any context. True when the path is overdue or has failed, and there is another route: what the
+ * front end gives to requests by number need not count this one any more.
+ */
+bool iovm_req_hangs(const struct iovm_req *req);
+
+/**
  * iovm_dev_cancel - give back what the mux keeps
  * @dev: whose front end stops
  * @held: also what is held for a fence. False when a successor will issue it again: it has to wait

@@ -42,7 +42,7 @@
 #define VIOVM_BLK_PART_BYTES	(VIOVM_BLK_PART_PAGES * PAGE_SIZE)
 #define VIOVM_BLK_INLINE_BVECS	4
 #define VIOVM_BLK_INLINE_SEGS	6	/* header, four of data, status */
-#define VIOVM_BLK_MAX_BIG	64	/* allocated parts per queue */
+#define VIOVM_BLK_MAX_BIG	64	/* allocated parts per queue, and per hung path */
 #define VIOVM_BLK_STAMP		16	/* parts that share a reading of the clock */
 
 struct viovm_blk_rq;
@@ -57,7 +57,8 @@ struct viovm_blk_queue;
  * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
  * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
- * @big: allocated, and in queue->bigs while it counts there; else inline in @rq
+ * @big: allocated, and in queue->bigs; else inline in @rq
+ * @counted: in queue->nr_big; queue->lock
  * @big_node: in queue->bigs; queue->lock
  * @error: of a part that the worker ends
  * @data_off: bytes of the request's data before this part
@@ -73,6 +74,7 @@ struct viovm_blk_part {
 	u16 max_bv;
 	bool bounce;
 	bool big;
+	bool counted;
 	struct list_head big_node;
 	int error;
 	u32 data_off;
@@ -156,7 +158,8 @@ struct viovm_blk_rq {
  * @issued_in_turn: parts issued since the worker's turn began; worker
  * @now_ns: the time of the newest reading in this turn; worker
  * @timer: wakes the worker: limits, shortage of memory
- * @nr_big: allocated parts that count, those in @bigs; @lock for writing
+ * @nr_big: allocated parts that count: those in @bigs, but for what a hung path keeps; @lock for
+ *	writing
  * @bigs: allocated parts but for those of requests taken back; @lock
  * @retake_seq: dev->retake_seq when the worker last looked what to take back; worker
  * @node: in blk->queues; blk->queues_lock

@@ -299,6 +299,11 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 	spin_lock_irq(&q->lock);
 	list_splice_init(&q->returned, &returned);
 	list_splice_init(&q->requeued, &requeued);
+	/* those that a hung path has given back count again */
+	list_for_each_entry(part, &requeued, req.node) {
+		q->nr_big += part->big && !part->counted;
+		part->counted = part->big;
+	}
 	spin_unlock_irq(&q->lock);
 
 	list_for_each_entry_safe(part, next, &returned, req.node) {

@@ -442,7 +442,7 @@ void viovm_blk_part_end(struct viovm_blk_part *part, int error, bool worker)
 
 		spin_lock_irqsave(&q->lock, flags);
 		list_del(&part->big_node);
-		q->nr_big--;
+		q->nr_big -= part->counted;
 		kick = q->want_big;
 		spin_unlock_irqrestore(&q->lock, flags);
 		viovm_blk_part_free(part);
@@ -491,6 +491,7 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 		q->want_big = q->nr_big >= VIOVM_BLK_MAX_BIG;
 		if (!q->want_big) {
 			q->nr_big++;
+			part->counted = true;
 			list_add_tail(&part->big_node, &q->bigs);
 		}
 		spin_unlock_irq(&q->lock);

@@ -175,9 +175,10 @@ static u64 viovm_blk_parts_may(struct viovm_blk_rq *rq, int issued, struct list_
 static bool viovm_blk_rq_take(struct viovm_blk_rq *rq, u64 *oldest)
 {
 	struct viovm_blk_queue *q = rq->queue;
+	const struct viovm_blk_part *part;
 	LIST_HEAD(bigs);
 	bool taken = false;
-	u32 nr_big;
+	u32 nr_big = 0;
 	int issued;
 
 	spin_lock_irq(&q->lock);
@@ -189,7 +190,8 @@ static bool viovm_blk_rq_take(struct viovm_blk_rq *rq, u64 *oldest)
 	if (!issued || !rq->made_all || atomic_read(&rq->parts) != issued)
 		goto out;
 	*oldest = viovm_blk_parts_may(rq, issued, &bigs);
-	nr_big = list_count_nodes(&bigs);
+	list_for_each_entry(part, &bigs, big_node)
+		nr_big += part->counted;
 	if (*oldest)
 		taken = atomic_cmpxchg(&rq->issued, issued, issued | VIOVM_BLK_TAKEN) == issued;
 	if (taken)
@@ -220,6 +222,22 @@ static void viovm_blk_rq_copy(struct viovm_blk_rq *to, const struct viovm_blk_rq
 	}
 }
 
+/* Parts that a hung path keeps are not those that others wait for. Worker. */
+static void viovm_blk_uncount(struct viovm_blk_queue *q)
+{
+	struct viovm_blk_part *part;
+
+	/* as in viovm_blk_rq_take(): the path of a part that has not come back here stays */
+	spin_lock_irq(&q->lock);
+	list_for_each_entry(part, &q->bigs, big_node) {
+		if (part->counted && READ_ONCE(part->req.issue_ns) && iovm_req_hangs(&part->req)) {
+			part->counted = false;
+			q->nr_big--;
+		}
+	}
+	spin_unlock_irq(&q->lock);
+}
+
 /**
  * viovm_blk_retake - take back what may go elsewhere
  * @q: queue
@@ -233,6 +251,7 @@ int viovm_blk_retake(struct viovm_blk_queue *q)
 	u32 seq = READ_ONCE(dev->retake_seq);
 	u32 i;
 
+	viovm_blk_uncount(q);
 	for (i = 0; i < q->nr_rqs; i++) {
 		struct viovm_blk_rq *rq = q->rqs[i], *new;
 		u64 oldest;

@@ -335,6 +335,35 @@ static void flush_waits_for_writes(void)
 	all_back();
 }
 
+/* The same where nothing can be taken back: what came behind goes on, the rest when the path gives it back. */
+static void all_parts_stuck(void)
+{
+	static struct one o[80], w;
+	unsigned int i;
+
+	fix_store_make(MB, 512);
+	fix_two_paths(a_node, b_node);
+	create(0, 1);
+	/* all are to be under way before a is suspect */
+	add("a", a_node, 0, 2 * LOADED_TIMEOUT_MS);
+	add("b", b_node, 0, IOVM_NO_TIMEOUT);
+	fix_open_mem(0, ALL_FEATURES, 1, 512, 48 * MiB, 8 * MiB);
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+	hang("iovmt-a");
+	for (i = 0; i < 80; i++)
+		one_start(&o[i], 0, VIRTIO_BLK_T_IN, i * 64, 32768, 0xee);
+	one_start(&w, 0, VIRTIO_BLK_T_OUT, 8000, 4096, 0x44);
+	T_CHECK(one_wait(&w, 15000 * ktap_slowness()) && one_status(&w) == 0, "a new write waits for what hangs");
+	for (i = 64; i < 80; i++)
+		T_CHECK(one_wait(&o[i], 5000 * ktap_slowness()) && one_status(&o[i]) == 0, "read %u waits for what hangs", i);
+	for (i = 0; i < 64; i++)
+		T_CHECK(!o[i].done, "read %u ended, the test proves nothing", i);
+	release("iovmt-a");
+	for (i = 0; i < 64; i++)
+		T_CHECK(one_wait(&o[i], 15000 * ktap_slowness()) && one_status(&o[i]) == 0, "read %u does not end", i);
+	T_CHECK(F[0].d.vqs[0].bad_used == 0, "completed twice");
+}
+
 /* The only path: the guest waits, and goes on when the disk does. */
 static void only_path(void)
 {
@@ -538,6 +567,7 @@ static const struct ktap_case cases[] = {
 	{ "writes_wait_for_fence", writes_wait_for_fence },
 	{ "large_requests", large_requests },
 	{ "many_large_requests", many_large_requests },
+	{ "all_parts_stuck", all_parts_stuck },
 	{ "flush_waits_for_writes", flush_waits_for_writes },
 	{ "only_path", only_path },
 	{ "back_under_load", back_under_load, .limit_s = 60 },
