@@ -13,8 +13,7 @@ struct viovm_vq;
  * struct viovm_pace - of one worker; all fields are its thread's alone
  * @patient: it is SCHED_BATCH now
  * @free: while patient: nobody else wanted the CPU when it came to run
- * @crowding: turns that ended where the guest had kicked, and others wanted the CPU, weighed; less
- *	those that did not
+ * @crowding: turns that ended while others wanted the CPU, weighed; less those that did not
  * @fund: while patient: requests found by turns whose CPU was not free, less what makes waiting for
  *	them worth while
  * @shift: how often it was patient for a short while only, since it was for a long one

@@ -182,7 +182,6 @@ struct viovm_call {
  * @call: RCU; written under dev->mutex
  * @err: error eventfd; dev->mutex for writing, @mutex for use
  * @kick: file of the kick eventfd; dev->mutex
- * @kick_cpu: where the last kick came from, a hint; no lock
  * @kick_wait, @kick_wqh, @kick_pt: our entry in its wait queue
  * @worker: who serves it; dev->mutex for writing; read by who kicks under RCU, by the worker itself
  * @attached: worker chosen by ATTACH_VRING_WORKER, NULL: its own; dev->mutex
@@ -216,7 +215,6 @@ struct viovm_vq {
 	struct viovm_mapping record_map;
 	struct eventfd_ctx *err;
 	struct file *kick;
-	int kick_cpu;
 	wait_queue_entry_t kick_wait;
 	wait_queue_head_t *kick_wqh;
 	poll_table kick_pt;

@@ -49,10 +49,8 @@ static int viovm_kick_wake(wait_queue_entry_t *wait, unsigned int mode, int sync
 {
 	struct viovm_vq *vq = container_of(wait, struct viovm_vq, kick_wait);
 
-	if (key_to_poll(key) & EPOLLIN) {
-		WRITE_ONCE(vq->kick_cpu, raw_smp_processor_id());
+	if (key_to_poll(key) & EPOLLIN)
 		viovm_vq_kick(vq);
-	}
 	return 0;
 }
 
