@@ -3,12 +3,12 @@
  * How eager a worker is.
  *
  * A kick wakes the worker. Where it shares a CPU with a guest, because there is no other, a woken
- * worker takes the CPU from the guest at once: a guest that has many requests under way gets to make
- * one or two more before the next kick, and pays an exit, an interrupt and two switches for each,
- * where it could have made them all. With as many virtual CPUs as there are CPUs it need not be the
- * CPU that kicked: two workers can keep each other's from it. So a worker that keeps finding itself
- * in this place becomes patient (SCHED_BATCH: it does not preempt when it is woken) and runs when the
- * CPU is free, or at the end of a time slice.
+ * worker takes the CPU from the guest at once: a guest that has many requests under way gets to
+ * make one or two more before the next kick, and pays an exit, an interrupt and two switches for
+ * each, where it could have made them all. With as many virtual CPUs as there are CPUs it need not
+ * be the CPU that kicked: two workers can keep each other's guest from it. So a worker that keeps
+ * finding itself in this place becomes patient (SCHED_BATCH: it does not preempt when it is woken)
+ * and runs when the CPU is free, or at the end of a time slice.
  *
  * How many requests the guest would make cannot be seen before it may make them: so it is tried.
  * Being patient costs nothing as long as the worker finds the CPU free when it comes to run, and

@@ -370,8 +370,8 @@ static inline bool viovm_vq_dead(const struct viovm_vq *vq)
 }
 
 /*
- * Does the guest's dirty log want to know what is written? What was written before the answer no was
- * written before viovm_log_enable() returned, and so before anybody copies the guest's memory.
+ * Does the guest's dirty log want to know what is written? What was written before the answer no
+ * was written before viovm_log_enable() returned, and so before anybody copies the guest's memory.
  */
 static inline bool viovm_vq_logs(const struct viovm_vq *vq)
 {
