@@ -64,16 +64,21 @@ static void create(u32 flags, unsigned int queues)
 	strcpy(F[0].name, "kt-0");
 }
 
-/* kt-0 with paths a and b on the same store, open; the time-out is a's. */
-static void two(u32 dev_flags, u32 fence, unsigned int queues, u32 io_timeout_ms)
+/* kt-0 with paths a and b on the same store, which is there, open; the time-out is a's. */
+static void two_on_store(u32 dev_flags, u32 fence, unsigned int queues, u32 io_timeout_ms)
 {
-	fix_store_make(MB, 512);
 	fix_two_paths(a_node, b_node);
 	create(dev_flags, queues);
 	add("a", a_node, fence, io_timeout_ms);
 	add("b", b_node, 0, IOVM_NO_TIMEOUT);
 	fix_open_mem(0, ALL_FEATURES, queues, 128, 48 * MiB, 8 * MiB);
 	T_REQUIRE(!ctl_events_open(&ev), "events");
+}
+
+static void two(u32 dev_flags, u32 fence, unsigned int queues, u32 io_timeout_ms)
+{
+	fix_store_make(MB, 512);
+	two_on_store(dev_flags, fence, queues, io_timeout_ms);
 }
 
 static void load(struct vload_cfg c)
@@ -287,13 +292,14 @@ static void large_requests(void)
 static void many_large_requests(void)
 {
 	static struct one o[80], w;
+	struct iovm_path_info p;
 	unsigned int i;
 	u8 *buf;
 
 	fix_store_make(MB, 512);
 	fix_two_paths(a_node, b_node);
 	create(IOVM_DEV_F_BOUNCE_READS, 1);
-	add("a", a_node, 0, IO_TIMEOUT_MS);
+	add("a", a_node, 0, LOADED_TIMEOUT_MS);
 	add("b", b_node, 0, IOVM_NO_TIMEOUT);
 	fix_open_mem(0, ALL_FEATURES, 1, 512, 48 * MiB, 8 * MiB);
 	T_REQUIRE(!ctl_events_open(&ev), "events");
@@ -305,6 +311,10 @@ static void many_large_requests(void)
 	for (i = 0; i < 80; i++)
 		one_start(&o[i], 0, VIRTIO_BLK_T_IN, i * 128, 65536, 0);
 	one_start(&w, 0, VIRTIO_BLK_T_OUT, 32768, 4096, 0x43);
+	for (i = 0; i < 50 && !ctl_path_get("kt-0", "a", &p) && p.inflight < 64; i++)
+		sleep_ms(10);
+	T_REQUIRE(p.inflight == 64 && p.state == IOVM_PATH_LIVE, "%llu in flight on a, in state %u",
+		  (unsigned long long)p.inflight, p.state);
 	expect_hang(0);
 	for (i = 0; i < 80; i++) {
 		T_CHECK(one_wait(&o[i], 2000) && one_status(&o[i]) == 0, "read %u does not go on", i);
@@ -320,8 +330,12 @@ static void many_large_requests(void)
 static void flush_waits_for_writes(void)
 {
 	struct one w, f;
+	int r;
 
-	two(0, 0, 1, LOADED_TIMEOUT_MS);
+	/* without a cache, the block layer would answer a flush by itself */
+	r = nullb_create("iovmtf", &(struct nullb_opts){ .size_mb = MB, .memory_backed = true, .cache_mb = 4 }, fix_store);
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	two_on_store(0, 0, 1, LOADED_TIMEOUT_MS);
 	one_start(&w, 0, VIRTIO_BLK_T_OUT, 0, 4096, 0x21);
 	T_REQUIRE(one_wait(&w, 5000) && one_status(&w) == 0, "write");
 	hang("iovmt-a");
@@ -472,9 +486,9 @@ static void cut_in_pieces(void)
 	struct one o;
 	int r;
 
-	/* one request at a time, of one page; it takes three seconds, and fails */
-	r = nullb_create("iovmts", &(struct nullb_opts){ .size_mb = MB, .completion_nsec = 3000000000u, .queue_depth = 1,
-			 .badblocks = "+0-7" }, slow);
+	/* two requests, of one page each: one waits for the other, which takes some time and fails */
+	r = nullb_create("iovmts", &(struct nullb_opts){ .size_mb = MB, .completion_nsec = 1500000000u, .queue_depth = 1,
+			 .badblocks = "+40000-40007" }, slow);
 	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
 	snprintf(limit, sizeof(limit), "/sys/block/%s/queue/max_sectors_kb", strrchr(slow, '/') + 1);
 	r = stor_write_file(limit, "4");
@@ -486,7 +500,7 @@ static void cut_in_pieces(void)
 	add("b", good, 0, IOVM_NO_TIMEOUT);
 	fix_open_mem(0, ALL_FEATURES, 1, 128, 48 * MiB, 8 * MiB);
 	T_REQUIRE(!ctl_events_open(&ev), "events");
-	one_start(&o, 0, VIRTIO_BLK_T_OUT, 0, 8192, 0x44);
+	one_start(&o, 0, VIRTIO_BLK_T_OUT, 40000, 16384, 0x44);
 	sleep_ms(200);
 	r = ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_FAIL);
 	T_REQUIRE(!r, "fail: %s", strerror(-r));

@@ -110,6 +110,8 @@ int nullb_create(const char *name, const struct nullb_opts *o, char node[64])
 		r = nullb_set(name, "memory_backed", o->memory_backed);
 	if (!r && o->discard)
 		r = nullb_set(name, "discard", 1);
+	if (!r && o->cache_mb)
+		r = nullb_set(name, "cache_size", o->cache_mb);
 	if (!r && o->hw_queues)
 		r = nullb_set(name, "submit_queues", o->hw_queues);
 	if (!r && o->queue_depth)

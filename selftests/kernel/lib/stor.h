@@ -20,6 +20,7 @@ struct nullb_opts {
 	u32 block_size;		/* 0 = 512 */
 	bool memory_backed;
 	bool discard;
+	u32 cache_mb;		/* volatile, emptied by a flush; needs memory_backed; 0 = none */
 	u32 completion_nsec;	/* 0: complete at once */
 	u32 hw_queues;		/* 0 = 1 */
 	u32 queue_depth;	/* requests at a time; 0 = 64 */
