@@ -27,7 +27,7 @@ for must in KASAN PROVE_LOCKING DEBUG_KMEMLEAK DEBUG_ATOMIC_SLEEP FAULT_INJECTIO
 	9P_FS NET_9P_VIRTIO OVERLAY_FS VIRTIO_CONSOLE; do
 	grep -q "^CONFIG_$must=y" "$obj/.config" || { echo "debug kernel: no $must" >&2; exit 1; }
 done
-for must in VHOST_NET BLK_DEV_NULL_BLK BLK_DEV_NBD BLK_DEV_RAM BLK_DEV_LOOP SCSI_DEBUG \
+for must in VHOST_NET BLK_DEV_NULL_BLK BLK_DEV_NBD BLK_DEV_RAM BLK_DEV_LOOP SCSI_DEBUG ISCSI_TARGET ISCSI_TCP \
 	BLK_DEV_DM DM_FLAKEY DM_DELAY TUN TLS KVM_AMD; do
 	grep -q "^CONFIG_$must=[ym]" "$obj/.config" || { echo "debug kernel: no $must" >&2; exit 1; }
 done
