@@ -462,32 +462,55 @@ static void held_destroyed(void)
 	vload_free(&l);
 }
 
-/* Nothing can be issued: what the dead one had taken waits for its successor, and a stop waits for what that one took over. */
-static void parked(void)
+/* A guest on a disk that can be made to fail. */
+static void failing_guest(void)
 {
-	struct vload l;
-	int answer = -1;
-
 	fix_store_make(MB, 512);
 	T_REQUIRE(!dm_create("iovmt-a", dm_linear(fix_store, SECTORS), F[1].name), "dm");
 	fix_create(0, F[1].name, SECTORS, 1);
 	guest_make(1, RING_FEATURES);
 	must_succeed("first");
-	load_start(&l, 12);
-	T_REQUIRE(vload_progress(&l, 50, 20000), "no progress");
-	T_REQUIRE(!dm_swap("iovmt-a", dm_error(SECTORS), false), "error");
+}
+
+/* It has failed: the front end ends, and the stop of its successor waits for what that took over; how many requests. */
+static unsigned int stop_while_parked(void)
+{
+	unsigned int taken;
+	int answer = -1;
+
 	T_REQUIRE(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 10000), "not parked");
-	T_REQUIRE(marked(0) > 0, "nothing was taken");
 	end_child();
 	must_end("parked");
+	taken = marked(0);
+	T_REQUIRE(taken > 0, "nothing was taken");
 	must_succeed("parked");
 	T_REQUIRE(write(sock, "s", 1) == 1, "stop");
 	T_CHECK(!answers(&answer, NO_EOF_MS), "the queue stopped at %d with %u requests to serve again", answer, marked(0));
-	T_REQUIRE(!dm_swap("iovmt-a", dm_linear(fix_store, SECTORS), false), "linear");
-	T_CHECK(!ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_RETRY), "retry: %s", ctl_msg);
+	return taken;
+}
+
+static void stops_with_all_done(void)
+{
+	int answer = -1;
+
 	T_REQUIRE(answers(&answer, EOF_MS), "the queue does not stop");
 	T_CHECK(answer == F[0].d.vqs[0].ring.used->idx && !marked(0), "base %d, used %u, %u marked", answer,
 		F[0].d.vqs[0].ring.used->idx, marked(0));
+}
+
+/* Nothing can be issued: what the dead one had taken waits for its successor, and a stop waits for what that one took over. */
+static void parked(void)
+{
+	struct vload l;
+
+	failing_guest();
+	load_start(&l, 12);
+	T_REQUIRE(vload_progress(&l, 50, 20000), "no progress");
+	T_REQUIRE(!dm_swap("iovmt-a", dm_error(SECTORS), false), "error");
+	stop_while_parked();
+	T_REQUIRE(!dm_swap("iovmt-a", dm_linear(fix_store, SECTORS), false), "linear");
+	T_CHECK(!ctl_path_ctl("kt-0", "a", IOVM_PATH_CTL_RETRY), "retry: %s", ctl_msg);
+	stops_with_all_done();
 	end_child();
 	must_end("stopped");
 	must_succeed("stopped");
@@ -500,28 +523,14 @@ static void parked_failed(void)
 {
 	static struct one o[4];
 	unsigned int i, taken;
-	int answer = -1;
 
-	fix_store_make(MB, 512);
-	T_REQUIRE(!dm_create("iovmt-a", dm_linear(fix_store, SECTORS), F[1].name), "dm");
-	fix_create(0, F[1].name, SECTORS, 1);
-	guest_make(1, RING_FEATURES);
-	must_succeed("first");
+	failing_guest();
 	T_REQUIRE(!dm_swap("iovmt-a", dm_error(SECTORS), false), "error");
 	for (i = 0; i < ARRAY_SIZE(o); i++)
 		one_start(&o[i], 0, VIRTIO_BLK_T_OUT, 8 * i, 4096, i);
-	T_REQUIRE(ctl_wait_dev_state("kt-0", IOVM_DEV_PARKED, 10000), "not parked");
-	end_child();
-	must_end("parked");
-	taken = marked(0);
-	T_REQUIRE(taken > 0, "nothing was taken");
-	must_succeed("parked");
-	T_REQUIRE(write(sock, "s", 1) == 1, "stop");
-	T_CHECK(!answers(&answer, NO_EOF_MS), "the queue stopped at %d with %u requests to serve again", answer, marked(0));
+	taken = stop_while_parked();
 	T_CHECK(!ctl_dev_ctl("kt-0", IOVM_DEV_FAIL_PARKED, NULL, 0), "fail parked: %s", ctl_msg);
-	T_REQUIRE(answers(&answer, EOF_MS), "the queue does not stop");
-	T_CHECK(answer == F[0].d.vqs[0].ring.used->idx && !marked(0), "base %d, used %u, %u marked", answer,
-		F[0].d.vqs[0].ring.used->idx, marked(0));
+	stops_with_all_done();
 	for (i = 0; i < taken; i++)
 		T_CHECK(one_wait(&o[i], 5000) && one_status(&o[i]) == VIRTIO_BLK_S_IOERR, "request %u: status %u", i,
 			one_status(&o[i]));
