@@ -472,7 +472,7 @@ out:
 void iovm_probing_begin(struct iovm_path *path)
 {
 	lockdep_assert_held(&path->dev->lock);
-	path->probing = true;
+	WRITE_ONCE(path->probing, true);
 	WRITE_ONCE(path->dev->nr_probing, path->dev->nr_probing + 1);
 }
 
@@ -482,7 +482,7 @@ void iovm_probing_end(struct iovm_path *path)
 	struct iovm_dev *dev = path->dev;
 
 	lockdep_assert_held(&dev->lock);
-	path->probing = false;
+	WRITE_ONCE(path->probing, false);
 	WRITE_ONCE(dev->nr_probing, dev->nr_probing - 1);
 	wake_up(&dev->wait);
 }

@@ -75,8 +75,7 @@ static void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo)
 	path->fence_status = 0;
 	n += iovm_held_release(path, false, todo);
 	iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
-	dev->retake_seq++;
-	todo->wake = true;
+	iovm_retake_changed(dev, todo);
 }
 
 /* @path could not be fenced. dev->lock. */

@@ -96,6 +96,18 @@ void iovm_path_suspect(struct iovm_path *path, bool suspect)
 }
 EXPORT_SYMBOL_GPL(iovm_path_suspect);
 
+/**
+ * iovm_retake_changed - have the front end look again what it may take back
+ * @dev: whose; dev->lock is held
+ * @todo: what to do after the lock
+ */
+void iovm_retake_changed(struct iovm_dev *dev, struct iovm_todo *todo)
+{
+	lockdep_assert_held(&dev->lock);
+	WRITE_ONCE(dev->retake_seq, dev->retake_seq + 1);
+	todo->wake = true;
+}
+
 /* What the age of its oldest request says about a path. dev->lock. */
 static void iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look *look,
 			    struct iovm_todo *todo)
@@ -127,8 +139,7 @@ static void iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look 
 	if (age_ms >= path->io_timeout_ms && path->state != IOVM_PATH_DRAINING)
 		iovm_path_error(path, -ETIMEDOUT, todo);
 	/* those that could not be taken back the last time */
-	dev->retake_seq++;
-	todo->wake = true;
+	iovm_retake_changed(dev, todo);
 }
 
 void iovm_hang_work(struct work_struct *work)

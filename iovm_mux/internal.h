@@ -143,6 +143,7 @@ void iovm_retry_work(struct work_struct *work);
 /* hang.c; all but the work under dev->lock */
 void iovm_hang_arm(struct iovm_dev *dev);
 void iovm_hang_work(struct work_struct *work);
+void iovm_retake_changed(struct iovm_dev *dev, struct iovm_todo *todo);
 void iovm_path_set_suspect(struct iovm_path *path, u8 why, bool suspect, struct iovm_todo *todo);
 
 /* fence.c; all but the work and the next two under dev->lock, the ioctls under dev->mutex too */

@@ -84,7 +84,9 @@ struct iovm_req;
  * @issue_ns: ktime_get_ns() of the last issue
  * @error_ns: ktime_get_ns() of the first path error, 0 when none
  *
- * Owned by exactly one of front end, back end and mux at any time; no lock of its own.
+ * Owned by exactly one of front end, back end and mux at any time; no lock of its own. Only @path,
+ * @op and @issue_ns are read by others (class->oldest, iovm_req_may_retake()), at any time: the
+ * owner writes them by WRITE_ONCE().
  */
 struct iovm_req {
 	struct list_head node;
@@ -112,14 +114,21 @@ struct iovm_req {
 static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 op, u8 flags,
 				 u64 offset, u32 len)
 {
-	*req = (struct iovm_req) {
-		.node = LIST_HEAD_INIT(req->node),
-		.dev = dev,
-		.offset = offset,
-		.len = len,
-		.op = op,
-		.flags = flags,
-	};
+	INIT_LIST_HEAD(&req->node);
+	req->dev = dev;
+	WRITE_ONCE(req->path, NULL);
+	req->offset = offset;
+	req->len = len;
+	WRITE_ONCE(req->op, op);
+	req->flags = flags;
+	req->tried = 0;
+	req->io_errors = 0;
+	req->media = 0;
+	req->flushed = 0;
+	req->bound_id = 0;
+	req->fail_parked = 0;
+	WRITE_ONCE(req->issue_ns, 0);
+	req->error_ns = 0;
 }
 
 /**
@@ -220,8 +229,8 @@ struct iovm_path_pcpu {
  * @state_ns: ktime_get_ns() when it was entered; dev->lock
  * @live_ns: ktime_get_ns() when it became live from a state that was not usable; dev->lock
  * @last_error: negative errno; dev->lock
- * @generation: dev->lock; incremented each time the path becomes live from a state that was not
- *	usable
+ * @generation: dev->lock, read without it by READ_ONCE(); incremented each time the path becomes
+ *	live from a state that was not usable
  * @held: writes that wait for a fence; dev->lock
  * @nr_held: dev->lock
  * @nr_media: medium errors; dev->lock
@@ -235,7 +244,8 @@ struct iovm_path_pcpu {
  * @hung_ns: when the oldest of those was issued; dev->lock
  * @overdue_ms: how long its oldest request was under way when last looked, 0 when none is overdue;
  *	dev->lock
- * @slow: it is slow, or was left for that and has not shown that it is not; dev->lock
+ * @slow: it is slow, or was left for that and has not shown that it is not; dev->lock, read
+ *	without it by READ_ONCE()
  * @slow_ns: ktime_get_ns() when @slow changed last; dev->lock
  * @slow_usual_ns: with @slow: what was usual when it became so; dev->lock
  * @good_answers: with @slow, while it is not the route: heartbeats that were as they should be,
@@ -246,7 +256,8 @@ struct iovm_path_pcpu {
  * @drift: how its latencies have been; dev->mutex
  * @by_hand: failed by the operator: not probed until told so; dev->lock
  * @removing: an IOVM_PATH_REMOVE waits for it; dev->mutex, and dev->lock for writing
- * @probing: ops->probe() or measure() runs: the path stays, and so does the device; dev->lock
+ * @probing: ops->probe() or measure() runs: the path stays, and so does the device; dev->lock,
+ *	read without it by READ_ONCE()
  * @in_connect: ops->add() or connect() runs: iovm_path_fail() is only noted in @connect_error;
  *	dev->lock
  * @connect_error: dev->lock
@@ -431,7 +442,7 @@ struct iovm_dev_pcpu {
  * @failback_work: looks whether an earlier path has been live for @failback_after_ms
  * @retakes: likewise; front end
  * @retake_seq: changes whenever requests may be taken back from a path, see iovm_req_may_retake();
- *	@lock for writing
+ *	@lock for writing, read without it by READ_ONCE()
  * @hang_work: looks for requests that are overdue
  * @slow_factor: a path is slow at so many times what is usual, or IOVM_SLOW_OFF; @mutex and @lock
  *	for writing

@@ -244,7 +244,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 			break;
 		path->overdue_ms = 0;
 		path->live_ns = path->state_ns;
-		path->generation++;
+		WRITE_ONCE(path->generation, path->generation + 1);
 		path->had_error = false;
 		path->fenced = false;
 		path->fence_tries = 0;
@@ -258,14 +258,12 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		todo->wake = true;
 		break;
 	case IOVM_PATH_SUSPECT:
-		dev->retake_seq++;
-		todo->wake = true;
+		iovm_retake_changed(dev, todo);
 		break;
 	case IOVM_PATH_FAILED:
 		iovm_slow_failed(path);
 		queue_work(iovm_wq, &path->fail_work);
-		dev->retake_seq++;
-		todo->wake = true;
+		iovm_retake_changed(dev, todo);
 		if (path->ops->probe && !path->by_hand)
 			iovm_probe_arm(dev);
 		if (path->pr_key)

@@ -379,7 +379,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 	}
 
 	trace_iovm_requeue(req, res, error, fate);
-	req->path = NULL;
+	WRITE_ONCE(req->path, NULL);
 	if (fate == IOVM_FATE_RETRY) {
 		this_cpu_inc(path->pcpu->retries);
 		iovm_req_retry(dev, path, req);
@@ -448,7 +448,7 @@ bool iovm_req_flush_rest(struct iovm_req *req)
 			continue;
 		req->flags |= IOVM_REQ_BOUND;
 		req->bound_id = path->id;
-		req->path = NULL;
+		WRITE_ONCE(req->path, NULL);
 		iovm_req_wait(dev, req);
 		list_add_tail(&req->node, &todo.requeue);
 		more = true;

@@ -33,7 +33,7 @@ int iovm_req_route(struct iovm_req *req)
 	if (likely(path)) {
 		this_cpu_inc(path->pcpu->issued[req->op]);
 		rcu_read_unlock_sched();
-		req->path = path;
+		WRITE_ONCE(req->path, path);
 		return 0;
 	}
 	rcu_read_unlock_sched();
@@ -45,7 +45,7 @@ void iovm_req_issue(struct iovm_req *req, u64 now_ns)
 {
 	struct iovm_path *path = req->path;
 
-	req->issue_ns = now_ns;
+	WRITE_ONCE(req->issue_ns, now_ns);
 	trace_iovm_submit(req);
 	if (req->op == IOVM_OP_FLUSH) {
 		atomic_inc(&path->flushing);
@@ -153,7 +153,7 @@ void iovm_req_unroute(struct iovm_req *req)
 		path->nr_bound++;
 		spin_unlock_irqrestore(&dev->lock, flags);
 	}
-	req->path = NULL;
+	WRITE_ONCE(req->path, NULL);
 	rcu_read_lock_sched();
 	this_cpu_dec(path->pcpu->issued[req->op]);
 	iovm_path_count_end(dev);
@@ -170,6 +170,6 @@ bool iovm_path_take(struct iovm_path *path, struct iovm_req *req)
 	if (!iovm_state_usable(path->state) && path->state != IOVM_PATH_DRAINING)
 		return false;
 	this_cpu_inc(path->pcpu->issued[req->op]);
-	req->path = path;
+	WRITE_ONCE(req->path, path);
 	return true;
 }

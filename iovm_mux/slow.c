@@ -65,7 +65,7 @@ static void iovm_slow_mark(struct iovm_path *path, bool slow)
 	struct iovm_dev *dev = path->dev;
 
 	lockdep_assert_held(&dev->lock);
-	path->slow = slow;
+	WRITE_ONCE(path->slow, slow);
 	path->slow_ns = ktime_get_ns();
 	path->good_answers = 0;
 	if (!slow)
