@@ -169,7 +169,8 @@ struct viovm_call {
  * @resubmit: heads that the record named at the start, to be served first, newest first; NULL
  *	when there is no record; @mutex
  * @nr_resubmit: how many of them are left; @mutex, and @lock for writing while running
- * @running: started and not stopped; @mutex and dev->mutex for writing
+ * @running: started and not stopped; @mutex and dev->mutex for writing, read without them for
+ *	display
  * @stopping: GET_VRING_BASE waits: fetch nothing new; @mutex
  * @broken: the guest broke the ring: fetch nothing; @mutex
  * @dead: the owner is gone: complete nothing to the guest; written once under @lock
@@ -187,7 +188,8 @@ struct viovm_call {
  * @attached: worker chosen by ATTACH_VRING_WORKER, NULL: its own; dev->mutex
  * @work: in worker->work while @queued
  * @queued: bit 0: on the worker's list
- * @fetched: requests taken from the ring; worker, under @mutex
+ * @fetched: requests taken from the ring; worker, under @mutex; completions look at it while
+ *	@stopping or @dead
  * @completed: requests given back; @lock
  * @drain: woken when @completed reaches @fetched while @stopping or @dead
  * @mem: the device's memory table; @mutex
@@ -420,7 +422,8 @@ static inline void viovm_vq_take(struct viovm_vq *vq, u16 head)
 		spin_unlock_irq(&vq->lock);
 		return;
 	}
-	vq->fetched++;
+	/* a completion after the end of the owner may look at it just now */
+	WRITE_ONCE(vq->fetched, vq->fetched + 1);
 	viovm_ring_take(&vq->ring);
 	if (vq->inflight.record)
 		viovm_inflight_take(&vq->inflight, head);

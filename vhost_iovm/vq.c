@@ -191,7 +191,7 @@ int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 	spin_unlock_irq(&vq->lock);
 	err = dev->node->class.vq_start(vq);
 	if (!err)
-		vq->running = true;
+		WRITE_ONCE(vq->running, true);
 	if (!err && record == -ESTALE)
 		viovm_vq_break(vq, record);
 	mutex_unlock(&vq->mutex);
@@ -219,7 +219,7 @@ static bool viovm_vq_drained(struct viovm_vq *vq)
 
 	/* under the lock, so that the completion that was last has left it */
 	spin_lock_irq(&vq->lock);
-	drained = vq->completed == vq->fetched &&
+	drained = vq->completed == READ_ONCE(vq->fetched) &&
 		  (!vq->nr_resubmit || READ_ONCE(vq->broken) || vq->dead);
 	spin_unlock_irq(&vq->lock);
 	return drained;
@@ -258,7 +258,7 @@ int viovm_vq_stop(struct viovm_vq *vq)
 	}
 	viovm_kick_detach(vq);
 	mutex_lock(&vq->mutex);
-	vq->running = false;
+	WRITE_ONCE(vq->running, false);
 	vq->base = vq->ring.last_avail;
 	mutex_unlock(&vq->mutex);
 	viovm_worker_drop(vq);
@@ -312,7 +312,7 @@ void viovm_vq_finish(struct viovm_vq *vq)
 		mutex_unlock(&vq->mutex);
 	}
 	mutex_lock(&vq->mutex);
-	vq->running = false;
+	WRITE_ONCE(vq->running, false);
 	vq->base = vq->ring.last_avail;
 	mutex_unlock(&vq->mutex);
 	class->vq_stop(vq);
@@ -325,7 +325,7 @@ static void viovm_vq_count(struct viovm_vq *vq)
 	lockdep_assert_held(&vq->lock);
 	vq->completed++;
 	/* inside the lock: who waits frees the queue only after taking it once more */
-	if (unlikely(vq->stopping || vq->dead) && vq->completed == vq->fetched)
+	if (unlikely(vq->stopping || vq->dead) && vq->completed == READ_ONCE(vq->fetched))
 		wake_up(&vq->drain);
 }
 
@@ -455,7 +455,7 @@ void viovm_vq_break(struct viovm_vq *vq, int error)
 	lockdep_assert_held(&vq->mutex);
 	if (vq->broken)
 		return;
-	vq->broken = true;
+	WRITE_ONCE(vq->broken, true);
 	/* what a predecessor had taken is not served any more */
 	wake_up(&vq->drain);
 	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name,

@@ -52,11 +52,12 @@ static bool viovm_worker_fn(void *data)
 	llist_for_each_entry_safe(vq, next, node, work) {
 		bool again = false;
 
-		clear_bit(0, &vq->queued);
+		/* from here on it may be on the list again: its next was read before */
+		clear_bit_unlock(0, &vq->queued);
 		/* what is queued from here on is seen below or runs again */
 		smp_mb__after_atomic();
 		mutex_lock(&vq->mutex);
-		if (vq->running && vq->worker == w)
+		if (vq->running && READ_ONCE(vq->worker) == w)
 			again = vq->dev->node->class.vq_run(vq);
 		mutex_unlock(&vq->mutex);
 		if (again && !fatal_signal_pending(current))
@@ -154,7 +155,8 @@ int viovm_worker_get(struct viovm_vq *vq)
 			return PTR_ERR(w);
 	}
 	w->users++;
-	vq->worker = w;
+	/* who finds it, by viovm_node_kick_all() perhaps, finds it complete */
+	smp_store_release(&vq->worker, w);
 	return 0;
 }
 
