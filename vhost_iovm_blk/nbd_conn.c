@@ -173,7 +173,8 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 	int error = slot->wire.error ? viovm_nbd_errno(slot->wire.error) : 0;
 	struct iovm_req *req = slot->req;
 	bool heartbeat = slot->job == VNBD_JOB_HEARTBEAT, wake;
-	u64 sent_ns = conn->heartbeat_ns;
+	/* of the next one, as soon as this one's slot is free */
+	u64 sent_ns = heartbeat ? conn->heartbeat_ns : 0;
 
 	if (!error && !heartbeat && slot_goes_on(conn, slot))
 		return;
@@ -223,6 +224,24 @@ static bool tx_has_work(struct viovm_nbd_conn *conn)
 	return work;
 }
 
+/* Where the header of a slot's command lies in conn->hdr_page. */
+static u32 tx_hdr_off(const struct viovm_nbd_conn *conn, const struct viovm_nbd_slot *slot)
+{
+	return slot_index(conn, slot) * VNBD_REQUEST_SIZE;
+}
+
+/*
+ * The header is made under the lock: a peer that guesses the cookie may reply before anything was
+ * sent, and the receiver then takes it away.
+ */
+static void tx_pack(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
+{
+	u8 *hdrs = page_address(conn->hdr_page);
+
+	lockdep_assert_held(&conn->lock);
+	viovm_nbd_pack(hdrs + tx_hdr_off(conn, slot), &slot->wire, slot->flags);
+}
+
 /* Take up to VNBD_BATCH commands; how many. */
 static u32 tx_collect(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch)
 {
@@ -235,6 +254,7 @@ static u32 tx_collect(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch
 		slot = list_first_entry_or_null(&conn->again, struct viovm_nbd_slot, node);
 		if (slot) {
 			list_del_init(&slot->node);
+			tx_pack(conn, slot);
 			batch[n++] = slot;
 			continue;
 		}
@@ -247,6 +267,7 @@ static u32 tx_collect(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch
 		conn->nr_queued--;
 		conn->nr_busy++;
 		slot_arm_req(conn, slot, req);
+		tx_pack(conn, slot);
 		batch[n++] = slot;
 	}
 	spin_unlock(&conn->lock);
@@ -274,8 +295,7 @@ static int tx_gathered(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **slot
 /* Send commands and let go of those that were sent in full. */
 static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u32 n)
 {
-	u32 i, k, out, over, nr = 0, len = 0, first = 0, sent;
-	u8 *hdrs = page_address(conn->hdr_page);
+	u32 i, out, over, nr = 0, len = 0, first = 0, sent;
 	struct viovm_nbd_slot *slot;
 	int err;
 
@@ -293,10 +313,9 @@ static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u
 			len = 0;
 		}
 
-		k = slot_index(conn, slot) * VNBD_REQUEST_SIZE;
-		viovm_nbd_pack(hdrs + k, &slot->wire, slot->flags);
 		slot->tx_start = len;
-		bvec_set_page(&conn->tx_bv[nr++], conn->hdr_page, VNBD_REQUEST_SIZE, k);
+		bvec_set_page(&conn->tx_bv[nr++], conn->hdr_page, VNBD_REQUEST_SIZE,
+			      tx_hdr_off(conn, slot));
 		len += VNBD_REQUEST_SIZE;
 
 		if (out <= VNBD_TX_BVECS - nr) {

@@ -125,7 +125,8 @@ static struct viovm_nbd_conn *pick(struct viovm_nbd_sess *sess)
 		return best;
 	for (i = 0; i < sess->nr_conns; i++) {
 		conn = sess->conns[i];
-		load = READ_ONCE(conn->nr_busy) + READ_ONCE(conn->nr_queued);
+		/* a hint: any number will do */
+		load = data_race(conn->nr_busy + conn->nr_queued);
 		if (load < least) {
 			least = load;
 			best = conn;

@@ -25,13 +25,16 @@ void viovm_nbd_suspect(struct viovm_nbd_conn *conn, unsigned long why, bool on)
 {
 	struct viovm_nbd_sess *sess = conn->sess;
 	bool was, is;
+	u32 n;
 
 	spin_lock(&sess->lock);
-	was = sess->nr_suspect;
-	sess->nr_suspect -= !!conn->suspect;
+	n = sess->nr_suspect;
+	was = n;
+	n -= !!conn->suspect;
 	WRITE_ONCE(conn->suspect, on ? conn->suspect | why : conn->suspect & ~why);
-	sess->nr_suspect += !!conn->suspect;
-	is = sess->nr_suspect;
+	n += !!conn->suspect;
+	is = n;
+	WRITE_ONCE(sess->nr_suspect, n);
 	spin_unlock(&sess->lock);
 	if (was != is && !READ_ONCE(sess->error))
 		iovm_path_suspect(sess->np->path, is);

@@ -107,7 +107,7 @@ void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
 
 	if (!conn->sock)
 		return;
-	if (!sess->closing || sess->error != -ESHUTDOWN)
+	if (!READ_ONCE(sess->closing) || READ_ONCE(sess->error) != -ESHUTDOWN)
 		sock_no_linger(conn->sock->sk);
 	sockfd_put(conn->sock);
 	conn->sock = NULL;
