@@ -411,7 +411,8 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 		rq = viovm_blk_rq_alloc(q, head);
 		if (!rq)
 			goto later;
-		WRITE_ONCE(q->rqs[head], rq);
+		/* viovm_blk_oldest() finds it complete */
+		smp_store_release(&q->rqs[head], rq);
 	}
 	/* pairs with the release in viovm_blk_rq_finish() */
 	if (smp_load_acquire(&rq->active))
@@ -429,7 +430,7 @@ static int viovm_blk_fetch(struct viovm_blk_queue *q)
 	if (err)
 		return fatal_signal_pending(current) ? -EINTR : err;
 
-	rq->active = true;
+	WRITE_ONCE(rq->active, true);
 	viovm_vq_take(vq, head);
 	viovm_blk_charge(q, rq->data_len);
 	err = viovm_blk_rq_go(rq);
@@ -506,7 +507,8 @@ bool viovm_blk_vq_run(struct viovm_vq *vq)
 	q->issued_in_turn = 0;
 	if (unlikely(READ_ONCE(q->blk->dev->retake_seq) != q->retake_seq))
 		err = viovm_blk_retake(q);
-	if (!err && (!list_empty_careful(&q->requeued) || !list_empty_careful(&q->returned))) {
+	/* whoever adds to them kicks behind it */
+	if (!err && (!list_empty(&q->requeued) || !list_empty(&q->returned))) {
 		blk_start_plug(&plug);
 		err = viovm_blk_run_lists(q);
 	}

@@ -248,7 +248,7 @@ void viovm_blk_rq_restart(struct viovm_blk_rq *rq)
 {
 	rq->status = VIRTIO_BLK_S_OK;
 	rq->issued_off = 0;
-	rq->part_used = false;
+	WRITE_ONCE(rq->part_used, false);
 	rq->made_all = false;
 	rq->status_page = NULL;
 	atomic_set(&rq->parts, 1);
@@ -380,7 +380,7 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 	}
 	if (dead) {
 		kfree(big);
-		rq->active = false;
+		WRITE_ONCE(rq->active, false);
 		viovm_vq_drop_one(vq);
 		return;
 	}
@@ -473,7 +473,7 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 	bool data = rq->op == IOVM_OP_READ || rq->op == IOVM_OP_WRITE;
 
 	if (!rq->part_used && (!data || len <= (VIOVM_BLK_INLINE_BVECS - 1) * PAGE_SIZE)) {
-		rq->part_used = true;
+		WRITE_ONCE(rq->part_used, true);
 		part = &rq->part;
 		part->bv = part->inline_bv;
 		part->max_bv = VIOVM_BLK_INLINE_BVECS;

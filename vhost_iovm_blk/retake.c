@@ -275,7 +275,8 @@ int viovm_blk_retake(struct viovm_blk_queue *q)
 		viovm_blk_rq_restart(new);
 		new->error_ns = oldest;
 		new->active = true;
-		WRITE_ONCE(q->rqs[i], new);
+		/* viovm_blk_oldest() finds it complete */
+		smp_store_release(&q->rqs[i], new);
 		atomic64_inc(&dev->retakes);
 		err = viovm_blk_rq_go(new);
 		if (err && !new->made_all)
