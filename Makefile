@@ -8,6 +8,7 @@
 #   make lint            checkpatch, W=1 and sparse on all kernels, shellcheck, ...
 #   make check           sets the machine up and runs all tests (.ci/run)
 #   make check-debug     the kselftests on a KASAN, lockdep and kmemleak kernel
+#   make check-race      the kselftests on a KCSAN kernel
 #   make fuzz            the fuzzers for FUZZ_SECONDS each (3600)
 #   make torture         the fault campaign: FAULTS=100000 or SECONDS=, SEED=, KERNEL=6.12
 #   make demo            a guest's disk is pulled and the guest goes on
@@ -18,8 +19,8 @@
 #   make dkms-uninstall
 #
 #   KDIR=DIR      the kernel to build for: a build directory (default: the running
-#                 kernel's, else the one that setup.sh unpacked), or 6.1, 6.12 or
-#                 debug for one that setup.sh unpacked or built
+#                 kernel's, else the one that setup.sh unpacked), or 6.1, 6.12,
+#                 debug or kcsan for one that setup.sh unpacked or built
 #   DESTDIR=, PREFIX=/usr/local, INSTALL_MOD_DIR=updates/vhost-iovm
 #
 # The modules are built in build/mod/KERNEL, one copy of the tree a kernel.
@@ -48,7 +49,7 @@ kbuild = $(MAKE) -C $(KDIR) M=$(mdir)/src
 # What Debian overrides in some kernels, so that kernelrelease does not say it.
 release = $(shell sed -n 's/.*UTS_RELEASE "\(.*\)"/\1/p' $(KDIR)/include/generated/utsrelease.h)
 
-.PHONY: all modules userland sparse lint check check-debug fuzz demo bench setup \
+.PHONY: all modules userland sparse lint check check-debug check-race fuzz demo bench setup \
 	install modules-install uninstall modules-uninstall dkms-source dkms-install dkms-uninstall \
 	clean distclean kdir torture
 
@@ -83,6 +84,10 @@ check:
 check-debug:
 	selftests/env/setup.sh all debug
 	selftests/run debug
+
+check-race:
+	selftests/env/setup.sh all kcsan
+	selftests/run kcsan
 
 fuzz:
 	$(MAKE) -C selftests/fuzz fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)

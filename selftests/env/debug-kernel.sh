@@ -1,39 +1,65 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Builds the kernel that finds memory and locking bugs, in build/kernels/debug,
-# laid out like the others, from the sources in build/src (setup.sh source).
-# Takes 15 to 40 minutes on two cores.
+# Builds a kernel that finds bugs, laid out like the others, from the sources in
+# build/src (setup.sh source). Takes 15 to 40 minutes on two cores.
+#
+#   debug-kernel.sh debug    memory and locking bugs, in build/kernels/debug
+#   debug-kernel.sh kcsan    data races, in build/kernels/kcsan
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-dir=$top/build/kernels/debug
-src=$top/build/src/linux
+kind=${1:-debug}
+mkdir -p "$top/build/kernels"
+# The kernel keeps these paths, and may be used by several trees.
+dir=$(cd -P "$top/build/kernels" && pwd)/$kind
+src=$(cd -P "$top/build/src/linux" && pwd)
 obj=$dir.obj
+instrument=()
+case $kind in
+debug)
+	configs=("$here/debug.config")
+	musts="KASAN PROVE_LOCKING DEBUG_KMEMLEAK"
+	modules="KVM_AMD ISCSI_TARGET ISCSI_TCP"
+	;;
+kcsan)
+	configs=("$here/debug.config" "$here/kcsan.config")
+	musts="KCSAN KCSAN_STRICT KCSAN_WEAK_MEMORY KCSAN_INTERRUPT_WATCHER"
+	modules=
+	# Only what shares data with our modules is instrumented: the block layer.
+	# With all of the kernel, nearly all watchpoints would be set elsewhere, on
+	# a kernel several times slower. The barriers of all of it are: an unlock
+	# that was not seen would look as if it ordered nothing.
+	# shellcheck disable=SC2016 # kbuild expands it, for each directory
+	instrument=('KCSAN_SANITIZE=$(if $(filter block block/%,$(obj)),,n)'
+		'KCSAN_INSTRUMENT_BARRIERS=$(if $(filter-out kernel/kcsan,$(filter block block/% drivers/% fs fs/% kernel kernel/% lib lib/% mm mm/% net net/%,$(obj))),y)')
+	;;
+*) echo "no kernel $kind" >&2; exit 2 ;;
+esac
 
 # Made from these: others, another kernel.
-id=$(cat "$here/debug.config" "$src/Makefile" | sha256sum | cut -c1-16)
+id=$({ cat "${configs[@]}" "$src/Makefile"; printf %s "${instrument[@]}"; } | sha256sum | cut -c1-16)
 [ "$(cat "$dir/id" 2>/dev/null)" != "$id" ] || exit 0
 
-echo "debug kernel: configuring"
+echo "$kind kernel: configuring"
 mkdir -p "$obj"
-make=(make -s -C "$src" O="$obj" CC="${CC:-gcc-12}" LOCALVERSION=-debug KBUILD_BUILD_USER=iovm KBUILD_BUILD_HOST=iovm)
+make=(make -s -C "$src" O="$obj" CC="${CC:-gcc-12}" LOCALVERSION="-$kind" KBUILD_BUILD_USER=iovm KBUILD_BUILD_HOST=iovm
+	"${instrument[@]}")
 "${make[@]}" x86_64_defconfig
-"$src/scripts/kconfig/merge_config.sh" -m -O "$obj" "$obj/.config" "$here/debug.config" >"$obj/merge.log"
+"$src/scripts/kconfig/merge_config.sh" -m -O "$obj" "$obj/.config" "${configs[@]}" >"$obj/merge.log"
 "${make[@]}" olddefconfig
 # Options that went away unnoticed would make this kernel worthless.
-for must in KASAN PROVE_LOCKING DEBUG_KMEMLEAK DEBUG_ATOMIC_SLEEP FAULT_INJECTION_DEBUG_FS \
-	9P_FS NET_9P_VIRTIO OVERLAY_FS VIRTIO_CONSOLE; do
-	grep -q "^CONFIG_$must=y" "$obj/.config" || { echo "debug kernel: no $must" >&2; exit 1; }
+for must in $musts DEBUG_ATOMIC_SLEEP FAULT_INJECTION_DEBUG_FS 9P_FS NET_9P_VIRTIO OVERLAY_FS VIRTIO_CONSOLE; do
+	grep -q "^CONFIG_$must=y" "$obj/.config" || { echo "$kind kernel: no $must" >&2; exit 1; }
 done
-for must in VHOST_NET BLK_DEV_NULL_BLK BLK_DEV_NBD BLK_DEV_RAM BLK_DEV_LOOP SCSI_DEBUG ISCSI_TARGET ISCSI_TCP \
-	BLK_DEV_DM DM_FLAKEY DM_DELAY TUN TLS KVM_AMD; do
-	grep -q "^CONFIG_$must=[ym]" "$obj/.config" || { echo "debug kernel: no $must" >&2; exit 1; }
+for must in $modules VHOST_NET BLK_DEV_NULL_BLK BLK_DEV_NBD BLK_DEV_RAM BLK_DEV_LOOP SCSI_DEBUG \
+	BLK_DEV_DM DM_FLAKEY DM_DELAY TUN TLS; do
+	grep -q "^CONFIG_$must=[ym]" "$obj/.config" || { echo "$kind kernel: no $must" >&2; exit 1; }
 done
 
-echo "debug kernel: building (log in $obj/log)"
-nice -n 15 "${make[@]}" -j"$(nproc)" bzImage modules >"$obj/log" 2>&1 || { tail -20 "$obj/log" >&2; exit 1; }
+echo "$kind kernel: building (log in $obj/log)"
+nice -n 10 "${make[@]}" -j"$(nproc)" bzImage modules >"$obj/log" 2>&1 || { tail -20 "$obj/log" >&2; exit 1; }
 release=$("${make[@]}" kernelrelease)
 rm -rf "$dir.new"
 mkdir -p "$dir.new/boot"

@@ -12,7 +12,8 @@
 #   source       Debian's linux-source-6.12 in build/src (checkpatch, debug kernel)
 #   qemu10       a Debian 13 tree with QEMU 10 in build/trixie
 #   debug        a KASAN, lockdep, kmemleak kernel in build/kernels/debug (long)
-#   all          everything but debug; the default
+#   kcsan        a KCSAN kernel in build/kernels/kcsan (long)
+#   all          everything but debug and kcsan; the default
 #
 # Only "packages" changes the machine. The rest comes from a private apt root
 # (own sources and lists, the machine's mirror and keyring) and is unpacked,
@@ -230,9 +231,9 @@ setup_qemu10() {
 	mv "$new" "$dir"
 }
 
-setup_debug() {
+setup_debug() { # debug or kcsan
 	setup_source
-	"$here/debug-kernel.sh"
+	"$here/debug-kernel.sh" "$1"
 }
 
 [ $# -gt 0 ] || set -- all
@@ -245,7 +246,8 @@ for component; do
 	packages) setup_packages ;;
 	kernel-6.1 | kernel-6.12) setup_kernel "${component#kernel-}" ;;
 	kernels) setup_kernel 6.1; setup_kernel 6.12 ;;
-	vng | source | qemu10 | debug) "setup_$component" ;;
+	vng | source | qemu10) "setup_$component" ;;
+	debug | kcsan) setup_debug "$component" ;;
 	all)
 		setup_packages
 		setup_kernel 6.1

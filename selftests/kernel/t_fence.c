@@ -387,6 +387,8 @@ static void reservation(void)
 
 	if (access("/sbin/iscsid", X_OK))
 		ktap_skip("no open-iscsi");
+	if (system("modprobe -qn iscsi_target_mod && modprobe -qn iscsi_tcp"))
+		ktap_skip("this kernel has no iSCSI");
 	T_REQUIRE(!iscsi("up 32", nodes), "no LUN with reservations");
 	r = dm_create("iovmt-a", dm_linear(nodes[0], SECTORS), a_node);
 	T_REQUIRE(!r, "dm: %s", strerror(-r));

@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What selftests/env/kernel-log.* take for a report: KCSAN's in which one of our functions takes part, and no others.
+#
+# Writes KTAP.
+
+export LC_ALL=C
+env=$(cd "$(dirname "$0")/../env" && pwd)
+number=0
+fails=0
+
+# As guest-kselftest does it.
+reports() {
+	awk -f "$env/kernel-log.races" | grep -Ef "$env/kernel-log.reports" | grep -vEf "$env/kernel-log.harmless"
+}
+
+race() { # TITLE FRAME...: a report
+	echo '=================================================================='
+	echo "BUG: KCSAN: data-race in $1"
+	shift
+	echo
+	echo 'write to 0xffff888004a2c0a8 of 8 bytes by task 391 on cpu 1:'
+	printf '%s\n' "$@"
+	echo
+	echo 'Reported by Kernel Concurrency Sanitizer on:'
+	echo 'CPU: 1 UID: 0 PID: 391 Comm: iovm-380 Tainted: G           O       6.12.0-kcsan #1'
+	echo '=================================================================='
+}
+
+# expect NAME REPORT...: these lines, of what is written to it, are reports
+expect() {
+	local name=$1 want got
+	shift
+	want=$(printf '%s\n' "$@")
+	got=$(reports)
+	number=$((number + 1))
+	if [ "$want" = "$got" ]; then
+		echo "ok $number $name"
+	else
+		fails=$((fails + 1))
+		sed 's/^/# /' <<<"$got"
+		echo "not ok $number $name"
+	fi
+}
+
+ours='BUG: KCSAN: data-race in iovm_req_issue [iovm_mux] / viovm_blk_oldest [vhost_iovm_blk]'
+below='BUG: KCSAN: data-race in bio_init / blk_account_io_done'
+warning='WARNING: CPU: 0 PID: 1 at vhost_iovm/vq.c:1'
+theirs='tick_nohz_next_event / tick_do_update_jiffies64'
+
+echo "KTAP version 1"
+echo "1..5"
+expect "a race of ours" "$ours" < <(
+	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120'
+)
+expect "one that we have led to" "$below" < <(
+	race "${below#*in }" 'bio_init+0x1c/0xb0' 'viovm_bdev_submit+0x4f/0x70 [vhost_iovm_blk]'
+)
+expect "one of others" "" < <(race "$theirs" 'tick_nohz_next_event+0x40/0x90' 'do_idle+0x11/0x20')
+expect "one of ours, and something else, among others" "$warning" "$ours" < <(
+	race "$theirs" 'tick_nohz_next_event+0x40/0x90' "$warning"
+	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]'
+	race "$theirs" 'do_idle+0x11/0x20'
+)
+expect "one that is cut off" "$ours" < <(
+	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120' | head -5
+)
+exit $((fails > 0))
