@@ -321,9 +321,10 @@ void iovm_path_destroy(struct iovm_path *path)
 	module_put(ops->owner);
 }
 
-/* dev->mutex or dev->lock */
+/* dev->lock. */
 static bool iovm_path_wants_probe(struct iovm_path *path)
 {
+	lockdep_assert_held(&path->dev->lock);
 	return path->state == IOVM_PATH_FAILED && path->ops->probe && !path->by_hand &&
 	       !path->removing;
 }
@@ -487,7 +488,10 @@ void iovm_probing_end(struct iovm_path *path)
 	wake_up(&dev->wait);
 }
 
-/* May @path be probed? Then the probe has begun. *@by_hand: it was failed so. dev->mutex. */
+/*
+ * May @path be probed? Then the probe has begun. *@by_hand: it was failed so; NULL: nobody asks for
+ * it, and it may not. dev->mutex.
+ */
 static int iovm_path_probe_begin(struct iovm_path *path, bool *by_hand)
 {
 	struct iovm_dev *dev = path->dev;
@@ -501,10 +505,13 @@ static int iovm_path_probe_begin(struct iovm_path *path, bool *by_hand)
 	else if (path->pr_key && iovm_path_inflight(path))
 		/* with its key it could land */
 		err = -EBUSY;
+	else if (!by_hand && path->by_hand)
+		err = -EBUSY;
 	if (!err) {
 		iovm_probing_begin(path);
 		/* not any more, unless the operator says so again meanwhile */
-		*by_hand = path->by_hand;
+		if (by_hand)
+			*by_hand = path->by_hand;
 		path->by_hand = false;
 	}
 	spin_unlock_irq(&dev->lock);
@@ -554,16 +561,19 @@ void iovm_probe_work(struct work_struct *work)
 {
 	struct iovm_dev *dev = container_of(to_delayed_work(work), struct iovm_dev, probe_work);
 	struct iovm_path *path;
-	bool again = false, by_hand;
+	bool again = false, wants;
 
 	mutex_lock(&dev->mutex);
 	if (dev->dead)
 		goto out;
 	list_for_each_entry(path, &dev->paths, node) {
-		if (!iovm_path_wants_probe(path))
+		spin_lock_irq(&dev->lock);
+		wants = iovm_path_wants_probe(path);
+		spin_unlock_irq(&dev->lock);
+		if (!wants)
 			continue;
 		/* what hangs there still hangs, whatever a probe would say */
-		if (iovm_path_inflight(path) || iovm_path_probe_begin(path, &by_hand))
+		if (iovm_path_inflight(path) || iovm_path_probe_begin(path, NULL))
 			again = true;
 		else
 			queue_work(system_unbound_wq, &path->probe_work);
