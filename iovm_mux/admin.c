@@ -337,9 +337,9 @@ static int iovm_refuse_waiting(struct iovm_path *path, u32 n, char *msg)
 }
 
 /*
- * The drained path's last steps, up to state removed. dev->mutex is held, and dropped for the
- * flush, which may take as long as the device likes; ->removing keeps the path.
- * Return: 0, or -EAGAIN when something came in between and has to be waited for, or why it stays.
+ * The drained path's last steps, up to state removed. dev->mutex is held.
+ * Return: 0; -EAGAIN when its flush has begun, or something came in between, and has to be waited
+ * for; or why it stays.
  */
 static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 {
@@ -349,28 +349,12 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 
 	iovm_todo_init(&todo);
 	flush_work(&path->fail_work);
-	if (!force && path->state == IOVM_PATH_DRAINING && READ_ONCE(path->unflushed) &&
-	    path->ops->flush) {
-		atomic_inc(&path->flushing);
-		/* pairs with the barrier in iovm_path_flushed() */
-		smp_mb__after_atomic();
-		WRITE_ONCE(path->unflushed, false);
-		mutex_unlock(&dev->mutex);
-		err = path->ops->flush(path);
-		mutex_lock(&dev->mutex);
-		if (!err)
-			atomic_dec(&path->flushing);
-		if (err) {
-			spin_lock_irq(&dev->lock);
-			WRITE_ONCE(path->unflushed, true);
-			atomic_dec(&path->flushing);
-			iovm_path_error(path, err, &todo);
-			spin_unlock_irq(&dev->lock);
-			iovm_todo_run(dev, &todo);
-			return iovm_refuse(-EIO, msg,
-					   "the flush of path %s failed (error %d), and so it has",
-					   path->name, err);
-		}
+	if (!force) {
+		if (iovm_path_flush(path))
+			return -EAGAIN;
+		err = iovm_path_flush_failed(path, msg);
+		if (err)
+			return err;
 	}
 
 	spin_lock_irq(&dev->lock);

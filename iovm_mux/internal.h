@@ -13,6 +13,7 @@
  *	identity.c do all paths of a device lead to the same data?
  *	hang.c     requests that are overdue: suspect, failed, taken back
  *	fence.c    when may what a failed path had be issued elsewhere?
+ *	flush.c    what was acknowledged is made stable before its path goes
  *	slow.c     paths that are slower than they used to be
  *	drift.c    how that is decided, free of everything else
  *	event.c    the event stream
@@ -21,6 +22,8 @@
  */
 #ifndef _IOVM_INTERNAL_H
 #define _IOVM_INTERNAL_H
+
+#include <linux/sched.h>
 
 #include "mux.h"
 
@@ -111,6 +114,23 @@ void iovm_fail_work(struct work_struct *work);
 bool iovm_path_take(struct iovm_path *path, struct iovm_req *req);
 void iovm_req_finish(struct iovm_req *req, int error);
 
+/*
+ * Ends the section in which a request of a path of @dev was counted off. Who waits for that is
+ * woken inside a section that may take wait queue locks under PREEMPT_RT; it begins before the
+ * other one ends.
+ */
+static inline void iovm_path_count_end(struct iovm_dev *dev)
+{
+	if (likely(!atomic_read(&dev->drainers))) {
+		rcu_read_unlock_sched();
+		return;
+	}
+	rcu_read_lock();
+	rcu_read_unlock_sched();
+	wake_up(&dev->wait);
+	rcu_read_unlock();
+}
+
 /* nospace.c; all but the work under dev->lock */
 void iovm_nospc_hold(struct iovm_path *path, struct iovm_req *req, bool bind);
 void iovm_nospc_end(struct iovm_req *req, bool served);
@@ -154,6 +174,10 @@ int iovm_fence_check(struct iovm_path_add *arg);
 int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info);
+
+/* flush.c; dev->mutex */
+bool iovm_path_flush(struct iovm_path *path);
+int iovm_path_flush_failed(struct iovm_path *path, char *msg);
 
 /* slow.c */
 struct iovm_drift *iovm_slow_alloc(void);

@@ -153,9 +153,10 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  * @fence: process context, no lock held (it may hang with the device), @by was live and @victim
  *	failed, both of this type, with a pr_key, and there to stay: make sure through @by that
  *	nothing issued on @victim before can land any more. 0 when it is so. May be NULL
- * @flush: process context, no lock held (it may hang with the device), the path was draining,
- *	nothing in flight, and stays: make stable what was acknowledged, before the path goes. Only
- *	called for paths that hold unflushed writes. May be NULL
+ * @flush: process context, dev->mutex held, the path is usable or draining: begin to make stable
+ *	what was acknowledged, before the path goes. Must end, when a request would, with
+ *	iovm_flush_done(), perhaps before returning. Once at a time, and only called for paths that
+ *	hold unflushed writes. May be NULL
  * @submit: front-end worker (may sleep; no spinlock held). Must end every request with
  *	iovm_req_done(), perhaps before returning
  * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make
@@ -179,7 +180,7 @@ struct iovm_path_ops {
 	int (*probe)(struct iovm_path *path);
 	int (*measure)(struct iovm_path *path);
 	int (*fence)(struct iovm_path *by, struct iovm_path *victim);
-	int (*flush)(struct iovm_path *path);
+	void (*flush)(struct iovm_path *path);
 	void (*submit)(struct iovm_path *path, struct iovm_req *req);
 	void (*fail)(struct iovm_path *path);
 	void (*remove)(struct iovm_path *path);
@@ -266,6 +267,8 @@ struct iovm_path_pcpu {
  * @flushing: FLUSHes issued to it and not ended: what they are to cover may not be stable yet,
  *	although @unflushed says no more. Counted up before @unflushed is cleared, down after it
  *	was set again for a FLUSH that failed, that under dev->lock
+ * @in_flush: ops->flush() has begun and iovm_flush_done() was not called yet; dev->lock
+ * @flush_error: how the last one failed, 0 once somebody was told; dev->lock
  * @fail_work: calls ops->fail
  * @probe_work: calls ops->probe; a path's own: one that hangs must not keep others failed
  * @priv: ops's
@@ -327,6 +330,8 @@ struct iovm_path {
 	int connect_error;
 	bool unflushed;
 	atomic_t flushing;
+	bool in_flush;
+	int flush_error;
 	struct work_struct fail_work;
 	struct work_struct probe_work;
 	void *priv;
@@ -645,6 +650,17 @@ bool iovm_req_hangs(const struct iovm_req *req);
  * they may still be held afterwards, so call this again until the front end has everything back.
  */
 void iovm_dev_cancel(struct iovm_dev *dev, bool held);
+
+/* flush.c */
+
+/**
+ * iovm_flush_done - what path->ops->flush() began has ended
+ * @path: which; it may be gone when this returns
+ * @error: 0 everything acknowledged before is stable; or a negative errno: the path has failed
+ *
+ * Any context, no lock held.
+ */
+void iovm_flush_done(struct iovm_path *path, int error);
 
 /* path.c */
 

@@ -249,6 +249,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		path->fenced = false;
 		path->fence_tries = 0;
 		path->fence_status = 0;
+		path->flush_error = 0;
 		path->by_hand = false;
 		/* nothing came to it since it failed: what was taken back from it has ended too */
 		if (!iovm_path_inflight(path))

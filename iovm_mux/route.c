@@ -92,23 +92,6 @@ static inline bool iovm_req_unflushed(const struct iovm_req *req, const struct i
 	       !(path->flags & IOVM_PATH_F_CACHE_DIES);
 }
 
-/*
- * Ends the section in which a request of a path of @dev was counted off. Who waits for that is
- * woken inside a section that may take wait queue locks under PREEMPT_RT; it begins before the
- * other one ends.
- */
-static inline void iovm_path_count_end(struct iovm_dev *dev)
-{
-	if (likely(!atomic_read(&dev->drainers))) {
-		rcu_read_unlock_sched();
-		return;
-	}
-	rcu_read_lock();
-	rcu_read_unlock_sched();
-	wake_up(&dev->wait);
-	rcu_read_unlock();
-}
-
 void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error)
 {
 	struct iovm_path *path = req->path;

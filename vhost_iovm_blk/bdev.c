@@ -22,11 +22,15 @@
  * @path: back pointer, also the holder's identity
  * @wq: for what sleeps: discards, zeroes, what would block. A path's own: one that hangs must not
  *	stop others
+ * @flush_work: submits @flush_bio
+ * @flush_bio: the path's own FLUSH; the mux has one at a time
  */
 struct viovm_bdev {
 	struct viovm_bdev_open open;
 	struct iovm_path *path;
 	struct workqueue_struct *wq;
+	struct work_struct flush_work;
+	struct bio flush_bio;
 };
 
 #define VIOVM_BDEV_SLEEPERS	16	/* requests of a path that may sleep at the same time */
@@ -215,6 +219,32 @@ static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
 	viovm_bdev_send(part, bdev_nowait(b->open.bdev) ? REQ_NOWAIT : 0);
 }
 
+static void viovm_bdev_flushed(struct bio *bio)
+{
+	struct viovm_bdev *b = container_of(bio, struct viovm_bdev, flush_bio);
+	int error = blk_status_to_errno(bio->bi_status);
+
+	bio_uninit(bio);
+	iovm_flush_done(b->path, error);
+}
+
+static void viovm_bdev_flush_work(struct work_struct *work)
+{
+	struct viovm_bdev *b = container_of(work, struct viovm_bdev, flush_work);
+
+	bio_init(&b->flush_bio, b->open.bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH);
+	b->flush_bio.bi_end_io = viovm_bdev_flushed;
+	submit_bio(&b->flush_bio);
+}
+
+/* A device that hangs may even stop who submits to it. */
+static void viovm_bdev_flush(struct iovm_path *path)
+{
+	struct viovm_bdev *b = path->priv;
+
+	queue_work(b->wq, &b->flush_work);
+}
+
 /* The device is going away. The block layer holds the holder's lock. */
 static void viovm_bdev_dead(void *holder)
 {
@@ -275,6 +305,7 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	if (!b)
 		return -ENOMEM;
 	b->path = path;
+	INIT_WORK(&b->flush_work, viovm_bdev_flush_work);
 	b->wq = alloc_workqueue("viovm_%s", WQ_UNBOUND, VIOVM_BDEV_SLEEPERS, path->dev->name);
 	if (!b->wq) {
 		err = -ENOMEM;
@@ -363,11 +394,6 @@ static int viovm_bdev_probe(struct iovm_path *path)
 			return err;
 	}
 	return viovm_bdev_measure(path);
-}
-
-static int viovm_bdev_flush(struct iovm_path *path)
-{
-	return blkdev_issue_flush(viovm_path_bdev(path));
 }
 
 static int viovm_bdev_fence(struct iovm_path *by, struct iovm_path *victim)

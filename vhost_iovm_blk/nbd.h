@@ -42,6 +42,8 @@
 
 #define VNBD_SLOTS	128		/* requests on the wire of one connection */
 #define VNBD_HEARTBEAT	VNBD_SLOTS	/* index of the slot for heartbeats */
+#define VNBD_SYNC	(VNBD_SLOTS + 1) /* and for the path's own FLUSH */
+#define VNBD_ALL_SLOTS	(VNBD_SLOTS + 2)
 #define VNBD_BATCH	16		/* commands gathered for one turn of the sender */
 #define VNBD_TX_BVECS	64		/* of one gathered send */
 #define VNBD_RX_BVECS	32		/* of one receive, and one more for the stage */
@@ -59,6 +61,7 @@ struct viovm_nbd_sess;
  * @VNBD_JOB_ZEROES: a WRITE of zeroes, piece by piece, for a server without WRITE_ZEROES
  * @VNBD_JOB_FLUSH: a FLUSH behind the write, for a server without FUA
  * @VNBD_JOB_HEARTBEAT: a READ nobody asked for
+ * @VNBD_JOB_SYNC: the path's own FLUSH
  */
 enum viovm_nbd_job {
 	VNBD_JOB_FREE,
@@ -66,6 +69,7 @@ enum viovm_nbd_job {
 	VNBD_JOB_ZEROES,
 	VNBD_JOB_FLUSH,
 	VNBD_JOB_HEARTBEAT,
+	VNBD_JOB_SYNC,
 };
 
 /**
@@ -73,7 +77,7 @@ enum viovm_nbd_job {
  * @wire: as the parser sees it; the cookie is 0 unless a reply is expected. Cookie: conn->lock; the
  *	rest is written under conn->lock before the cookie is set and is the receiver's from then on
  * @node: in conn->free or conn->again; conn->lock
- * @req: whose; NULL for a heartbeat. Set while the slot is not free, by the sender
+ * @req: whose; NULL for the path's own commands. Set while the slot is not free, by the sender
  * @bv: data, valid until the request is done
  * @nr_bv: entries
  * @flags: VNBD_CMD_F_*
@@ -119,7 +123,7 @@ struct viovm_nbd_slot {
  * @free: slots; @lock
  * @again: slots with a command to be sent, before anything in @queue; @lock
  * @nr_queued: requests in @queue; @lock, read without it as a hint
- * @nr_busy: slots that are not free, the heartbeat's too; @lock, read without it as a hint
+ * @nr_busy: slots that are not free, the path's own too; @lock, read without it as a hint
  * @dead: takes nothing any more; @lock
  * @bye: the sender shall say goodbye (DISC) when it is idle; @lock
  * @busy_since: jiffies when the last idle period ended; @lock
@@ -146,7 +150,7 @@ struct viovm_nbd_slot {
  * @reply: the parser
  * @heartbeat_page: where heartbeats read to
  * @heartbeat_bv: the same
- * @slots: all of them; the last one is the heartbeat's
+ * @slots: all of them; the last ones are the path's own
  */
 struct viovm_nbd_conn {
 	struct viovm_nbd_sess *sess;
@@ -189,7 +193,7 @@ struct viovm_nbd_conn {
 
 	struct page *heartbeat_page;
 	struct bio_vec heartbeat_bv;
-	struct viovm_nbd_slot slots[VNBD_SLOTS + 1];
+	struct viovm_nbd_slot slots[VNBD_ALL_SLOTS];
 };
 
 /**
@@ -266,6 +270,7 @@ struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index)
 int viovm_nbd_conn_start(struct viovm_nbd_conn *conn);
 bool viovm_nbd_conn_queue(struct viovm_nbd_conn *conn, struct iovm_req *req);
 void viovm_nbd_conn_heartbeat(struct viovm_nbd_conn *conn);
+bool viovm_nbd_conn_flush(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_free(struct viovm_nbd_conn *conn);

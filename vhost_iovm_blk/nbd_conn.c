@@ -172,11 +172,12 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 {
 	int error = slot->wire.error ? viovm_nbd_errno(slot->wire.error) : 0;
 	struct iovm_req *req = slot->req;
-	bool heartbeat = slot->job == VNBD_JOB_HEARTBEAT, wake;
+	u8 job = slot->job;
 	/* of the next one, as soon as this one's slot is free */
-	u64 sent_ns = heartbeat ? conn->heartbeat_ns : 0;
+	u64 sent_ns = job == VNBD_JOB_HEARTBEAT ? conn->heartbeat_ns : 0;
+	bool wake;
 
-	if (!error && !heartbeat && slot_goes_on(conn, slot))
+	if (!error && req && slot_goes_on(conn, slot))
 		return;
 
 	spin_lock(&conn->lock);
@@ -184,7 +185,7 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 	slot->job = VNBD_JOB_FREE;
 	conn->nr_busy--;
 	wake = conn->bye;
-	if (!heartbeat) {
+	if (req) {
 		wake |= list_empty(&conn->free) && !list_empty(&conn->queue);
 		list_add(&slot->node, &conn->free);
 	}
@@ -194,8 +195,10 @@ static void slot_end(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot)
 
 	if (!error && (READ_ONCE(conn->suspect) & VNBD_SUSPECT_ERROR))
 		viovm_nbd_suspect(conn, VNBD_SUSPECT_ERROR, false);
-	if (!heartbeat)
+	if (req)
 		iovm_req_done(req, result(error), error);
+	else if (job == VNBD_JOB_SYNC)
+		iovm_flush_done(conn->sess->np->path, error);
 	else if (error == -ESHUTDOWN)
 		viovm_nbd_sess_fail(conn->sess, error);
 	else if (error)
@@ -664,6 +667,30 @@ void viovm_nbd_conn_heartbeat(struct viovm_nbd_conn *conn)
 }
 
 /**
+ * viovm_nbd_conn_flush - begin the path's own FLUSH
+ * @conn: which works, as far as the caller knows
+ *
+ * Return: false when it is dead; else iovm_flush_done() will be called.
+ */
+bool viovm_nbd_conn_flush(struct viovm_nbd_conn *conn)
+{
+	struct viovm_nbd_slot *slot = &conn->slots[VNBD_SYNC];
+
+	spin_lock(&conn->lock);
+	if (conn->dead) {
+		spin_unlock(&conn->lock);
+		return false;
+	}
+	busy_begins(conn);
+	conn->nr_busy++;
+	slot_arm(conn, slot, VNBD_JOB_SYNC, VNBD_CMD_FLUSH, 0, 0, 0);
+	list_add_tail(&slot->node, &conn->again);
+	spin_unlock(&conn->lock);
+	wake_up(&conn->tx_wait);
+	return true;
+}
+
+/**
  * viovm_nbd_conn_kill - teardown, first half: takes nothing new, wakes who sleeps in the socket
  * @conn: may be any number of times
  */
@@ -685,6 +712,7 @@ void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn)
 	int error = READ_ONCE(conn->sess->error);
 	struct viovm_nbd_slot *slot;
 	struct iovm_req *req;
+	bool sync;
 	u32 i;
 
 	if (conn->tx_task)
@@ -701,6 +729,7 @@ void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn)
 		req = slot->req;
 		slot->req = NULL;
 		slot->wire.cookie = 0;
+		sync = slot->job == VNBD_JOB_SYNC;
 		if (slot->job != VNBD_JOB_FREE) {
 			slot->job = VNBD_JOB_FREE;
 			conn->nr_busy--;
@@ -708,6 +737,8 @@ void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn)
 		spin_unlock(&conn->lock);
 		if (req)
 			iovm_req_done(req, slot->started ? IOVM_RES_PATH : IOVM_RES_UNSENT, error);
+		else if (sync)
+			iovm_flush_done(conn->sess->np->path, error);
 	}
 	for (;;) {
 		spin_lock(&conn->lock);
@@ -736,8 +767,8 @@ struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index)
 	struct viovm_nbd_conn *conn;
 	u32 i;
 
-	BUILD_BUG_ON((VNBD_SLOTS + 1) * VNBD_REQUEST_SIZE > PAGE_SIZE);
-	BUILD_BUG_ON(VNBD_SLOTS > 0xff);
+	BUILD_BUG_ON(VNBD_ALL_SLOTS * VNBD_REQUEST_SIZE > PAGE_SIZE);
+	BUILD_BUG_ON(VNBD_ALL_SLOTS > 0x100);
 	BUILD_BUG_ON(VNBD_STAGE_TAIL > PAGE_SIZE);
 
 	conn = kvzalloc(sizeof(*conn), GFP_KERNEL);
@@ -756,7 +787,7 @@ struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index)
 	conn->busy_since = conn->last_rx;
 	for (i = 0; i < ARRAY_SIZE(conn->slots); i++) {
 		INIT_LIST_HEAD(&conn->slots[i].node);
-		if (i != VNBD_HEARTBEAT)
+		if (i < VNBD_SLOTS)
 			list_add_tail(&conn->slots[i].node, &conn->free);
 	}
 	conn->hdr_page = alloc_page(GFP_KERNEL);

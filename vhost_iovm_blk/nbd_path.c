@@ -173,6 +173,21 @@ done:
 	iovm_req_done(req, res, error);
 }
 
+static void nbd_flush(struct iovm_path *path)
+{
+	struct viovm_nbd_path *np = path->priv;
+	struct viovm_nbd_sess *sess = sess_locked(np);
+	int error = sess ? READ_ONCE(sess->error) : -ENOTCONN;
+
+	if (!error && sess->export_flags & VNBD_F_FLUSH) {
+		/* where there are several connections, any of them stands for all */
+		if (viovm_nbd_conn_flush(pick(sess)))
+			return;
+		error = READ_ONCE(sess->error);
+	}
+	iovm_flush_done(path, error);
+}
+
 static void nbd_fail(struct iovm_path *path)
 {
 	struct viovm_nbd_path *np = path->priv;
@@ -229,6 +244,7 @@ const struct iovm_path_ops viovm_nbd_ops = {
 	.owner = THIS_MODULE,
 	.add = nbd_add,
 	.connect = nbd_connect,
+	.flush = nbd_flush,
 	.submit = nbd_submit,
 	.fail = nbd_fail,
 	.remove = nbd_remove,

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Is it the same data? Identities of paths, at their addition and whenever they are connected again; and whether what was
- * acknowledged is still there after a path was lost with its cache.
+ * acknowledged is still there after a path was lost with its cache, or was taken away and the cache is lost then.
  */
 #include "fix.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MB 16
@@ -22,6 +24,10 @@ static char a_node[64], b_node[64];
 static void cleanup(void)
 {
 	fix_close(0);
+	srv.hold = false;
+	if (*a_node)
+		dm_suspend("iovmt-a", false);
+	*a_node = 0;
 	ctl_destroy_all("kt-");
 	nbdsrv_free(&srv);
 	fix_cleanup();
@@ -219,27 +225,42 @@ static void nbd_unknown(void)
 	T_CHECK(!r, "back: %s: %s", strerror(-r), ctl_msg);
 }
 
-/*
- * Writes to a server with a volatile cache, which dies and comes back without it. How many acknowledged sectors are gone.
- */
-static unsigned int lost(u32 flags, bool flush)
+static void write_64(void)
 {
-	unsigned int i, gone = 0;
+	unsigned int i;
 	u8 buf[512];
 	int r;
 
-	T_REQUIRE(!nbdsrv_init(&srv, NULL, MB * MiB) && !nbdsrv_cache(&srv), "server");
-	create(NULL);
-	r = ctl_path_add_nbd_id("kt-0", "n", flags, 0, 0, 0, NULL);
-	T_REQUIRE(!r, "path n: %s: %s", strerror(-r), ctl_msg);
-	r = attach("n", "");
-	T_REQUIRE(!r, "connect: %s: %s", strerror(-r), ctl_msg);
 	fix_open_mem(0, ALL_FEATURES, 1, 64, 16 * MiB, 0);
 	for (i = 0; i < 64; i++) {
 		pat_fill(buf, 1, i * 8, 1);
 		r = vblk_write(&F[0].s, &F[0].d.vqs[0], i * 8, buf, 512);
 		T_REQUIRE(!r, "write: %d", r);
 	}
+}
+
+/* 64 sectors are written to a server with a volatile cache, and acknowledged. */
+static void write_to_cache(u32 flags, u32 dead_ms)
+{
+	int r;
+
+	T_REQUIRE(!nbdsrv_init(&srv, NULL, MB * MiB) && !nbdsrv_cache(&srv), "server");
+	create(NULL);
+	r = ctl_path_add_nbd_id("kt-0", "n", flags, 0, dead_ms, dead_ms, NULL);
+	T_REQUIRE(!r, "path n: %s: %s", strerror(-r), ctl_msg);
+	r = attach("n", "");
+	T_REQUIRE(!r, "connect: %s: %s", strerror(-r), ctl_msg);
+	write_64();
+}
+
+/* The server dies, and comes back without its cache. How many acknowledged sectors are gone. */
+static unsigned int lost(u32 flags, bool flush)
+{
+	unsigned int i, gone = 0;
+	u8 buf[512];
+	int r;
+
+	write_to_cache(flags, 0);
 	if (flush)
 		T_CHECK(!vblk_io(&F[0].s, &F[0].d.vqs[0], VIRTIO_BLK_T_FLUSH, 0, 0), "flush");
 	nbdsrv_kill(&srv);
@@ -273,6 +294,111 @@ static void cache_flushed(void)
 	T_CHECK(lost(IOVM_PATH_F_CACHE_SURVIVES, true) == 0, "a FLUSH that succeeded did not make them stable");
 }
 
+/* The guest has gone without a FLUSH, and then the server loses its cache. How many acknowledged sectors are gone. */
+static unsigned int gone(void)
+{
+	unsigned int i, n = 0;
+
+	nbdsrv_kill(&srv);
+	nbdsrv_drop_cache(&srv);
+	for (i = 0; i < 64; i++)
+		n += !pat_ok(srv.mem + i * 8 * 512, 1, i * 8, 1);
+	ktap_note("%u of 64 acknowledged writes are gone", n);
+	return n;
+}
+
+static void remove_flushes(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 0);
+	fix_close(0);
+	removed("n");
+	T_CHECK(gone() == 0, "the removal of the path did not make them stable");
+}
+
+/* Starts a process that removes @path, and waits until it waits for the flush. */
+static pid_t ender(const char *path)
+{
+	struct iovm_path_info p = {};
+	pid_t pid = fork();
+	unsigned int i;
+
+	T_REQUIRE(pid >= 0, "fork");
+	if (!pid)
+		_exit(ctl_path_remove("kt-0", path, 0) ? 1 : 0);
+	for (i = 0; i < 1000 && (ctl_path_get("kt-0", path, &p) || !p.inflight); i++)
+		sleep_ms(10);
+	T_CHECK(p.inflight == 1, "there is no flush to be waited for");
+	sleep_ms(200);
+	T_CHECK(!waitpid(pid, NULL, WNOHANG), "it is not waited for");
+	return pid;
+}
+
+static void kill_ender(pid_t pid, const char *path, enum iovm_path_state state)
+{
+	struct iovm_path_info p;
+	int status, r;
+
+	kill(pid, SIGKILL);
+	T_CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status), "who was killed: status %x", status);
+	r = ctl_path_get("kt-0", path, &p);
+	T_CHECK(!r && p.state == state && p.inflight == 1, "%s, state %u, %llu in flight", strerror(-r), p.state,
+		(unsigned long long)p.inflight);
+}
+
+/* A server that does not answer: whoever waits for it can be killed. */
+static void remove_is_killed(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
+	fix_close(0);
+	srv.hold = true;
+	kill_ender(ender("n"), "n", IOVM_PATH_DRAINING);
+	srv.hold = false;
+	removed("n");
+	T_CHECK(gone() == 0, "the removal of the path did not make them stable");
+	T_CHECK(srv.flushes == 1, "%llu flushes", (unsigned long long)srv.flushes);
+}
+
+static u64 disk_flushes(void)
+{
+	char file[96];
+	u64 n = 0;
+	FILE *f;
+
+	snprintf(file, sizeof(file), "/sys/block/%s/stat", fix_store + 5);
+	f = fopen(file, "r");
+	T_REQUIRE(f && fscanf(f, "%*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %*u %llu", (unsigned long long *)&n) == 1,
+		  "%s", file);
+	fclose(f);
+	return n;
+}
+
+static void disk_with_cache(void)
+{
+	struct nullb_opts o = { .size_mb = MB, .memory_backed = true, .cache_mb = 1 };
+	int r = nullb_create("iovmtc", &o, fix_store);
+
+	T_REQUIRE(!r, "null_blk: %s", strerror(-r));
+	create(NULL);
+	r = dm_create("iovmt-a", dm_linear(fix_store, SECTORS), a_node);
+	T_REQUIRE(!r, "dm: %s", strerror(-r));
+	taken("a", a_node, 0, NULL);
+	write_64();
+	fix_close(0);
+}
+
+static void disk_is_flushed(void)
+{
+	u64 before;
+
+	disk_with_cache();
+	before = disk_flushes();
+	removed("a");
+	T_CHECK(disk_flushes() == before + 1, "%llu flushes by the removal", (unsigned long long)(disk_flushes() - before));
+	taken("a", a_node, 0, NULL);
+	removed("a");
+	T_CHECK(disk_flushes() == before + 1, "a path without writes was flushed");
+}
+
 static const struct ktap_case cases[] = {
 	{ "shown", shown },
 	{ "unknown", unknown },
@@ -282,6 +408,9 @@ static const struct ktap_case cases[] = {
 	{ "cache_dies", cache_dies },
 	{ "cache_declared_wrongly", cache_declared_wrongly },
 	{ "cache_flushed", cache_flushed },
+	{ "remove_flushes", remove_flushes },
+	{ "remove_is_killed", remove_is_killed },
+	{ "disk_is_flushed", disk_is_flushed },
 };
 
 int main(int argc, char **argv)

@@ -96,6 +96,7 @@ struct tpath {
 	struct { u64 dev_seq, class_seq; } dirty[NDIRTY];
 	u64 flush_snap;
 	atomic_t out;
+	struct work_struct flush_work;
 };
 
 struct tdev {
@@ -593,6 +594,20 @@ static void t_submit(struct iovm_path *path, struct iovm_req *req)
 	}
 }
 
+static void t_flush_work(struct work_struct *work)
+{
+	struct iovm_path *path = container_of(work, struct tpath, flush_work)->path;
+	struct tpath *tp = path->priv;
+	struct tdev *td = path->dev->fe;
+
+	while (READ_ONCE(hang_flush) == path->slot)
+		msleep(20);
+	spin_lock_irq(&td->lock);
+	tp->ndirty = 0;
+	spin_unlock_irq(&td->lock);
+	iovm_flush_done(path, 0);
+}
+
 static int t_add(struct iovm_path *path, const struct iovm_path_add *arg, char *msg)
 {
 	struct tpath *tp = kvzalloc(sizeof(*tp), GFP_KERNEL);
@@ -601,6 +616,7 @@ static int t_add(struct iovm_path *path, const struct iovm_path_add *arg, char *
 	if (!tp)
 		return -ENOMEM;
 	tp->path = path;
+	INIT_WORK(&tp->flush_work, t_flush_work);
 	tp->nbd = path->ops->connect;
 	path->priv = tp;
 	path->capacity = NBLK * 8;
@@ -662,17 +678,14 @@ static int t_fence(struct iovm_path *by, struct iovm_path *victim)
 	return 0;
 }
 
-static int t_flush(struct iovm_path *path)
+static void t_flush(struct iovm_path *path)
 {
 	struct tpath *tp = path->priv;
-	struct tdev *td = path->dev->fe;
 
-	while (READ_ONCE(hang_flush) == path->slot)
-		msleep(20);
-	spin_lock_irq(&td->lock);
-	tp->ndirty = 0;
-	spin_unlock_irq(&td->lock);
-	return 0;
+	if (hang_flush == path->slot || get_random_u32() & 1)
+		queue_work(twq, &tp->flush_work);
+	else
+		t_flush_work(&tp->flush_work);
 }
 
 static void t_fail(struct iovm_path *path)
