@@ -241,13 +241,16 @@ out_class:
 }
 
 /* Takes the paths of a dead device. The class has ended every request. */
-static void iovm_dev_remove_paths(struct iovm_dev *dev)
+static void iovm_dev_remove_paths(struct iovm_dev *dev, bool force)
 {
 	struct iovm_todo todo;
 	struct iovm_path *path, *next;
 
 	iovm_todo_init(&todo);
 	list_for_each_entry_safe(path, next, &dev->paths, node) {
+		/* there may have been one more front end after iovm_dev_flush() */
+		if (!force)
+			iovm_path_flush(path);
 		/* the last requests were completed, perhaps not yet counted */
 		atomic_inc(&dev->drainers);
 		synchronize_rcu();
@@ -266,11 +269,23 @@ static void iovm_dev_remove_paths(struct iovm_dev *dev)
 	iovm_todo_run(dev, &todo);
 }
 
+/* A removal that waits keeps its path. */
+static int iovm_dev_keeps_no_path(struct iovm_dev *dev, char *msg)
+{
+	struct iovm_path *path;
+
+	list_for_each_entry(path, &dev->paths, node)
+		if (path->removing)
+			return iovm_refuse(-EBUSY, msg, "its path %s is just being removed",
+					   path->name);
+	return 0;
+}
+
 int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 {
+	bool force = arg->flags & IOVM_DESTROY_F_FORCE;
 	struct iovm_todo todo;
 	const struct iovm_class *class;
-	struct iovm_path *path;
 	struct iovm_dev *dev;
 	int err;
 
@@ -284,14 +299,13 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 		return PTR_ERR(dev);
 	class = dev->class;
 
-	list_for_each_entry(path, &dev->paths, node) {
-		if (path->removing) {
-			err = iovm_refuse(-EBUSY, arg->msg, "its path %s is just being removed",
-					  path->name);
-			goto out;
-		}
-	}
-	err = class->destroy_prepare(dev, arg->flags & IOVM_DESTROY_F_FORCE, arg->msg);
+	do {
+		err = iovm_dev_keeps_no_path(dev, arg->msg);
+		if (!err && !force)
+			err = iovm_dev_flush(dev, arg->msg);
+	} while (err == -EAGAIN);
+	if (!err)
+		err = class->destroy_prepare(dev, force, arg->msg);
 	if (err)
 		goto out;
 
@@ -314,7 +328,7 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	cancel_delayed_work_sync(&dev->nospc_work);
 
 	mutex_lock(&dev->mutex);
-	iovm_dev_remove_paths(dev);
+	iovm_dev_remove_paths(dev, force);
 	mutex_unlock(&dev->mutex);
 
 	class->destroy(dev);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What was acknowledged is made stable before its path goes.
+ * What was acknowledged is made stable before its path goes, with it or with its device.
  *
  * A path's own FLUSH is no request of the front end's, but counts as one in flight: so it keeps the
  * path, and whoever waits for it waits as for requests: without dev->mutex, until he is killed.
@@ -92,4 +92,71 @@ int iovm_path_flush_failed(struct iovm_path *path, char *msg)
 		return 0;
 	return iovm_refuse(-EIO, msg, "the flush of path %s failed (error %d), and so it has",
 			   path->name, error);
+}
+
+static bool iovm_dev_in_flush(struct iovm_dev *dev)
+{
+	struct iovm_path *path;
+	bool in_flush = false;
+
+	spin_lock_irq(&dev->lock);
+	list_for_each_entry(path, &dev->paths, node)
+		in_flush |= path->in_flush;
+	spin_unlock_irq(&dev->lock);
+	return in_flush;
+}
+
+/* 1 when a front end has the node open, and a FLUSH is its own affair; 0, or a negative errno. */
+static int iovm_dev_in_use(struct iovm_dev *dev)
+{
+	struct iovm_dev_info *info = kzalloc(sizeof(*info), GFP_KERNEL);
+	int in_use;
+
+	if (!info)
+		return -ENOMEM;
+	dev->class->info(dev, info);
+	in_use = !!info->in_use;
+	kfree(info);
+	return in_use;
+}
+
+/**
+ * iovm_dev_flush - make stable what was acknowledged on any path, if there is no front end any more
+ * @dev: which; a reference is held, and dev->mutex, which is dropped while it waits
+ * @msg: why not
+ *
+ * A path that has failed is left out; but that a flush did it is told, once.
+ *
+ * Return: 0 when there was nothing to do, and the mutex has been held all the time; -EAGAIN when it
+ * is done, and everything may have changed meanwhile; -EINTR killed; -EIO a flush failed, and its
+ * path has; -ENODEV the device was destroyed meanwhile; -ENOMEM.
+ */
+int iovm_dev_flush(struct iovm_dev *dev, char *msg)
+{
+	struct iovm_path *path;
+	bool waited = false;
+	int err;
+
+	err = iovm_dev_in_use(dev);
+	if (err)
+		return min(err, 0);
+	list_for_each_entry(path, &dev->paths, node)
+		waited |= iovm_path_flush(path);
+	waited |= iovm_dev_in_flush(dev);
+	if (waited) {
+		mutex_unlock(&dev->mutex);
+		atomic_inc(&dev->drainers);
+		err = wait_event_killable(dev->wait, !iovm_dev_in_flush(dev));
+		atomic_dec(&dev->drainers);
+		mutex_lock(&dev->mutex);
+		if (err)
+			return iovm_refuse(-EINTR, msg, "interrupted; the device stays");
+		if (dev->dead)
+			return iovm_refuse(-ENODEV, msg, "the device was destroyed meanwhile");
+	}
+	list_for_each_entry(path, &dev->paths, node)
+		err = iovm_path_flush_failed(path, msg) ?: err;
+	if (err)
+		return err;
+	return waited ? -EAGAIN : 0;
 }

@@ -178,6 +178,7 @@ void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *
 /* flush.c; dev->mutex */
 bool iovm_path_flush(struct iovm_path *path);
 int iovm_path_flush_failed(struct iovm_path *path, char *msg);
+int iovm_dev_flush(struct iovm_dev *dev, char *msg);
 
 /* slow.c */
 struct iovm_drift *iovm_slow_alloc(void);

@@ -154,9 +154,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  *	failed, both of this type, with a pr_key, and there to stay: make sure through @by that
  *	nothing issued on @victim before can land any more. 0 when it is so. May be NULL
  * @flush: process context, dev->mutex held, the path is usable or draining: begin to make stable
- *	what was acknowledged, before the path goes. Must end, when a request would, with
- *	iovm_flush_done(), perhaps before returning. Once at a time, and only called for paths that
- *	hold unflushed writes. May be NULL
+ *	what was acknowledged, before the path or its device goes. Must end, when a request would,
+ *	with iovm_flush_done(), perhaps before returning. Once at a time, and only called for paths
+ *	that hold unflushed writes. May be NULL
  * @submit: front-end worker (may sleep; no spinlock held). Must end every request with
  *	iovm_req_done(), perhaps before returning
  * @fail: process context (the mux's workqueue), no lock held: the path was marked failed; make
@@ -356,7 +356,8 @@ struct iovm_path {
  *	holds a reference)
  * @resize: process context, dev->mutex held: sectors; every path that is in use has so many.
  *	-EBUSY for less than before while a front end is there. May be NULL
- * @info: fill the class's part of struct iovm_dev_info. dev->mutex held
+ * @info: fill the class's part of struct iovm_dev_info. dev->mutex held. in_use: a front end is
+ *	there, and a FLUSH its own affair
  * @complete: any context, no lock held: the request has ended. error 0, or a negative errno for
  *	the guest; -ECANCELED only for what iovm_dev_cancel() gives back
  * @requeue: any context, no lock held: the request came back from a path; release its mapping in a

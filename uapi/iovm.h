@@ -183,8 +183,9 @@ struct iovm_dev_create {
 };
 
 /*
- * IOVM_DEV_DESTROY. ENOENT; EBUSY a front end is open (unless FORCE: its queues stop, its file
- * answers ENODEV).
+ * IOVM_DEV_DESTROY. ENOENT; EBUSY a front end is open. Paths are flushed before: EIO one could not
+ * be, EINTR killed meanwhile; the device stays. FORCE: nothing is flushed, the front end's queues
+ * stop, its file answers ENODEV.
  */
 #define IOVM_DESTROY_F_FORCE	(1u << 0)
 struct iovm_dev_destroy {

@@ -315,8 +315,52 @@ static void remove_flushes(void)
 	T_CHECK(gone() == 0, "the removal of the path did not make them stable");
 }
 
-/* Starts a process that removes @path, and waits until it waits for the flush. */
-static pid_t ender(const char *path)
+static void destroyed(u32 flags, int error)
+{
+	int r = ctl_dev_destroy("kt-0", flags);
+
+	T_CHECK(r == error, "destroy: %s: %s", strerror(-r), ctl_msg);
+	if (r)
+		ktap_note("%s", ctl_msg);
+}
+
+static void destroy_flushes(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 0);
+	destroyed(0, -EBUSY);
+	T_CHECK(!srv.flushes, "the guest that is there was flushed");
+	fix_close(0);
+	destroyed(0, 0);
+	T_CHECK(gone() == 0, "the end of the device did not make them stable");
+	T_CHECK(srv.flushes == 1, "%llu flushes", (unsigned long long)srv.flushes);
+}
+
+/* What the case before would look like without a flush. */
+static void destroy_by_force(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 0);
+	destroyed(IOVM_DESTROY_F_FORCE, 0);
+	T_CHECK(gone() == 64, "the server did not lose its cache: this test sees nothing");
+}
+
+static void flush_fails(void)
+{
+	struct iovm_path_info p;
+	int r;
+
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
+	fix_close(0);
+	srv.fail_every = 1;
+	destroyed(0, -EIO);
+	r = ctl_path_get("kt-0", "n", &p);
+	T_CHECK(!r && p.state == IOVM_PATH_FAILED && p.unflushed && !p.inflight, "%s, state %u, unflushed %u, %llu in flight",
+		strerror(-r), p.state, p.unflushed, (unsigned long long)p.inflight);
+	/* the operator has been told */
+	destroyed(0, 0);
+}
+
+/* Starts a process that removes @path, or destroys the device when @whole, and waits until it waits for the flush of @path. */
+static pid_t ender(const char *path, bool whole)
 {
 	struct iovm_path_info p = {};
 	pid_t pid = fork();
@@ -324,7 +368,7 @@ static pid_t ender(const char *path)
 
 	T_REQUIRE(pid >= 0, "fork");
 	if (!pid)
-		_exit(ctl_path_remove("kt-0", path, 0) ? 1 : 0);
+		_exit((whole ? ctl_dev_destroy("kt-0", 0) : ctl_path_remove("kt-0", path, 0)) ? 1 : 0);
 	for (i = 0; i < 1000 && (ctl_path_get("kt-0", path, &p) || !p.inflight); i++)
 		sleep_ms(10);
 	T_CHECK(p.inflight == 1, "there is no flush to be waited for");
@@ -345,17 +389,51 @@ static void kill_ender(pid_t pid, const char *path, enum iovm_path_state state)
 		(unsigned long long)p.inflight);
 }
 
+static void kill_destroyer(const char *path)
+{
+	kill_ender(ender(path, true), path, IOVM_PATH_LIVE);
+}
+
 /* A server that does not answer: whoever waits for it can be killed. */
 static void remove_is_killed(void)
 {
 	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
 	fix_close(0);
 	srv.hold = true;
-	kill_ender(ender("n"), "n", IOVM_PATH_DRAINING);
+	kill_ender(ender("n", false), "n", IOVM_PATH_DRAINING);
 	srv.hold = false;
 	removed("n");
 	T_CHECK(gone() == 0, "the removal of the path did not make them stable");
 	T_CHECK(srv.flushes == 1, "%llu flushes", (unsigned long long)srv.flushes);
+}
+
+/* And the device is as it was. */
+static void destroy_is_killed(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
+	fix_close(0);
+	srv.hold = true;
+	kill_destroyer("n");
+	/* the flush goes on, and another destroyer waits for that one */
+	kill_destroyer("n");
+	srv.hold = false;
+	destroyed(0, 0);
+	T_CHECK(gone() == 0, "the end of the device did not make them stable");
+	T_CHECK(srv.flushes == 1, "%llu flushes", (unsigned long long)srv.flushes);
+}
+
+/* The flush fails when nobody waits for it any more. */
+static void told_later(void)
+{
+	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
+	fix_close(0);
+	srv.fail_every = 1;
+	srv.hold = true;
+	kill_destroyer("n");
+	srv.hold = false;
+	T_CHECK(ctl_wait_path_state("kt-0", "n", IOVM_PATH_FAILED, 10000), "the flush did not fail");
+	destroyed(0, -EIO);
+	destroyed(0, 0);
 }
 
 static u64 disk_flushes(void)
@@ -397,6 +475,25 @@ static void disk_is_flushed(void)
 	taken("a", a_node, 0, NULL);
 	removed("a");
 	T_CHECK(disk_flushes() == before + 1, "a path without writes was flushed");
+	taken("a", a_node, 0, NULL);
+	write_64();
+	fix_close(0);
+	destroyed(0, 0);
+	T_CHECK(disk_flushes() == before + 2, "%llu flushes by the end", (unsigned long long)(disk_flushes() - before - 1));
+}
+
+static void hung_disk(void)
+{
+	u64 before;
+
+	disk_with_cache();
+	before = disk_flushes();
+	T_REQUIRE(!dm_suspend("iovmt-a", true), "suspend");
+	kill_destroyer("a");
+	T_CHECK(disk_flushes() == before, "the disk does not hang: this test sees nothing");
+	T_REQUIRE(!dm_suspend("iovmt-a", false), "resume");
+	destroyed(0, 0);
+	T_CHECK(disk_flushes() == before + 1, "%llu flushes", (unsigned long long)(disk_flushes() - before));
 }
 
 static const struct ktap_case cases[] = {
@@ -409,8 +506,14 @@ static const struct ktap_case cases[] = {
 	{ "cache_declared_wrongly", cache_declared_wrongly },
 	{ "cache_flushed", cache_flushed },
 	{ "remove_flushes", remove_flushes },
+	{ "destroy_flushes", destroy_flushes },
+	{ "destroy_by_force", destroy_by_force },
+	{ "flush_fails", flush_fails },
 	{ "remove_is_killed", remove_is_killed },
+	{ "destroy_is_killed", destroy_is_killed },
+	{ "told_later", told_later },
 	{ "disk_is_flushed", disk_is_flushed },
+	{ "hung_disk", hung_disk },
 };
 
 int main(int argc, char **argv)

@@ -484,6 +484,7 @@ static void t_destroy(struct iovm_dev *dev)
 
 static void t_info(struct iovm_dev *dev, struct iovm_dev_info *info)
 {
+	info->in_use = 1;
 }
 
 static const struct iovm_class t_class = {

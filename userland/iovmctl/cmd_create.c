@@ -302,7 +302,7 @@ static bool destroy_force;
 
 static const struct opt destroy_opts[] = {
 	{ "force", 'f', OPT_FLAG, &destroy_force, NULL,
-	  "Even while a front end has the node open: its queues\nstop, and the guest's requests stay unanswered.", 0, 0 },
+	  "Even while a front end has the node open: its queues\nstop, the guest's requests stay unanswered, and nothing\nis flushed.", 0, 0 },
 	{ 0 }
 };
 
@@ -328,6 +328,8 @@ static int run_destroy(int argc, char **argv)
 		hint = "stop the guest or its vhost-user process first ('iovmctl show' names the pid), or use --force";
 	else if (err == ENOENT)
 		hint = "'iovmctl list' shows the devices";
+	else if (err == EIO)
+		hint = "once that path is live again, try again; or use --force, if what it acknowledged may be lost";
 	if (err)
 		return mux_fail(err, d.msg, hint, "cannot destroy device '%s'", d.name);
 	if (opt_json) {
@@ -343,6 +345,8 @@ static int run_destroy(int argc, char **argv)
 
 const struct cmd cmd_destroy = {
 	.name = "destroy", .args = "NAME", .summary = "Destroy a device, its paths and its node.",
-	.detail = "Refused while a front end (a VMM) has the node open, unless --force is given.\n",
+	.detail =
+	"Refused while a front end (a VMM) has the node open, unless --force is given. What the paths acknowledged is flushed\n"
+	"first; if that fails, the device stays, with that path failed.\n",
 	.opts = destroy_opts, .min_args = 1, .max_args = 1, .run = run_destroy,
 };
