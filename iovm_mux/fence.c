@@ -208,17 +208,21 @@ static bool iovm_path_wants_fence(struct iovm_path *path, u64 *left_ms)
 static void iovm_path_fence(struct iovm_path *victim)
 {
 	struct iovm_dev *dev = victim->dev;
-	struct iovm_path *path, *by = NULL;
+	struct iovm_path *path, *route, *by = NULL;
 	struct iovm_todo todo;
 	u32 generation;
+	bool other;
 	int err;
 
 	lockdep_assert_held(&dev->mutex);
 	iovm_todo_init(&todo);
 	spin_lock_irq(&dev->lock);
+	route = rcu_dereference_protected(dev->route, lockdep_is_held(&dev->lock));
+	/* the route is known to answer; but every other time another one is tried */
+	other = victim->fence_tries & 1;
 	list_for_each_entry(path, &dev->paths, node)
 		if (path->pr_key && path->ops == victim->ops && path->state == IOVM_PATH_LIVE &&
-		    !path->removing)
+		    !path->removing && (!by || (other ? path != route : path == route)))
 			by = path;
 	if (!by || victim->probing || victim->state != IOVM_PATH_FAILED) {
 		/* later, if at all */

@@ -527,14 +527,14 @@ def test_hung_flush(ctl):
     other.close()
 
 
-def fail_until(ctl, path, slot, enough):
+def fail_until(ctl, path, slot, enough, seconds=1):
     """The path, without a fence, fails under load until what enough() asks for has come of it."""
     while True:
         ctl.ctl("d", FAILOVER, path)
         rates(path=300, slot=slot)
         check(wait(lambda: ctl.path("d", path)["state"] == FAILED))
         rates()
-        if wait(enough, 1):
+        if wait(enough, seconds):
             return
         ctl.pctl("d", path, RETRY)
 
@@ -566,7 +566,7 @@ def test_reservation_times(ctl):
 
     check(not ctl.pctl("d", "A", RETRY), ctl.msg)
     check(wait(lambda: ctl.path("d", "B")["state"] == LIVE))
-    set_param("fence_fails", 1)
+    set_param("fence_fails", 0xff)
     fail_until(ctl, "B", 1, lambda: event("FENCE_FAILED", "B"))
     check(not ctl.pctl("d", "B", FAIL), ctl.msg)		# tried again every second
     fail_until(ctl, "A", 0, lambda: ctl.path("d", "A")["held"])
@@ -577,6 +577,28 @@ def test_reservation_times(ctl):
     set_param("fence_fails", 0)
     for path in "AB":
         check(wait(lambda: ctl.path("d", path)["held"] == 0))
+
+
+def test_reservation_ways(ctl):
+    """It is tried by the path that takes requests, and then by another one."""
+    for bad, fails in ("C", False), ("B", True):
+        rates()
+        check(not ctl.create("d"), ctl.msg)
+        for i, path in enumerate("ABC"):
+            check(not ctl.add_reserved("d", path, i + 1))
+        check(moves(ctl))
+        set_param("fence_fails", 1 << "ABC".index(bad))
+        ctl.events()
+        seen = []
+
+        def enough():
+            seen.extend(ctl.events())
+            return [e for e in seen if e.type == "FENCED"]
+
+        fail_until(ctl, "A", 0, enough, 3)
+        check(ctl.dev("d")["route"] == 2, ctl.dev("d"))
+        check(("FENCE_FAILED" in names(seen)) == fails, bad, *seen)
+        check(not ctl.destroy("d"), ctl.msg)
 
 
 def test_lost_events(ctl):
@@ -711,7 +733,7 @@ def test_random(ctl):
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
          test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_hung_flush, test_reservation_times,
-         test_lost_events, test_random]
+         test_reservation_ways, test_lost_events, test_random]
 
 
 def main():

@@ -51,7 +51,7 @@ module_param(only_slot, int, 0600);
 static int hang_probe = -1, hang_flush = -1;
 module_param(hang_probe, int, 0600);
 module_param(hang_flush, int, 0600);
-/* A fence by a reservation does not succeed. */
+/* Bit per slot of a path by which a fence by a reservation does not succeed */
 static int fence_fails;
 module_param(fence_fails, int, 0600);
 /* The guest asks for nothing new. */
@@ -670,7 +670,7 @@ static int t_fence(struct iovm_path *by, struct iovm_path *victim)
 	struct tpath *tp = victim->priv;
 	struct tdev *td = victim->dev->fe;
 
-	if (fence_fails)
+	if (fence_fails & BIT(by->slot))
 		return -EIO;
 	spin_lock_irq(&td->lock);
 	land_late(tp);
