@@ -611,16 +611,29 @@ static int iovm_path_fail_by_hand(struct iovm_path *path, char *msg)
 	return 0;
 }
 
+/* What is not for this operation is 0. */
+static bool iovm_path_ctl_valid(const struct iovm_path_ctl *arg)
+{
+	if (arg->pad)
+		return false;
+	if (arg->op != IOVM_PATH_CTL_FENCE_FAILED && arg->status)
+		return false;
+	if (arg->op != IOVM_PATH_CTL_FENCED && arg->op != IOVM_PATH_CTL_FENCE_FAILED &&
+	    (arg->id || arg->generation))
+		return false;
+	return arg->op == IOVM_PATH_CTL_SET_FENCE ||
+	       (!arg->fence_by && !arg->fence_after_ms && !arg->fence_command[0]);
+}
+
 int iovm_path_ctl(struct iovm_path_ctl *arg)
 {
 	struct iovm_path *path;
 	struct iovm_dev *dev;
 	int err;
 
-	if (!arg->op || arg->op > IOVM_PATH_CTL_FENCE_FAILED)
+	if (!arg->op || arg->op > IOVM_PATH_CTL_SET_FENCE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
-	if (arg->pad || (arg->op != IOVM_PATH_CTL_FENCE_FAILED && arg->status) ||
-	    (arg->op < IOVM_PATH_CTL_FENCED && (arg->id || arg->generation)))
+	if (!iovm_path_ctl_valid(arg))
 		return iovm_refuse(-EINVAL, arg->msg, "a field that means nothing here is not 0");
 	path = iovm_path_get(arg->dev, arg->name, arg->msg);
 	if (IS_ERR(path))
@@ -636,8 +649,11 @@ int iovm_path_ctl(struct iovm_path_ctl *arg)
 	case IOVM_PATH_CTL_FENCED:
 		err = iovm_path_fenced(path, arg, arg->msg);
 		break;
-	default:
+	case IOVM_PATH_CTL_FENCE_FAILED:
 		err = iovm_path_fence_failed(path, arg, arg->msg);
+		break;
+	default:
+		err = iovm_path_set_fence(path, arg, arg->msg);
 		break;
 	}
 	iovm_dev_release(dev);

@@ -18,6 +18,7 @@
 #include <linux/log2.h>
 #include <linux/math64.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/wait.h>
 
@@ -150,6 +151,53 @@ int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *a
 	if (!err && !path->fenced)
 		iovm_fence_count(path, status);
 	spin_unlock_irq(&dev->lock);
+	return err;
+}
+
+/**
+ * iovm_path_set_fence - it is to be fenced in another way from now on
+ * @path: which; dev->mutex is held
+ * @arg: of IOVM_PATH_CTL_SET_FENCE
+ * @msg: why not
+ *
+ * An attempt that is under way, in the way it had, counts as before. A reservation is the medium's
+ * affair too, and stays.
+ *
+ * Return: 0; -EINVAL; -EOPNOTSUPP it would come from or to a reservation; -ENOMEM.
+ */
+int iovm_path_set_fence(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg)
+{
+	struct iovm_dev *dev = path->dev;
+	struct iovm_path_add *add;
+	int err;
+
+	lockdep_assert_held(&dev->mutex);
+	if (path->pr_key || arg->fence_by == IOVM_FENCE_BY_RESERVATION)
+		return iovm_refuse(-EOPNOTSUPP, msg,
+				   "a reservation is made and given up with its path: add %s anew",
+				   path->name);
+	add = kzalloc(sizeof(*add), GFP_KERNEL);
+	if (!add)
+		return -ENOMEM;
+	add->type = path->ops->type;
+	add->fence = path->fence;
+	add->fence_by = arg->fence_by;
+	add->fence_after_ms = arg->fence_after_ms;
+	memcpy(add->fence_command, arg->fence_command, sizeof(add->fence_command));
+	err = iovm_fence_check(add);
+	if (err) {
+		memcpy(msg, add->msg, IOVM_MSG_MAX);
+		goto free;
+	}
+	spin_lock_irq(&dev->lock);
+	path->fence_by = add->fence_by;
+	path->fence_after_ms = add->fence_after_ms;
+	memcpy(path->fence_command, add->fence_command, sizeof(path->fence_command));
+	path->fence_tries = 0;
+	path->fence_status = 0;
+	spin_unlock_irq(&dev->lock);
+free:
+	kfree(add);
 	return err;
 }
 

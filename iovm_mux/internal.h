@@ -173,6 +173,7 @@ bool iovm_path_is_fencing(const struct iovm_path *path);
 int iovm_fence_check(struct iovm_path_add *arg);
 int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+int iovm_path_set_fence(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info);
 
 /* flush.c; dev->mutex */

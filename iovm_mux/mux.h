@@ -219,11 +219,11 @@ struct iovm_path_pcpu {
  * @heartbeat_ms: for the type
  * @dead_ms: for the type
  * @io_timeout_ms: how long a request may take; IOVM_NO_TIMEOUT for ever
- * @fence_by: IOVM_FENCE_BY_*; for user space, like the next two
  * @pr_key: of IOVM_FENCE_BY_RESERVATION: its key; 0 with any other
- * @fence_after_ms: how long it has failed when somebody begins to fence it
- * @fence_command: NUL-terminated, "" but for IOVM_FENCE_BY_COMMAND
  * @flags: IOVM_PATH_F_*, with exactly one of CACHE_*; constant
+ * @fence_by: IOVM_FENCE_BY_*; for user space, like the next two; dev->lock
+ * @fence_after_ms: how long it has failed when somebody begins to fence it; dev->lock
+ * @fence_command: NUL-terminated, "" but for IOVM_FENCE_BY_COMMAND; dev->lock
  * @identity: of its data, NUL-terminated, "" when it shows none; dev->mutex
  * @node: in dev->paths, in order; dev->mutex, and dev->lock for writing
  * @state: enum iovm_path_state; written by iovm_path_set_state() under dev->lock
@@ -292,8 +292,8 @@ struct iovm_path {
 	u32 heartbeat_ms;
 	u32 dead_ms;
 	u32 io_timeout_ms;
-	u32 fence_by;
 	u64 pr_key;
+	u32 fence_by;
 	u32 fence_after_ms;
 	char fence_command[IOVM_ADDR_MAX];
 	char identity[IOVM_IDENTITY_MAX];

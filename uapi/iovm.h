@@ -400,6 +400,8 @@ struct iovm_path_connect {
 #define IOVM_PATH_CTL_FENCED	3
 /* an attempt to make sure of that has failed: status says how. For show and the events */
 #define IOVM_PATH_CTL_FENCE_FAILED	4
+/* how it is to be fenced from now on: the last fields, as in struct iovm_path_add */
+#define IOVM_PATH_CTL_SET_FENCE	5
 #define IOVM_FENCE_STATUS_SIGNAL	256	/* iovm_path_ctl.status: plus the signal's number */
 struct iovm_path_ctl {
 	__u32 size;
@@ -419,6 +421,10 @@ struct iovm_path_ctl {
 	 */
 	__s32 status;
 	__u32 pad;
+	/* SET_FENCE: not from or to IOVM_FENCE_BY_RESERVATION */
+	__u32 fence_by;
+	__u32 fence_after_ms;
+	char  fence_command[IOVM_ADDR_MAX];
 };
 
 /* Indices of the per-operation counters */

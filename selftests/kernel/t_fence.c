@@ -252,6 +252,52 @@ static void command_fails(void)
 	stored(fix_store, 0x30);
 }
 
+static void set_fence(const char *options)
+{
+	char cmd[320];
+
+	snprintf(cmd, sizeof(cmd), "iovmctl path set kt-0 a %s >&2", options);
+	T_CHECK(!system(cmd), "%s", cmd);
+}
+
+/* The operator sees that the command is wrong, or that there is none, when writes wait already. */
+static void changed(void)
+{
+	static struct one o[N];
+	struct iovm_path_info p;
+	char text[256];
+	int at, r;
+
+	snprintf(text, sizeof(text), "[ -e go ] || exit 3\nexec dmsetup load iovmt-a --table '0 %llu error'", SECTORS);
+	script(text);
+	two();
+	set_fence("--fence-by hand");
+	watch();
+	hang_a(true);
+	writes(o, 0x30);
+	T_REQUIRE(ctl_events_wait_state(&ev, 0, "kt-0", "a", IOVM_PATH_FAILED, 10000) >= 0, "a has not failed");
+	sleep_ms(6000);		/* the watcher has looked */
+	T_CHECK(!ctl_events_count(&ev, IOVM_EV_FENCE_FAILED, "kt-0"), "the command was run all the same");
+	writes_wait(o);
+
+	snprintf(text, sizeof(text), "--fence-after 1ms --fence-command %s", command);
+	set_fence(text);
+	r = ctl_path_get("kt-0", "a", &p);
+	T_CHECK(!r && p.fence_by == IOVM_FENCE_BY_COMMAND && !strcmp(p.fence_command, command) && p.fence_after_ms == 1,
+		"by %u, after %u, %s", p.fence_by, p.fence_after_ms, p.fence_command);
+	at = event_of_a(0, IOVM_EV_FENCE_FAILED);
+	T_CHECK(ev.seen[at].value == 3, "value %llu", (unsigned long long)ev.seen[at].value);
+	touch("go");
+	set_fence("--fence-after 2ms");
+	r = ctl_path_get("kt-0", "a", &p);
+	T_CHECK(!r && p.fence_by == IOVM_FENCE_BY_COMMAND && !strcmp(p.fence_command, command) && p.fence_after_ms == 2,
+		"by %u, after %u, %s", p.fence_by, p.fence_after_ms, p.fence_command);
+	event_of_a(at, IOVM_EV_FENCED);
+	writes_end(o, 10000);
+	hang_a(false);
+	stored(fix_store, 0x30);
+}
+
 /* The path comes back while the command runs: what it made sure of does not count for what was sent since. */
 static void too_late(void)
 {
@@ -473,13 +519,29 @@ static void bad_arguments(void)
 	BAD_CTL(c.pad = 1);
 	BAD_CTL(c.op = IOVM_PATH_CTL_FENCED);
 	BAD_CTL((c.op = IOVM_PATH_CTL_RETRY, c.status = 0, c.id = 1));
-	BAD_CTL(c.op = 5);
+	BAD_CTL(c.fence_by = IOVM_FENCE_BY_OFFLINE);
+	BAD_CTL(c.fence_after_ms = 1);
+	BAD_CTL(c.fence_command[0] = '/');
+	BAD_CTL(c.op = IOVM_PATH_CTL_SET_FENCE);		/* which has no status */
+	BAD_CTL(c.op = IOVM_PATH_CTL_SET_FENCE + 1);
+
+	c.op = IOVM_PATH_CTL_SET_FENCE;
+	c.status = 0;
+	BAD_CTL(c.fence_by = IOVM_FENCE_BY_COMMAND);
+	BAD_CTL(c.fence_by = IOVM_FENCE_BY_OFFLINE);		/* of a path whose errors prove nothing */
+	BAD_CTL(c.fence_after_ms = 3600001);
+	BAD_CTL(c.fence_by = 99);
+	BAD_CTL(c.generation = 1);
+	c.fence_by = IOVM_FENCE_BY_RESERVATION;
+	r = ctl_ioctl(IOVM_PATH_CTL, &c);
+	T_CHECK(r == -EOPNOTSUPP && strstr(c.msg, "reservation"), "to a reservation: %s: %s", strerror(-r), c.msg);
 }
 
 static const struct ktap_case cases[] = {
 	{ "bad_arguments", bad_arguments },
 	{ "command_fences", command_fences },
 	{ "command_fails", command_fails },
+	{ "changed", changed, .limit_s = 120 },
 	{ "too_late", too_late },
 	{ "offline_scsi", offline_scsi, .limit_s = 60 },
 	{ "reservation", reservation, .limit_s = 90 },

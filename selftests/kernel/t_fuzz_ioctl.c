@@ -310,7 +310,13 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 
 		dev_name(t, c->dev);
 		path_name(t, c->name);
-		c->op = 1 + fuzz_below(r, 4);
+		c->op = 1 + fuzz_below(r, 5);
+		if (c->op == IOVM_PATH_CTL_SET_FENCE) {
+			c->fence_by = fuzz_below(r, 4);
+			c->fence_after_ms = fuzz_below(r, 3);
+			if (c->fence_by == IOVM_FENCE_BY_COMMAND)
+				strcpy(c->fence_command, "/bin/true");
+		}
 		break;
 	}
 	case IOVM_PATH_STATS:

@@ -339,6 +339,10 @@ static int path_ctl(struct iovm_path_ctl *c)
 		return ENOENT;
 	if (c->op < IOVM_PATH_CTL_FENCED)
 		return 0;
+	if (c->op == IOVM_PATH_CTL_SET_FENCE) {
+		note("path-set fence-by=%u after=%u command=%s", c->fence_by, c->fence_after_ms, c->fence_command);
+		return 0;
+	}
 	note("path-ctl id=%u generation=%u status=%d", c->id, c->generation, c->status);
 	fence_ended(p, c->status);
 	return 0;

@@ -33,7 +33,7 @@ fresh_log() { : >"$IOVM_FAKE_LOG"; }
 export IOVM_FAKE_LOG=$tmp/log
 fresh_log
 
-commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path remove"
+commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked" "identify" "save" "restore")
 
@@ -240,7 +240,7 @@ completes() {
 	[ "$got" = "$want" ] || complain "completion of '$*': '$got', not '$want': $(cat "$tmp/err")"
 }
 completes "fail-parked failback failover" fail
-completes "add connect fail fence fenced list remove retry watch" path ""
+completes "add connect fail fence fenced list remove retry set watch" path ""
 completes "vm-2.data vm1" show vm
 completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""

@@ -62,7 +62,7 @@ end_watch() { # its children too: not all of them may have ended
 }
 
 echo "KTAP version 1"
-echo "1..9"
+echo "1..10"
 
 want 2 "" "none of hand, command, offline" path add vm1 p /dev/null --fence-by maybe
 want 2 "" "belong together" path add vm1 p /dev/null --fence-by command
@@ -84,6 +84,25 @@ chmod 0755 "$tmp/fence"
 want 0 "" "" path add vm1 n "nbd+unix:///?socket=$tmp/none" --offline --fence-command "$tmp/fence" --fence-after 0
 logged "^path-add fence-by=1 after=1 command=$tmp/fence$"
 ok "path add: what is no fence command, and one that is"
+
+program </dev/null
+want 2 "" "nothing to set" path set vm-2.data a
+want 2 "" "none of hand, command, offline" path set vm-2.data a --fence-by maybe
+want 2 "" "belong together" path set vm-2.data a --fence-by hand --fence-command /bin/true
+want 2 "" "is for what" path set vm-2.data a --fence-by hand --fence-after 2s
+want 4 "" "does not exist" path set vm-2.data a --fence-command "$tmp/none"
+want 4 "" "a reservation is made and given up" path set vm-2.data a --fence-by reservation
+want 4 "" "is no whole SCSI or NVMe disk" path set vm1 local --fence-by offline
+! grep -q '^path-set' "$IOVM_FAKE_LOG" || complain "asked all the same: $(cat "$IOVM_FAKE_LOG")"
+want 0 "" "" path set vm-2.data a --fence-after 7s
+logged "^path-set fence-by=1 after=7000 command=$tmp/fence$"
+want 0 "" "" path set vm-2.data a --fence-command /bin/true --fence-after 0
+logged "^path-set fence-by=1 after=1 command=/bin/true$"
+want 0 "" "" path set vm-2.data a --fence-by hand
+logged "^path-set fence-by=0 after=0 command=$"
+want 0 "" "" path set vm1 local --fence-command "$tmp/fence"
+logged "^path-set fence-by=1 after=0 command=$tmp/fence$"
+ok "path set: what is not given stays"
 
 program <<-'END'
 	env >$tmp/env

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * path add, remove, list, fail, retry, fence, fenced.
+ * path add, set, remove, list, fail, retry, fence, fenced.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "iovmctl.h"
@@ -16,6 +17,13 @@ static struct {
 	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key;
 	bool offline, assume;
 } o;
+
+#define OPT_FENCE_COMMAND								\
+	{ "fence-command", 0, OPT_STR, &o.fence_command, "PROGRAM",			\
+	  "The program to run then: it exits with status 0 once\nnothing sent to this path can land any more.", 0, 0 }
+#define OPT_FENCE_AFTER									\
+	{ "fence-after", 0, OPT_TIME, &o.fence_after, "TIME",				\
+	  "Fence once the path has been failed for so long. Default\n3s.", 0, 0 }
 
 static const struct opt add_opts[] = {
 	{ "connections", 'c', OPT_NUM, &o.connections, "N",
@@ -32,10 +40,8 @@ static const struct opt add_opts[] = {
 	  "the kernel, by a reservation (SCSI, NVMe) through another\npath that has one.", 0, 0 },
 	{ "pr-key", 0, OPT_STR, &o.pr_key, "KEY",
 	  "The reservation key of this path, 0x... or decimal; each\nway to the medium needs one of its own.", 0, 0 },
-	{ "fence-command", 0, OPT_STR, &o.fence_command, "PROGRAM",
-	  "The program to run then: it exits with status 0 once\nnothing sent to this path can land any more.", 0, 0 },
-	{ "fence-after", 0, OPT_TIME, &o.fence_after, "TIME",
-	  "Fence once the path has been failed for so long. Default\n3s.", 0, 0 },
+	OPT_FENCE_COMMAND,
+	OPT_FENCE_AFTER,
 	{ "identity", 0, OPT_STR, &o.identity, "ID",
 	  "What data it is, as SCHEME:TEXT, where nothing shows it.", 0, 0 },
 	{ "assume-same-data", 0, OPT_FLAG, &o.assume, NULL,
@@ -52,7 +58,7 @@ static const struct opt add_opts[] = {
 	{ 0 }
 };
 
-static int take_fence_by(struct iovm_path_add *a)
+static int take_fence_by(const struct cmd *cmd, struct iovm_path_add *a)
 {
 	const char *by = o.fence_by ?: o.fence_command ? "command" : o.pr_key ? "reservation" : "hand", *bad;
 	char *end;
@@ -60,21 +66,21 @@ static int take_fence_by(struct iovm_path_add *a)
 	while (fence_by_names[a->fence_by] && strcmp(fence_by_names[a->fence_by], by))
 		a->fence_by++;
 	if (!fence_by_names[a->fence_by])
-		return usage_error(&cmd_path_add, "--fence-by: '%s' is none of hand, command, offline, reservation", by);
+		return usage_error(cmd, "--fence-by: '%s' is none of hand, command, offline, reservation", by);
 	if ((a->fence_by == IOVM_FENCE_BY_COMMAND) != !!o.fence_command)
-		return usage_error(&cmd_path_add, "--fence-by command and --fence-command belong together");
+		return usage_error(cmd, "--fence-by command and --fence-command belong together");
 	if ((a->fence_by == IOVM_FENCE_BY_RESERVATION) != !!o.pr_key)
-		return usage_error(&cmd_path_add, "--fence-by reservation and --pr-key belong together");
+		return usage_error(cmd, "--fence-by reservation and --pr-key belong together");
 	if (o.pr_key) {
 		errno = 0;
 		a->pr_key = strtoull(o.pr_key, &end, 0);
 		if (errno || *end || !a->pr_key || !strchr("0123456789", *o.pr_key))
-			return usage_error(&cmd_path_add, "--pr-key: '%s' is not a number from 1 to 0xffffffffffffffff", o.pr_key);
+			return usage_error(cmd, "--pr-key: '%s' is not a number from 1 to 0xffffffffffffffff", o.pr_key);
 	}
 	if (o.fence_after.set && a->fence_by == IOVM_FENCE_BY_HAND)
-		return usage_error(&cmd_path_add, "--fence-after is for what others than you do: see --fence-by");
+		return usage_error(cmd, "--fence-after is for what others than you do: see --fence-by");
 	if (o.fence_after.v > 3600000)
-		return usage_error(&cmd_path_add, "--fence-after: at most 1h");
+		return usage_error(cmd, "--fence-after: at most 1h");
 	a->fence_after_ms = o.fence_after.set && !o.fence_after.v ? 1 : (uint32_t)o.fence_after.v;
 	if (!o.fence_command)
 		return EX_DONE;
@@ -117,7 +123,7 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 		a->fence = IOVM_FENCE_NONE;
 	else if (o.fence)
 		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none", o.fence);
-	err = take_fence_by(a);
+	err = take_fence_by(&cmd_path_add, a);
 	if (err)
 		return err;
 	bad = o.identity ? parse_identity(o.identity) : NULL;
@@ -221,11 +227,9 @@ static int add_nbd(struct iovm_path_add *a)
 	return code;
 }
 
-static int check_offline(const struct iovm_path_add *a)
+static int check_offline(const struct iovm_path_add *a, dev_t devt)
 {
-	struct stat st;
-
-	if (a->fence_by != IOVM_FENCE_BY_OFFLINE || (!fstat(a->fd, &st) && offline_knows(st.st_rdev)))
+	if (a->fence_by != IOVM_FENCE_BY_OFFLINE || offline_knows(devt))
 		return EX_DONE;
 	return fail(EX_REFUSED, "a partition, dm and anything else has no way of its own; use --fence-command",
 		    "'%s' is no whole SCSI or NVMe disk, which could be taken offline", a->addr);
@@ -238,6 +242,7 @@ static int run_add(int argc, char **argv)
 	struct iovm_path_add a;
 	enum addr_kind kind;
 	const char *rest;
+	struct stat st;
 	int err;
 
 	(void)argc;
@@ -257,7 +262,7 @@ static int run_add(int argc, char **argv)
 		err = open_bdev(rest, info.flags & IOVM_DEV_F_RDONLY, &a.fd);
 		if (err)
 			return err;
-		err = check_offline(&a);
+		err = fstat(a.fd, &st) ? mux_fail(errno, NULL, NULL, "'%s'", rest) : check_offline(&a, st.st_rdev);
 		if (err) {
 			close(a.fd);
 			return err;
@@ -301,6 +306,68 @@ const struct cmd cmd_path_add = {
 	"  iovmctl path add vm1 local /dev/sdb\n"
 	"  iovmctl path add vm1 hostb nbd://hostb:10809/vm1\n",
 	.opts = add_opts, .min_args = 3, .max_args = 3, .run = run_add,
+};
+
+static const struct opt set_opts[] = {
+	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline", "Who fences it from now on, see 'path add'.", 0, 0 },
+	OPT_FENCE_COMMAND,
+	OPT_FENCE_AFTER,
+	{ 0 }
+};
+
+/* What no option says stays as it is. */
+static void keep_fence(const struct iovm_path_info *pi)
+{
+	if (!o.fence_by && !o.fence_command)
+		o.fence_by = name_of(fence_by_names, pi->fence_by);
+	if (!o.fence_command && !strcmp(o.fence_by, "command") && *pi->fence_command)
+		o.fence_command = pi->fence_command;
+	if (!o.fence_after.set && pi->fence_by != IOVM_FENCE_BY_HAND && (!o.fence_by || strcmp(o.fence_by, "hand")))
+		o.fence_after = (struct opt_u64){ .set = true, .v = pi->fence_after_ms };
+}
+
+static int run_path_set(int argc, char **argv)
+{
+	struct iovm_path_info pi;
+	struct iovm_path_add a;
+	struct iovm_path_ctl c;
+	int err;
+
+	(void)argc;
+	if (!o.fence_by && !o.fence_command && !o.fence_after.set)
+		return usage_error(&cmd_path_set, "nothing to set: give at least one option");
+	err = take_path(&cmd_path_set, argv, &pi);
+	if (err)
+		return err;
+	if (pi.fence_by == IOVM_FENCE_BY_RESERVATION || (o.fence_by && !strcmp(o.fence_by, "reservation")))
+		return fail(EX_REFUSED, "'iovmctl path remove', then 'path add'", "a reservation is made and given up with its path '%s'",
+			    pi.name);
+	keep_fence(&pi);
+	IOVM_INIT(&a);
+	strcpy(a.addr, pi.addr);
+	err = take_fence_by(&cmd_path_set, &a);
+	if (!err)
+		err = check_offline(&a, pi.type == IOVM_PATH_BDEV ? makedev(pi.bdev_major, pi.bdev_minor) : 0);
+	if (err)
+		return err;
+	IOVM_INIT(&c);
+	c.op = IOVM_PATH_CTL_SET_FENCE;
+	strcpy(c.dev, pi.dev);
+	strcpy(c.name, pi.name);
+	c.fence_by = a.fence_by;
+	c.fence_after_ms = a.fence_after_ms;
+	strcpy(c.fence_command, a.fence_command);
+	err = mux_ioctl(IOVM_PATH_CTL, &c);
+	if (err)
+		return mux_fail(err, c.msg, NULL, "cannot change path '%s' of '%s'", c.name, c.dev);
+	return report_path(c.dev, c.name);
+}
+
+const struct cmd cmd_path_set = {
+	.name = "path set", .args = "DEV PATH", .summary = "Change how a path is fenced.",
+	.detail =
+	"Also while it is failed and writes wait for it: 'path watch' goes by what is said last. Not from or to a reservation.\n",
+	.opts = set_opts, .min_args = 2, .max_args = 2, .run = run_path_set,
 };
 
 static bool remove_force;
@@ -459,7 +526,7 @@ static int run_fence(int argc, char **argv)
 		return fail(EX_REFUSED, "'iovmctl show' says how it went", "path '%s' of '%s' is fenced by the kernel, at once",
 			    pi.name, pi.dev);
 	if (pi.fence_by == IOVM_FENCE_BY_HAND) {
-		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path add' has --fence-command", pi.dev,
+		snprintf(hint, sizeof(hint), "make sure yourself, then 'iovmctl path fenced %s %s'; 'path set' has --fence-command", pi.dev,
 			 pi.name);
 		return fail(EX_REFUSED, hint, "path '%s' of '%s' says of no way to fence it", pi.name, pi.dev);
 	}
@@ -472,7 +539,7 @@ static int run_fence(int argc, char **argv)
 }
 
 const struct cmd cmd_path_fence = {
-	.name = "path fence", .args = "DEV PATH", .summary = "Fence a failed path now, in the way it was added with.",
+	.name = "path fence", .args = "DEV PATH", .summary = "Fence a failed path now, in the way that it says.",
 	.detail =
 	"What 'path watch' does by itself for a path with --fence-by command or offline, as long as writes wait: see there.\n"
 	"On success the writes that wait go to another path.\n",

@@ -53,6 +53,8 @@ struct job {
 	char dev[IOVM_NAME_MAX], path[IOVM_NAME_MAX];
 	uint32_t id;
 	struct work connect, fence;
+	uint32_t fence_by, fence_after_ms;	/* how it is to be fenced */
+	char fence_command[IOVM_ADDR_MAX];
 	bool seen;
 	struct job *next;
 };
@@ -196,11 +198,23 @@ static bool due(const struct work *w)
 	return !w->pid && now_ms() >= w->next_ms;
 }
 
+/* Another way is tried at once. */
+static void look_at_way(struct job *j, const struct iovm_path_info *pi)
+{
+	if (j->fence_by == pi->fence_by && j->fence_after_ms == pi->fence_after_ms && !strcmp(j->fence_command, pi->fence_command))
+		return;
+	j->fence_by = pi->fence_by;
+	j->fence_after_ms = pi->fence_after_ms;
+	strcpy(j->fence_command, pi->fence_command);
+	afresh(&j->fence);
+}
+
 /* Returns whether it is being fenced. */
 static bool look_at_fence(struct job *j, const struct iovm_path_info *pi)
 {
 	uint64_t after;
 
+	look_at_way(j, pi);
 	if (!fence_is_ours(pi) || !fence_waits(pi)) {
 		afresh(&j->fence);
 		return j->fence.pid;
@@ -403,7 +417,7 @@ const struct cmd cmd_path_watch = {
 	"Runs until it is stopped. Takes care of paths that are connecting or that failed with an error, of DEV or of all\n"
 	"devices; not of those that 'path fail' failed. Attempts follow each other after 1, 2, 4, ... 30 seconds.\n"
 	"\n"
-	"Fences failed paths for which writes wait, in the way that 'path add --fence-by' gave, until that succeeds: see there.\n"
+	"Fences failed paths for which writes wait, in the way that '--fence-by' of 'path add' or 'path set' gave, until that succeeds.\n"
 	"With --json one object per line.\n"
 	"The unit iovm-paths.service runs this.\n",
 	.opts = watch_opts, .max_args = 1, .run = run_watch,

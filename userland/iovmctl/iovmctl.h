@@ -328,7 +328,7 @@ extern const struct cmd cmd_fail_parked, cmd_set;			/* cmd_ctl.c */
 extern const struct cmd cmd_resize;						/* cmd_resize.c */
 extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_path.c */
 extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */
-extern const struct cmd cmd_path_fence;						/* cmd_path.c */
+extern const struct cmd cmd_path_fence, cmd_path_set;				/* cmd_path.c */
 extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
 extern const struct cmd cmd_path_watch;						/* cmd_watch.c */
 extern const struct cmd cmd_identify;						/* cmd_identify.c */

@@ -8,12 +8,12 @@
 
 static const struct {
 	const char *title;
-	const struct cmd *cmds[10];
+	const struct cmd *cmds[11];
 } groups[] = {
 	{ "Look", { &cmd_list, &cmd_show, &cmd_stats, &cmd_top, &cmd_events, &cmd_identify, &cmd_version } },
 	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize, &cmd_save, &cmd_restore } },
-	{ "Paths", { &cmd_path_add, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch, &cmd_path_fail,
-		     &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
+	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
+		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },
 };
 
@@ -114,7 +114,7 @@ static int not_a_command(int argc, char **argv)
 		}
 		if (argc > 1)
 			return usage_error(NULL, "there is no command 'path %s'", argv[1]);
-		return usage_error(NULL, "'path' needs one of: add, remove, list, connect, watch, fail, retry, fence, fenced");
+		return usage_error(NULL, "'path' needs one of: add, set, remove, list, connect, watch, fail, retry, fence, fenced");
 	}
 	return usage_error(NULL, "there is no command '%s'", argv[0]);
 }
