@@ -28,9 +28,9 @@
 static struct ctl_events ev;
 static char a_node[64], b_node[64], dir[64], command[128];
 static pid_t watcher;
-static bool iscsi_up;
+static bool iscsi_up, nvmet_up;
 
-static int iscsi(const char *what, char nodes[2][64]);
+static int helper(const char *what, char nodes[][64], int n);
 
 static void end_watch(int sig)
 {
@@ -50,9 +50,14 @@ static void cleanup(void)
 		ctl_events_dump(&ev);
 	dm_suspend("iovmt-a", false);
 	ctl_events_close(&ev);
+	fix_close(0);
+	ctl_destroy_all("kt-");
+	if (nvmet_up)
+		helper("nvmet-disk down", NULL, 0);
 	fix_cleanup();
 	if (iscsi_up)
-		iscsi("down", NULL);
+		helper("iscsi-disks down", NULL, 0);
+	nvmet_up = iscsi_up = false;
 	if (*dir) {
 		snprintf(rm, sizeof(rm), "rm -rf %s", dir);
 		if (system(rm))
@@ -396,27 +401,49 @@ static void offline_scsi(void)
 	T_CHECK(ctl_wait_path_state("kt-0", "a", IOVM_PATH_LIVE, 15000), "a did not come back");
 }
 
-/* The script beside the sources: this program is in build/selftests. */
-static int iscsi(const char *what, char nodes[2][64])
+/* A script beside the sources (this program is in build/selftests), which prints @n nodes. */
+static int helper(const char *what, char nodes[][64], int n)
 {
 	char cmd[512], self[300];
-	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	FILE *f;
-	int i, r;
+	int i;
 
-	T_REQUIRE(n > 0, "/proc/self/exe");
-	self[n] = 0;
+	T_REQUIRE(len > 0, "/proc/self/exe");
+	self[len] = 0;
 	for (i = 0; i < 3; i++)
 		*strrchr(self, '/') = 0;
-	snprintf(cmd, sizeof(cmd), "%s/selftests/kernel/iscsi-disks %s", self, what);
+	snprintf(cmd, sizeof(cmd), "%s/selftests/kernel/%s", self, what);
 	f = popen(cmd, "r");
 	T_REQUIRE(f, "%s", cmd);
-	for (i = 0; nodes && i < 2; i++)
+	for (i = 0; i < n; i++)
 		if (fscanf(f, "%63s", nodes[i]) != 1)
 			nodes[i][0] = 0;
-	r = pclose(f);
-	iscsi_up = nodes;
-	return r;
+	return pclose(f);
+}
+
+/* Whose driver ends requests although the other end may still have them. */
+static void no_offlining(const char *node)
+{
+	char cmd[256];
+	int r;
+
+	snprintf(cmd, sizeof(cmd), "iovmctl path add kt-0 x %s --fence-by offline --assume-same-data >&2", node);
+	r = system(cmd);
+	T_CHECK(WIFEXITED(r) && WEXITSTATUS(r) == 4, "%s: status %x", cmd, r);
+}
+
+/* The kernel's NVMe target: what resets its controller ends nothing at the other end. */
+static void nvme_tcp(void)
+{
+	char what[96], nodes[1][64];
+
+	fix_store_make(MB, 512);
+	create();
+	snprintf(what, sizeof(what), "nvmet-disk up %s", fix_store);
+	nvmet_up = true;
+	T_REQUIRE(!helper(what, nodes, 1), "no NVMe disk over TCP");
+	no_offlining(nodes[0]);
 }
 
 /*
@@ -435,10 +462,12 @@ static void reservation(void)
 		ktap_skip("no open-iscsi");
 	if (system("modprobe -qn iscsi_target_mod && modprobe -qn iscsi_tcp"))
 		ktap_skip("this kernel has no iSCSI");
-	T_REQUIRE(!iscsi("up 32", nodes), "no LUN with reservations");
+	iscsi_up = true;
+	T_REQUIRE(!helper("iscsi-disks up 32", nodes, 2), "no LUN with reservations");
+	create();
+	no_offlining(nodes[0]);
 	r = dm_create("iovmt-a", dm_linear(nodes[0], SECTORS), a_node);
 	T_REQUIRE(!r, "dm: %s", strerror(-r));
-	create();
 	r = ctl_path_add_arg("kt-0", "a", a_node, &arg);
 	T_REQUIRE(!r, "a: %s: %s", strerror(-r), ctl_msg);
 	arg.io_timeout_ms = IOVM_NO_TIMEOUT;
@@ -544,6 +573,7 @@ static const struct ktap_case cases[] = {
 	{ "changed", changed, .limit_s = 120 },
 	{ "too_late", too_late },
 	{ "offline_scsi", offline_scsi, .limit_s = 60 },
+	{ "nvme_tcp", nvme_tcp, .limit_s = 60 },
 	{ "reservation", reservation, .limit_s = 90 },
 };
 

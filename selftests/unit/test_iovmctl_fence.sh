@@ -92,7 +92,7 @@ want 2 "" "belong together" path set vm-2.data a --fence-by hand --fence-command
 want 2 "" "is for what" path set vm-2.data a --fence-by hand --fence-after 2s
 want 4 "" "does not exist" path set vm-2.data a --fence-command "$tmp/none"
 want 4 "" "a reservation is made and given up" path set vm-2.data a --fence-by reservation
-want 4 "" "is no whole SCSI or NVMe disk" path set vm1 local --fence-by offline
+want 4 "" "is no whole, directly attached SCSI or NVMe disk" path set vm1 local --fence-by offline
 ! grep -q '^path-set' "$IOVM_FAKE_LOG" || complain "asked all the same: $(cat "$IOVM_FAKE_LOG")"
 want 0 "" "" path set vm-2.data a --fence-after 7s
 logged "^path-set fence-by=1 after=7000 command=$tmp/fence$"

@@ -231,8 +231,8 @@ static int check_offline(const struct iovm_path_add *a, dev_t devt)
 {
 	if (a->fence_by != IOVM_FENCE_BY_OFFLINE || offline_knows(devt))
 		return EX_DONE;
-	return fail(EX_REFUSED, "a partition, dm and anything else has no way of its own; use --fence-command",
-		    "'%s' is no whole SCSI or NVMe disk, which could be taken offline", a->addr);
+	return fail(EX_REFUSED, "a partition, dm, storage behind a network and anything else has no way of its own; use --fence-command",
+		    "'%s' is no whole, directly attached SCSI or NVMe disk, which could be taken offline", a->addr);
 }
 
 static int run_add(int argc, char **argv)

@@ -16,8 +16,7 @@
 
 #include "iovmctl.h"
 
-/* A line of a file, without spaces around; false when there is no file or nothing in it. */
-static bool read_attr(const char *dir, const char *name, char *buf, size_t n)
+bool read_attr(const char *dir, const char *name, char *buf, size_t n)
 {
 	char path[512], *end;
 	size_t skip;

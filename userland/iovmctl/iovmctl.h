@@ -283,6 +283,8 @@ int reconnect_path(const struct iovm_path_info *pi, const struct nbd_export *ex)
 
 /* ---- what data it is (identity.c); id has IOVM_IDENTITY_MAX bytes and is "" when there is nothing to say ---- */
 
+/* A line of a file, without spaces around; false when there is no file or nothing in it. */
+bool read_attr(const char *dir, const char *name, char *buf, size_t n);
 /* Of a directory /sys/dev/block/MAJOR:MINOR, of an open block device, of the description of an NBD export. */
 void identity_of_sysfs(const char *dir, char *id);
 void identity_of_bdev(int fd, char *id);

@@ -13,7 +13,8 @@
  *          the same disk, and are under way anew; or the controller does not come back, and they end with errors.
  *
  * Other disks share nothing of this: no reset is escalated to the target, the bus or the host, and a partition is not taken.
- * A dm or md device, virtio, loop and network storage have nothing that would end a request, and are refused.
+ * A dm or md device, virtio and loop have nothing that would end a request. Behind a network or a fabric the drivers end requests
+ * also when the other end has not heard of it. All these are refused.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -79,16 +80,25 @@ static void link_name(const char *dir, const char *name, char *buf, size_t n)
 	snprintf(buf, n, "%.*s", (int)n - 1, strrchr(to, '/') ? strrchr(to, '/') + 1 : to);
 }
 
+/* iSCSI or FC, by the kind of what its host has at the other end */
+static bool is_remote(const char *dir)
+{
+	char path[PATH_MAX];
+
+	return realpath(dir, path) && (strstr(path, "/session") || strstr(path, "/rport-"));
+}
+
 static enum offline_kind kind_of(const char *dir)
 {
-	char subsystem[32];
+	char subsystem[32], transport[32];
 
 	if (is_there(dir, "partition") || !is_there(dir, "device"))
 		return OFFLINE_NONE;
 	link_name(dir, "device/subsystem", subsystem, sizeof(subsystem));
 	if (!strcmp(subsystem, "scsi") && is_there(dir, "device/state"))
-		return OFFLINE_SCSI;
-	if (!strcmp(subsystem, "nvme") && is_there(dir, "device/reset_controller"))
+		return is_remote(dir) ? OFFLINE_NONE : OFFLINE_SCSI;
+	if (!strcmp(subsystem, "nvme") && is_there(dir, "device/reset_controller") &&
+	    read_attr(dir, "device/transport", transport, sizeof(transport)) && !strcmp(transport, "pcie"))
 		return OFFLINE_NVME;
 	return OFFLINE_NONE;
 }
@@ -169,7 +179,7 @@ int offline_disk(const struct iovm_path_info *pi)
 		/* pulled: the block layer ends what it had */
 		if (!is_there(dir, "."))
 			return 0;
-		warn("%s is no whole SCSI or NVMe disk", dir);
+		warn("%s is no whole SCSI or NVMe disk that is directly attached", dir);
 		return -EOPNOTSUPP;
 	}
 }
