@@ -332,7 +332,8 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		if (err) {
 			scnprintf(msg, IOVM_MSG_MAX, "%s: no reservation: %s", path->addr,
 				  err == -EOPNOTSUPP ? "the device has none" :
-				  err == -EBADE ? "somebody has another one" : "it refuses");
+				  err == -EBADE ? "somebody has another one" :
+				  "the device has none, or refuses");
 			goto close;
 		}
 	}

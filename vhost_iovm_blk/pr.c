@@ -9,10 +9,11 @@
  * switch. The path registers anew when it is probed, which the mux does only when nothing of its
  * past is under way any more.
  *
- * A driver returns a negative errno, or a positive status of the device, which is that of SCSI in
- * its lowest byte.
+ * A driver returns a negative errno, or a positive status of the device: that of SCSI in its lowest
+ * byte, to which newer kernels translate that of NVMe, or that of NVMe.
  */
 #include <linux/blkdev.h>
+#include <linux/nvme.h>
 #include <linux/pr.h>
 #include <scsi/scsi_proto.h>
 
@@ -23,9 +24,13 @@
 
 static int viovm_pr_errno(int err)
 {
+	u32 nvme = err & 0x7ff;
+
 	if (err <= 0)
 		return err;
-	return (err & 0xff) == SAM_STAT_RESERVATION_CONFLICT ? -EBADE : -EIO;
+	if ((err & 0xff) == SAM_STAT_RESERVATION_CONFLICT || nvme == NVME_SC_RESERVATION_CONFLICT)
+		return -EBADE;
+	return nvme == NVME_SC_INVALID_OPCODE ? -EINVAL : -EIO;
 }
 
 /**
@@ -46,7 +51,8 @@ int viovm_pr_register(struct block_device *bdev, u64 key)
 		return -EOPNOTSUPP;
 	err = viovm_pr_errno(ops->pr_register(bdev, 0, key, PR_FL_IGNORE_KEY));
 	if (err)
-		return err;
+		/* the command is not known: no fault of who calls */
+		return err == -EINVAL ? -EOPNOTSUPP : err;
 	err = viovm_pr_errno(ops->pr_reserve(bdev, key, VIOVM_PR_TYPE, 0));
 	if (err)
 		viovm_pr_unregister(bdev, key);

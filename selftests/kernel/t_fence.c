@@ -433,10 +433,12 @@ static void no_offlining(const char *node)
 	T_CHECK(WIFEXITED(r) && WEXITSTATUS(r) == 4, "%s: status %x", cmd, r);
 }
 
-/* The kernel's NVMe target: what resets its controller ends nothing at the other end. */
+/* The kernel's NVMe target: what resets its controller ends nothing at the other end, and it knows no reservations. */
 static void nvme_tcp(void)
 {
+	struct iovm_path_add a = { .flags = IOVM_PATH_F_ASSUME_SAME, .fence_by = IOVM_FENCE_BY_RESERVATION, .pr_key = 0x11 };
 	char what[96], nodes[1][64];
+	int r;
 
 	fix_store_make(MB, 512);
 	create();
@@ -444,6 +446,12 @@ static void nvme_tcp(void)
 	nvmet_up = true;
 	T_REQUIRE(!helper(what, nodes, 1), "no NVMe disk over TCP");
 	no_offlining(nodes[0]);
+	r = ctl_path_add_arg("kt-0", "a", nodes[0], &a);
+	T_CHECK(r == -EOPNOTSUPP && strstr(ctl_msg, "no reservation"), "by reservation: %s: %s", strerror(-r), ctl_msg);
+	ktap_note("%s", ctl_msg);
+	/* and it is not in use for that */
+	r = ctl_path_add_bdev("kt-0", "a", nodes[0], 0, 0);
+	T_CHECK(!r && !ctl_path_remove("kt-0", "a", 0), "%s: %s", strerror(-r), ctl_msg);
 }
 
 /*
