@@ -3,8 +3,8 @@
  * A network between the two hosts that this machine plays: a pair of veth devices, one of them in a network namespace of its
  * own, and netem on both. Needs ip, nsenter and the modules veth and sch_netem.
  */
-#ifndef TORTURE_NET_H
-#define TORTURE_NET_H
+#ifndef NET_H
+#define NET_H
 
 #include "vdrv.h"
 
@@ -21,4 +21,4 @@ struct net_shape {
 /* For what this side sends, and for what the other one does; NULL: nothing is done to it. */
 int net_shape(const struct net_shape *here, const struct net_shape *there);
 
-#endif /* TORTURE_NET_H */
+#endif /* NET_H */
