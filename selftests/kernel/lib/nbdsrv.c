@@ -476,7 +476,10 @@ int nbdsrv_connect(struct nbdsrv *s, bool tcp)
 {
 	int sv[2], r;
 
-	r = tcp ? tcp_pair(sv) : socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0;
+	if (tcp)
+		r = s->pair ? s->pair(sv) : tcp_pair(sv);
+	else
+		r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0;
 	if (r)
 		return r;
 	r = nbdsrv_adopt(s, sv[1]);

@@ -40,6 +40,7 @@ struct nbdsrv {
 	u8 *stable;
 	u64 bytes;
 	char identity[IOVM_IDENTITY_MAX];	/* handed over by nbdsrv_attach() */
+	int (*pair)(int sv[2]);		/* makes a connection, as net_pair() does; NULL: on the loopback */
 	/* behaviour; may change at any time */
 	volatile bool structured;	/* replies to READ are chunks */
 	volatile bool hang;		/* takes requests, executes none and answers nothing */
