@@ -22,6 +22,7 @@ struct slot {
 	u32 type;
 	u32 gen;
 	u64 t0;
+	u64 rest_ns;		/* no other request in its place before */
 	bool used;
 };
 
@@ -71,13 +72,11 @@ static void check_read(struct vload *l, struct slot *s)
 static void done(struct vload *l, struct slot *s)
 {
 	u8 status = *s->status;
-	u64 lat = now_ns() - s->t0, old;
+	u64 now = now_ns();
 	u32 i;
 
-	old = __atomic_load_n(&l->max_lat_ns, __ATOMIC_RELAXED);
-	while (lat > old && !__atomic_compare_exchange_n(&l->max_lat_ns, &old, lat, true, __ATOMIC_RELAXED,
-							 __ATOMIC_RELAXED))
-		;
+	if (l->c.ended)
+		l->c.ended(s->type, s->t0, now);
 	if (status != VIRTIO_BLK_S_OK)
 		__atomic_add_fetch(&l->errors, 1, __ATOMIC_RELAXED);
 	if (s->type == VIRTIO_BLK_T_IN) {
@@ -104,6 +103,7 @@ static void done(struct vload *l, struct slot *s)
 		b->busy = false;
 	}
 	s->used = false;
+	s->rest_ns = now + l->c.think_ms * 1000000ull;
 	__atomic_add_fetch(&l->ios, 1, __ATOMIC_RELAXED);
 }
 
@@ -192,9 +192,10 @@ static void *run(void *arg)
 	}
 	for (;;) {
 		bool stop = l->stop || (each && issued >= each), added = false;
+		u64 now = now_ns();
 
 		for (i = 0; i < l->c.depth && !stop; i++) {
-			if (slots[i].used || !start_one(t, &slots[i]))
+			if (slots[i].used || slots[i].rest_ns > now || !start_one(t, &slots[i]))
 				continue;
 			flying++;
 			issued++;
@@ -204,11 +205,11 @@ static void *run(void *arg)
 		}
 		if (added)
 			vq_submit(t->q);
-		if (!flying || l->abandon)
+		if ((!flying && (stop || !l->c.think_ms)) || l->abandon)
 			break;
 		if (stop && !drain)
 			drain = now_ns() + DRAIN_MS * 1000000ull;
-		vq_wait(t->q, 200);
+		vq_wait(t->q, l->c.think_ms ? 1 : 200);
 		vq_calls_off(t->q);
 		while ((s = vq_pop(t->q, NULL))) {
 			done(l, s);

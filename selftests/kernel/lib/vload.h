@@ -27,6 +27,9 @@ struct vload_cfg {
 	int mem_idx;			/* region for buffers, -1 any */
 	u64 max_ios;			/* 0 = until stopped */
 	unsigned int queues;		/* 0 = all */
+	unsigned int think_ms;		/* from a request's end to the next one in its place */
+	/* told of each request by its queue's thread: its type, and when it was made and found complete */
+	void (*ended)(u32 type, u64 begin_ns, u64 end_ns);
 };
 
 struct vload_blk {
@@ -61,7 +64,6 @@ struct vload {
 	u64 reads, writes;
 	u64 errors;			/* status other than OK */
 	u64 mismatches;
-	u64 max_lat_ns;			/* worst since reset by the reader */
 	u64 stuck;			/* requests that never came back at stop */
 };
 
