@@ -38,7 +38,7 @@ PACKAGES=(
 	qemu-block-extra qemu-system-x86 qemu-utils
 	# tools used inside them
 	debootstrap dkms dmsetup e2fsprogs fdisk fio iproute2 iputils-ping jq
-	nbd-client nbd-server nbdkit open-iscsi procps socat strace udev util-linux xfsprogs
+	nbd-client nbd-server nbdkit open-iscsi procps socat strace systemd udev util-linux xfsprogs
 )
 
 say() { echo "setup: $*"; }
