@@ -290,6 +290,37 @@ static void resize(void)
 	fe_end();
 }
 
+static bool channel_quiet(void)
+{
+	struct pollfd p = { .fd = fe.channel, .events = POLLIN };
+
+	return fe_sync() && fe_sync() && poll(&p, 1, 0) == 0;
+}
+
+/* A change that came while the device was stopped, or nobody connected: told when it starts, once for all queues. */
+static void resize_unheard(void)
+{
+	uint32_t header[3];
+
+	fe_connect();
+	fe_realize(2);
+	CHECK(channel_quiet());
+	fe_start(2);
+	CHECK(fe_read(fe.channel, header, sizeof(header)));
+	CHECK(header[0] == VU_BACKEND_CONFIG_CHANGE_MSG);
+	CHECK(channel_quiet());
+	/* One queue of two stops and starts: nothing to tell. */
+	CHECK(fe_ack_state(VU_SET_VRING_ENABLE, 1, 0) == 0);
+	CHECK(fe_ack_state(VU_SET_VRING_ENABLE, 1, 1) == 0);
+	CHECK(channel_quiet());
+	CHECK(fe_get_base(0) >= 0 && fe_get_base(1) >= 0);
+	CHECK(channel_quiet());
+	fe_rings(2, 0, true);
+	CHECK(fe_read(fe.channel, header, sizeof(header)));
+	CHECK(channel_quiet());
+	fe_end();
+}
+
 /* Destroyed under the front end: it sees the connection end, and can come back when there is a device again. */
 static void destroyed(void)
 {
@@ -469,6 +500,7 @@ int main(void)
 		{ "memory hotplug while running", mem_hotplug_while_running },
 		{ "configuration space", config },
 		{ "resize", resize },
+		{ "resize unheard of", resize_unheard },
 		{ "in-flight record", inflight },
 		{ "device destroyed", destroyed },
 		{ "busy node", busy_node },

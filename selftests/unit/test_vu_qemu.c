@@ -168,15 +168,21 @@ static bool guest_is_good(struct host *h)
 	return status == GUEST_GOOD;
 }
 
-static bool log_has(struct host *h, const char *what, const char *after)
+static const char *read_log(struct host *h)
 {
 	static char buf[1 << 20];
 	FILE *f = fopen(h->log, "r");
 	size_t n = fread(buf, 1, sizeof(buf) - 1, f);
-	char *at = buf;
 
 	fclose(f);
 	buf[n] = 0;
+	return buf;
+}
+
+static bool log_has(struct host *h, const char *what, const char *after)
+{
+	const char *buf = read_log(h), *at = buf;
+
 	if (after)
 		at = strstr(buf, after);
 	return at && strstr(at, what);
@@ -191,6 +197,16 @@ static bool soon_log(struct host *h, const char *what, const char *after)
 	}
 	printf("# the back end never said: %s\n", what);
 	return false;
+}
+
+static unsigned int log_count(struct host *h, const char *what)
+{
+	const char *at = read_log(h);
+	unsigned int n;
+
+	for (n = 0; (at = strstr(at, what)); n++)
+		at++;
+	return n;
 }
 
 static void vm_start(struct host *h, const char *incoming)
@@ -381,10 +397,16 @@ static void memory_hotplug(void)
 static void guest_hears_of_resize(void)
 {
 	struct host *h = &hosts[0];
+	unsigned int asked, i;
 
 	start_guest(h, 200);
-	h->disk->resize_to = 1ull << 32;
+	/* first that it may have been resized before it started */
 	CHECK(soon_log(h, "GET_CONFIG", "told the front end of the new configuration"));
+	asked = log_count(h, "GET_CONFIG");
+	h->disk->resize_to = 1ull << 32;
+	for (i = 0; i < WAIT_S * 100 && log_count(h, "GET_CONFIG") == asked; i++)
+		usleep(10000);
+	CHECK(log_count(h, "GET_CONFIG") > asked);
 	end_guest(h);
 	end();
 }
@@ -403,6 +425,8 @@ static void backend_restarts(void)
 	CHECK(h->disk->reads == reads);
 	backend_start(h);
 	CHECK(passed(h, reads + 300));
+	/* it may have been resized meanwhile */
+	CHECK(soon_log(h, "GET_CONFIG", "told the front end of the new configuration"));
 	end_guest(h);
 	end();
 }

@@ -81,6 +81,7 @@ static int translate(struct vu_session *s, uint32_t i, const struct vu_wire_addr
 
 static int start(struct vu_session *s, uint32_t i)
 {
+	bool first = !vu_any_running(s);
 	struct vu_ring *r = &s->ring[i];
 	struct vu_wire_addr t;
 	int ret;
@@ -109,6 +110,12 @@ static int start(struct vu_session *s, uint32_t i)
 	if (!ret)
 		ret = step(s, i, "VHOST_SET_VRING_KICK", vuk_set_vring_kick(s->node, i, r->kick));
 	r->running = !ret;
+	/*
+	 * The configuration may have changed while nobody was connected, or while the device was stopped: QEMU asks for it
+	 * once in its life, and QEMU 10 does not hear of a change to a stopped device.
+	 */
+	if (!ret && first)
+		s->config_pending = true;
 	if (!ret)
 		vu_trace("queue %u runs: %u descriptors, base %u", i, r->num, r->base);
 	return ret;

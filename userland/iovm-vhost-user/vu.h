@@ -153,7 +153,7 @@ struct vu_shared {
  * @signal_fd: SIGTERM and SIGINT, -1 when there is none
  * @backend_fd: back-end channel (SET_BACKEND_REQ_FD), -1
  * @config_call: eventfd that the kernel signals when the configuration changed, -1
- * @config_pending: the front end has not been told yet
+ * @config_pending: the front end is to be told that the configuration changed, or may have
  * @offered: feature bits of the node
  * @features: acknowledged by the front end, with VHOST_USER_F_PROTOCOL_FEATURES
  * @proto: protocol features acknowledged
