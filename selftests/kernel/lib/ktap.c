@@ -152,7 +152,7 @@ int ktap_main(int argc, char **argv, const struct ktap_case *cases, size_t n,
 		}
 		nr_failures = 0;
 		t0 = seconds();
-		alarm(cases[i].limit_s ? cases[i].limit_s : 60);
+		alarm((cases[i].limit_s ? cases[i].limit_s : 60) * ktap_slowness());
 		how = run_case(&cases[i]);
 		if (cleanup)
 			cleanup();

@@ -28,7 +28,7 @@
 struct ktap_case {
 	const char *name;
 	void (*run)(void);
-	unsigned int limit_s;		/* 0 = 60 */
+	unsigned int limit_s;		/* times ktap_slowness(); 0 = 60 */
 };
 
 extern jmp_buf ktap_env;
