@@ -9,6 +9,11 @@
  * back by then may still land, or still write to guest memory: it waits until it ends, or until the
  * path was fenced, which the operator confirms (IOVM_PATH_CTL_FENCED).
  *
+ * What may go elsewhere shall be there within io_timeout, and a FLUSH needs the whole of it: until
+ * the path has failed it must reach what was acknowledged there. So the work does not only look at
+ * regular intervals, but also when the oldest request it has seen comes to half and to all of its
+ * time.
+ *
  * A failed path that still owes requests is not probed: it would answer and hang again.
  */
 #include <linux/jiffies.h>
@@ -30,8 +35,8 @@ struct iovm_hang_look {
 };
 
 /*
- * When to look again: often enough that half of the shortest time-out is not missed by much. 0:
- * there is nothing to look for.
+ * When to look again if nothing is about to be overdue: soon enough to see each request before half
+ * of its time is over. 0: there is nothing to look for.
  */
 static u64 iovm_hang_period(struct iovm_dev *dev)
 {
@@ -45,17 +50,24 @@ static u64 iovm_hang_period(struct iovm_dev *dev)
 	return ms ? clamp_t(u64, ms / 16, IOVM_HANG_MIN_MS, IOVM_HANG_MAX_MS) : 0;
 }
 
+/* Keep looking, and do so when something will be overdue, in @due_ms. dev->lock. */
+static void iovm_hang_arm_due(struct iovm_dev *dev, u64 due_ms)
+{
+	u64 ms = iovm_hang_period(dev);
+
+	lockdep_assert_held(&dev->lock);
+	/* a timer is late by up to an eighth: that is left for the next one */
+	if (ms)
+		iovm_arm(dev, &dev->hang_work, min(ms, due_ms - due_ms / 8));
+}
+
 /**
  * iovm_hang_arm - keep looking
  * @dev: with the paths it has now; dev->lock is held
  */
 void iovm_hang_arm(struct iovm_dev *dev)
 {
-	u64 ms = iovm_hang_period(dev);
-
-	lockdep_assert_held(&dev->lock);
-	if (ms)
-		iovm_arm(dev, &dev->hang_work, ms);
+	iovm_hang_arm_due(dev, U64_MAX);
 }
 
 /**
@@ -108,12 +120,15 @@ void iovm_retake_changed(struct iovm_dev *dev, struct iovm_todo *todo)
 	todo->wake = true;
 }
 
-/* What the age of its oldest request says about a path. dev->lock. */
-static void iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look *look,
-			    struct iovm_todo *todo)
+/*
+ * What the age of its oldest request says about a path. dev->lock.
+ * Return: in how many ms it will say more.
+ */
+static u64 iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look *look,
+			   struct iovm_todo *todo)
 {
+	u64 oldest_ns = look->oldest_ns, age_ms = 0, half_ms = path->io_timeout_ms / 2;
 	struct iovm_dev *dev = path->dev;
-	u64 oldest_ns = look->oldest_ns, age_ms = 0;
 	bool overdue;
 
 	lockdep_assert_held(&dev->lock);
@@ -127,7 +142,7 @@ static void iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look 
 		oldest_ns = path->hung_ns;
 	if (oldest_ns)
 		age_ms = div_u64(ktime_get_ns() - oldest_ns, NSEC_PER_MSEC);
-	overdue = age_ms >= path->io_timeout_ms / 2;
+	overdue = age_ms >= half_ms;
 	if (overdue && !path->retaken)
 		path->hung_ns = oldest_ns;
 	if (overdue && !path->overdue_ms)
@@ -135,11 +150,12 @@ static void iovm_hang_judge(struct iovm_path *path, const struct iovm_hang_look 
 	path->overdue_ms = overdue ? age_ms : 0;
 	iovm_path_set_suspect(path, IOVM_SUSPECT_OVERDUE, overdue, todo);
 	if (!overdue)
-		return;
+		return oldest_ns ? half_ms - age_ms : U64_MAX;
 	if (age_ms >= path->io_timeout_ms && path->state != IOVM_PATH_DRAINING)
 		iovm_path_error(path, -ETIMEDOUT, todo);
 	/* those that could not be taken back the last time */
 	iovm_retake_changed(dev, todo);
+	return age_ms < path->io_timeout_ms ? path->io_timeout_ms - age_ms : U64_MAX;
 }
 
 void iovm_hang_work(struct work_struct *work)
@@ -148,6 +164,7 @@ void iovm_hang_work(struct work_struct *work)
 	struct iovm_hang_look look[IOVM_MAX_PATHS];
 	struct iovm_path *path;
 	struct iovm_todo todo;
+	u64 due_ms = U64_MAX;
 	int n = 0, i;
 
 	iovm_todo_init(&todo);
@@ -174,8 +191,8 @@ void iovm_hang_work(struct work_struct *work)
 			/* what was seen of its past says nothing of a path that is live again */
 			if (look[i].path == path && look[i].id == path->id &&
 			    look[i].generation == path->generation)
-				iovm_hang_judge(path, &look[i], &todo);
-	iovm_hang_arm(dev);
+				due_ms = min(due_ms, iovm_hang_judge(path, &look[i], &todo));
+	iovm_hang_arm_due(dev, due_ms);
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
 }
