@@ -529,10 +529,13 @@ def test_hung_flush(ctl):
 
 def fail_until(ctl, path, slot, enough, seconds=1):
     """The path, without a fence, fails under load until what enough() asks for has come of it."""
+    def fails():
+        ctl.ctl("d", FAILOVER, path)		# refused while it is probed after the RETRY
+        return ctl.path("d", path)["state"] == FAILED
+
     while True:
-        ctl.ctl("d", FAILOVER, path)
         rates(path=300, slot=slot)
-        check(wait(lambda: ctl.path("d", path)["state"] == FAILED))
+        check(wait(fails))
         rates()
         if wait(enough, seconds):
             return
