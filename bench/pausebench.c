@@ -200,17 +200,11 @@ static int hang_fence(void)
 static void hang_mend(void)
 {
 	struct iovm_path_info p;
-	unsigned int i;
 	int r = dm_suspend("iovmt-a", false);
 
 	T_REQUIRE(!r, "resume: %s", strerror(-r));
 	/* what the error table has not ended yet would land by the linear one */
-	for (i = 0; i < 1000; i++) {
-		r = ctl_path_get("kt-0", "a", &p);
-		if (r || !p.inflight)
-			break;
-		sleep_ms(10);
-	}
+	r = ctl_wait_path_idle("kt-0", "a", &p, 10000);
 	T_REQUIRE(!r && !p.inflight, "%llu still in flight on a", (unsigned long long)p.inflight);
 	dm_mend();
 }

@@ -221,16 +221,23 @@ static void command_fences(void)
 	T_CHECK(F[0].d.vqs[0].bad_used == 0, "completed twice");
 }
 
+/* Fences once there is a file "go", and fails until then. */
+static void script_waits_for_go(void)
+{
+	char text[160];
+
+	snprintf(text, sizeof(text), "[ -e go ] || exit 3\nexec dmsetup load iovmt-a --table '0 %llu error'", SECTORS);
+	script(text);
+}
+
 /* A command that does not succeed: the writes wait, and it is said; it is run again, also by another watcher. */
 static void command_fails(void)
 {
 	static struct one o[N];
 	struct iovm_path_info p;
-	char text[160];
 	int at, r;
 
-	snprintf(text, sizeof(text), "[ -e go ] || exit 3\nexec dmsetup load iovmt-a --table '0 %llu error'", SECTORS);
-	script(text);
+	script_waits_for_go();
 	two();
 	watch();
 	hang_a(true);
@@ -273,8 +280,7 @@ static void changed(void)
 	char text[256];
 	int at, r;
 
-	snprintf(text, sizeof(text), "[ -e go ] || exit 3\nexec dmsetup load iovmt-a --table '0 %llu error'", SECTORS);
-	script(text);
+	script_waits_for_go();
 	two();
 	set_fence("--fence-by hand");
 	watch();

@@ -128,15 +128,8 @@ static void fence_a(void)
 static void all_back(void)
 {
 	struct iovm_path_info p;
-	unsigned int i;
-	int r = 0;
+	int r = ctl_wait_path_idle("kt-0", "a", &p, 10000);
 
-	for (i = 0; i < 1000; i++) {
-		r = ctl_path_get("kt-0", "a", &p);
-		if (r || !p.inflight)
-			break;
-		sleep_ms(10);
-	}
 	T_REQUIRE(!r && !p.inflight, "%llu still in flight on a", (unsigned long long)p.inflight);
 }
 

@@ -346,7 +346,6 @@ static void destroy_by_force(void)
 static void flush_fails(void)
 {
 	struct iovm_path_info p;
-	unsigned int i;
 	int r;
 
 	write_to_cache(IOVM_PATH_F_CACHE_SURVIVES, 60000);
@@ -354,12 +353,7 @@ static void flush_fails(void)
 	srv.fail_every = 1;
 	destroyed(0, -EIO);
 	/* its end is counted last */
-	for (i = 0; i < 100; i++) {
-		r = ctl_path_get("kt-0", "n", &p);
-		if (r || !p.inflight)
-			break;
-		sleep_ms(10);
-	}
+	r = ctl_wait_path_idle("kt-0", "n", &p, 1000);
 	T_CHECK(!r && p.state == IOVM_PATH_FAILED && p.unflushed && !p.inflight, "%s, state %u, unflushed %u, %llu in flight",
 		strerror(-r), p.state, p.unflushed, (unsigned long long)p.inflight);
 	/* the operator has been told */

@@ -347,6 +347,19 @@ bool ctl_wait_path_state(const char *dev, const char *path, u32 state, int timeo
 	return false;
 }
 
+int ctl_wait_path_idle(const char *dev, const char *path, struct iovm_path_info *i, int timeout_ms)
+{
+	u64 end = now_ns() + timeout_ms * 1000000ull;
+	int r;
+
+	for (;;) {
+		r = ctl_path_get(dev, path, i);
+		if (r || !i->inflight || now_ns() >= end)
+			return r;
+		sleep_ms(10);
+	}
+}
+
 bool ctl_wait_dev_state(const char *dev, u32 state, int timeout_ms)
 {
 	u64 end = now_ns() + timeout_ms * 1000000ull;

@@ -52,6 +52,8 @@ int ctl_path_stats(const char *dev, const char *path, struct iovm_path_stats *s)
 /* Every device whose name begins with @prefix goes, by force: case cleanup. */
 void ctl_destroy_all(const char *prefix);
 bool ctl_wait_path_state(const char *dev, const char *path, u32 state, int timeout_ms);
+/* Looks at a path until nothing is in flight on it, or the time is up: @i->inflight says which. As ctl_path_get(). */
+int ctl_wait_path_idle(const char *dev, const char *path, struct iovm_path_info *i, int timeout_ms);
 bool ctl_wait_dev_state(const char *dev, u32 state, int timeout_ms);
 char *ctl_node(const char *dev);		/* "/dev/vhost-iovm/NAME", a static buffer; waits until it is there */
 
