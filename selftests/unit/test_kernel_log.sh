@@ -46,11 +46,12 @@ expect() {
 
 ours='BUG: KCSAN: data-race in iovm_req_issue [iovm_mux] / viovm_blk_oldest [vhost_iovm_blk]'
 below='BUG: KCSAN: data-race in bio_init / blk_account_io_done'
+flags='__blk_flush_plug+0x23f/0x290'
 warning='WARNING: CPU: 0 PID: 1 at vhost_iovm/vq.c:1'
 theirs='tick_nohz_next_event / tick_do_update_jiffies64'
 
 echo "KTAP version 1"
-echo "1..5"
+echo "1..7"
 expect "a race of ours" "$ours" < <(
 	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120'
 )
@@ -65,5 +66,11 @@ expect "one of ours, and something else, among others" "$warning" "$ours" < <(
 )
 expect "one that is cut off" "$ours" < <(
 	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120' | head -5
+)
+expect "the scheduler's, in a task's flags, below one of ours" "" < <(
+	race "$flags" '__blk_flush_plug+0x23f/0x290' 'viovm_bdev_send+0x14d/0x180 [vhost_iovm_blk]'
+)
+expect "one there with another function" "BUG: KCSAN: data-race in $flags / bio_init" < <(
+	race "$flags / bio_init" '__blk_flush_plug+0x23f/0x290' 'viovm_bdev_send+0x14d/0x180 [vhost_iovm_blk]'
 )
 exit $((fails > 0))
