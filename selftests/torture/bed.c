@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #define NULLB		"iovmt0"
+#define RTO_MIN_MS	200
+#define RTTS_MAX	10
 #define WATCH_EVERY_MS	100
 #define WATCH_AFTER_MS	1000
 
@@ -24,20 +26,29 @@ static int path_bdev(struct bed_path *p, const char *name, const char *node)
 	return 0;
 }
 
-static void path_nbd(struct bed_path *p, const char *name, u32 flags)
+u32 bed_time(const struct bed *b, u32 time)
+{
+	u64 t = (u64)time * (b->opts.tempo ?: 100) / 100;
+
+	return time && !t ? 1 : t;
+}
+
+static void path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 flags)
 {
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->nbd = true;
 	p->net = net_is_up();
 	p->sockets = 2;
 	p->flags = flags;
-	p->heartbeat_ms = 100 * ktap_slowness();
-	p->dead_ms = 400 * ktap_slowness();
+	p->heartbeat_ms = bed_time(b, 100 * ktap_slowness());
+	/* besides, what it takes to send a request of a megabyte while TCP's window opens: eight times there and back */
+	p->dead_ms = bed_time(b, 400 * ktap_slowness()) + RTTS_MAX * 2 * b->opts.latency_us / 1000;
 }
 
 static int make_dm(struct bed *b)
 {
-	struct nullb_opts o = { .size_mb = b->sectors / 2048, .block_size = b->block, .memory_backed = true, .discard = true };
+	struct nullb_opts o = { .size_mb = b->sectors / 2048, .block_size = b->block, .memory_backed = true, .discard = true,
+				.completion_nsec = b->opts.latency_us * 1000ull };
 	unsigned int i;
 	int r;
 
@@ -49,22 +60,23 @@ static int make_dm(struct bed *b)
 		r = dm_create(p->dm, dm_linear(b->store, b->sectors), p->node);
 		snprintf(p->name, sizeof(p->name), "%c", 'a' + i);
 	}
-	path_nbd(&b->path[2], "r", 0);
+	path_nbd(b, &b->path[2], "r", 0);
 	return r ? r : nbdsrv_init(&b->path[2].srv, b->store, 0);
 }
 
 static int make_scsi(struct bed *b)
 {
-	char nodes[3][64];
+	char nodes[3][64], params[64];
 	int r;
 
-	r = scsi_debug_load(3, b->sectors / 2048, b->block, "lbpu=1 lbpws=1", nodes);
+	snprintf(params, sizeof(params), "lbpu=1 lbpws=1 ndelay=%u", b->opts.latency_us * 1000);
+	r = scsi_debug_load(3, b->sectors / 2048, b->block, params, nodes);
 	if (r)
 		return r;
 	path_bdev(&b->path[0], "a", nodes[0]);
 	path_bdev(&b->path[1], "b", nodes[1]);
 	snprintf(b->store, sizeof(b->store), "%s", nodes[2]);
-	path_nbd(&b->path[2], "r", 0);
+	path_nbd(b, &b->path[2], "r", 0);
 	return nbdsrv_init(&b->path[2].srv, b->store, 0);
 }
 
@@ -74,7 +86,7 @@ static int make_array(struct bed *b)
 	int r = array_init(&b->array, b->sectors * 512);
 
 	for (i = 0; i < 2 && !r; i++) {
-		path_nbd(&b->path[i], i ? "b" : "a",
+		path_nbd(b, &b->path[i], i ? "b" : "a",
 			 b->kind == BED_ARRAY ? IOVM_PATH_F_CACHE_SURVIVES : IOVM_PATH_F_CACHE_DIES);
 		r = array_serve(&b->array, i, &b->path[i].srv);
 	}
@@ -92,7 +104,7 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	memset(b, 0, sizeof(*b));
 	b->kind = kind;
 	b->opts = *opts;
-	b->opts.io_timeout_ms *= ktap_slowness();
+	b->opts.io_timeout_ms = bed_time(b, opts->io_timeout_ms * ktap_slowness());
 	b->block = block;
 	b->queues = queues;
 	b->sectors = sectors;
@@ -102,6 +114,11 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	b->ev.fd = -1;
 	for (i = 0; i < BED_PATHS; i++)
 		b->path[i].nr = i;
+	if (net_is_up()) {
+		r = net_tune(b->opts.latency_us, bed_time(b, RTO_MIN_MS));
+		if (r)
+			return r;
+	}
 	r = kind == BED_DM ? make_dm(b) : kind == BED_SCSI ? make_scsi(b) : make_array(b);
 	if (r)
 		return r;
@@ -267,11 +284,11 @@ void bed_watch(void *bed)
 	struct iovm_path_info i;
 	unsigned int k;
 
-	if (now_ns() < b->watched_ns + WATCH_EVERY_MS * 1000000ull)
+	if (now_ns() < b->watched_ns + bed_time(b, WATCH_EVERY_MS) * 1000000ull)
 		return;
 	for (k = 0; k < b->nr; k++)
 		if (b->path[k].nbd && !ctl_path_get(BED_DEV, b->path[k].name, &i) && i.state == IOVM_PATH_FAILED &&
-		    i.state_since_ms >= WATCH_AFTER_MS)
+		    i.state_since_ms >= bed_time(b, WATCH_AFTER_MS))
 			heal_path(b, &b->path[k]);
 	bed_events(b, 0);
 	b->watched_ns = now_ns();

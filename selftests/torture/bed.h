@@ -37,6 +37,8 @@ struct bed_path {
 struct bed_opts {
 	bool bounce;			/* IOVM_DEV_F_BOUNCE_READS */
 	u32 io_timeout_ms;		/* of every path; 0: default, which no fault here lasts for */
+	u32 latency_us;			/* of storage and network, so that requests are in flight when something happens */
+	u32 tempo;			/* percent of all times: how long faults last, when paths are given up; 0: 100 */
 };
 
 struct bed {
@@ -51,7 +53,7 @@ struct bed {
 	struct bed_path path[BED_PATHS];
 	struct ctl_events ev;
 	struct model *m;
-	/* pauses since the last bed_pauses_clear(): error to first completion elsewhere */
+	/* pauses since nr_pauses was cleared: error to first completion elsewhere */
 	u64 pause_ns[64];
 	unsigned int nr_pauses;
 	u64 watched_ns;
@@ -63,6 +65,7 @@ extern const char *const bed_name[BED_KINDS];
 int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
 	     struct model *m);
 void bed_free(struct bed *b);
+u32 bed_time(const struct bed *b, u32 time);		/* at this bed's tempo */
 int bed_path_add(struct bed *b, struct bed_path *p);
 int bed_path_state(struct bed *b, struct bed_path *p);		/* enum iovm_path_state, or negative: there is none */
 int bed_sockets(struct bed_path *p, int fds[], unsigned int n);

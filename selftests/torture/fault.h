@@ -50,5 +50,6 @@ struct fault_kind {
 extern const struct fault_kind fault_path_kinds[], fault_nbd_kinds[], fault_host_kinds[];	/* end with a NULL name */
 
 u32 fault_rnd(struct fault *f, u32 from, u32 to);	/* from..to */
+u32 fault_time(struct fault *f, u32 from, u32 to);	/* the same at the bed's tempo */
 
 #endif /* FAULT_H */

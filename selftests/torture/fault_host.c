@@ -34,7 +34,7 @@ static int hotplug_begin(struct fault *f)
 
 static int log_begin(struct fault *f)
 {
-	return guest_command(f->g, GUEST_LOG, fault_rnd(f, 20, 150), 130000);
+	return guest_command(f->g, GUEST_LOG, fault_time(f, 20, 150), 130000);
 }
 
 /* kill -9, and another one: each of the dead one's requests was done or not, once and for all. */
@@ -89,7 +89,7 @@ static int iovmctl_begin(struct fault *f)
 		execlp("iovmctl", "iovmctl", what[i][0], what[i][1], NULL);
 		_exit(127);
 	}
-	usleep(fault_rnd(f, 0, 40000));
+	usleep(fault_time(f, 0, 40000));
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
@@ -140,7 +140,7 @@ static int memory_begin(struct fault *f)
 	}
 	f->pid = pid;
 	f->undo = true;
-	f->hold_ms = fault_rnd(f, 200, 1000);
+	f->hold_ms = fault_time(f, 200, 1000);
 	return 0;
 }
 
@@ -246,7 +246,7 @@ static int slab_begin(struct fault *f)
 		snprintf(f->what, sizeof(f->what), "no thread of the module's in the front end");
 		return -EOPNOTSUPP;
 	}
-	f->hold_ms = fault_rnd(f, 50, 300);
+	f->hold_ms = fault_time(f, 50, 300);
 	return 0;
 }
 
@@ -338,7 +338,7 @@ static int starved_begin(struct fault *f)
 	}
 	f->pid = pid;
 	f->undo = true;
-	f->hold_ms = fault_rnd(f, 100, 500);
+	f->hold_ms = fault_time(f, 100, 500);
 	return 0;
 }
 

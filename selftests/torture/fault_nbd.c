@@ -26,7 +26,7 @@ static int killed_end(struct fault *f)
 
 static int silent_begin(struct fault *f)
 {
-	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	f->hold_ms = fault_rnd(f, f->p->dead_ms / 8, 2 * f->p->dead_ms);
 	f->p->srv.hang = true;
 	return 0;
 }
@@ -37,7 +37,7 @@ static int silent_begin(struct fault *f)
  */
 static int late_begin(struct fault *f)
 {
-	f->hold_ms = fault_rnd(f, 30, 200);
+	f->hold_ms = fault_time(f, 30, 200);
 	f->p->srv.stash = true;
 	if (ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 5 * f->p->dead_ms))
 		snprintf(f->what, sizeof(f->what), "given up");
@@ -57,7 +57,7 @@ static int late_end(struct fault *f)
 
 static int slow_begin(struct fault *f)
 {
-	f->p->srv.delay_us = fault_rnd(f, 200, 20000);
+	f->p->srv.delay_us = fault_time(f, 200, 20000);
 	snprintf(f->what, sizeof(f->what), "by %u us", f->p->srv.delay_us);
 	return 0;
 }
@@ -83,7 +83,7 @@ static int disorder_end(struct fault *f)
 /* What the server has no room for waits, and goes on when there is some. */
 static int full_begin(struct fault *f)
 {
-	f->hold_ms = fault_rnd(f, 20, 600);
+	f->hold_ms = fault_time(f, 20, 600);
 	f->p->srv.full = true;
 	return 0;
 }
@@ -163,7 +163,7 @@ static int shape_end(struct fault *f)
 
 static int cut_begin(struct fault *f)
 {
-	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	f->hold_ms = fault_rnd(f, f->p->dead_ms / 8, 2 * f->p->dead_ms);
 	return shape(f, &cut, &cut);
 }
 
@@ -171,7 +171,7 @@ static int one_way_begin(struct fault *f)
 {
 	bool here = fault_rnd(f, 0, 1);
 
-	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	f->hold_ms = fault_rnd(f, f->p->dead_ms / 8, 2 * f->p->dead_ms);
 	snprintf(f->what, sizeof(f->what), "%s", here ? "requests" : "replies");
 	return shape(f, here ? &cut : NULL, here ? NULL : &cut);
 }
@@ -184,7 +184,7 @@ static int half_open_begin(struct fault *f)
 	if (r)
 		return r;
 	bed_kill_server(f->b, f->p);
-	f->hold_ms = fault_rnd(f, 50, 2 * f->p->dead_ms);
+	f->hold_ms = fault_rnd(f, f->p->dead_ms / 8, 2 * f->p->dead_ms);
 	return 0;
 }
 
@@ -192,17 +192,17 @@ static int lossy_begin(struct fault *f)
 {
 	struct net_shape lossy = { .loss_pct = fault_rnd(f, 1, 25) };
 
-	f->hold_ms = fault_rnd(f, 100, 800);
+	f->hold_ms = fault_time(f, 100, 800);
 	snprintf(f->what, sizeof(f->what), "%u %%", lossy.loss_pct);
 	return shape(f, &lossy, &lossy);
 }
 
 static int net_slow_begin(struct fault *f)
 {
-	struct net_shape slow = { .delay_ms = fault_rnd(f, 1, 60) };
+	struct net_shape slow = { .delay_us = fault_time(f, 1000, 60000) };
 
-	f->hold_ms = fault_rnd(f, 50, 300);
-	snprintf(f->what, sizeof(f->what), "by %u ms", slow.delay_ms);
+	f->hold_ms = fault_time(f, 50, 300);
+	snprintf(f->what, sizeof(f->what), "by %u us", slow.delay_us);
 	return shape(f, &slow, &slow);
 }
 

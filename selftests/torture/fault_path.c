@@ -13,6 +13,11 @@ u32 fault_rnd(struct fault *f, u32 from, u32 to)
 	return from + rnd64(&f->rnd) % (to - from + 1);
 }
 
+u32 fault_time(struct fault *f, u32 from, u32 to)
+{
+	return bed_time(f->b, fault_rnd(f, from, to));
+}
+
 static int good(struct fault *f)
 {
 	return dm_swap(f->p->dm, dm_linear(f->b->store, f->b->sectors), false);
@@ -36,11 +41,11 @@ static int flap_begin(struct fault *f)
 	snprintf(f->what, sizeof(f->what), "%u times", n);
 	for (i = 0; i < n && !r; i++) {
 		r = bad(f);
-		sleep_ms(fault_rnd(f, 0, 8));
+		sleep_ms(fault_time(f, 0, 8));
 		if (!r)
 			r = good(f);
 		ctl_path_ctl(BED_DEV, f->p->name, IOVM_PATH_CTL_RETRY);
-		sleep_ms(fault_rnd(f, 0, 8));
+		sleep_ms(fault_time(f, 0, 8));
 		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
 	}
 	return r;
@@ -75,7 +80,7 @@ static int flakey_begin(struct fault *f)
 
 static int slow_begin(struct fault *f)
 {
-	u32 ms = fault_rnd(f, 1, 60);
+	u32 ms = fault_time(f, 1, 60);
 	char table[128];
 
 	snprintf(f->what, sizeof(f->what), "by %u ms", ms);
@@ -88,9 +93,10 @@ static int slow_begin(struct fault *f)
 static int hang_begin(struct fault *f)
 {
 	u32 ms = f->b->opts.io_timeout_ms;
+	bool longer = ms && fault_rnd(f, 0, 1);
 
 	/* where there is a time-out, often for longer */
-	f->hold_ms = fault_rnd(f, 20, ms && fault_rnd(f, 0, 1) ? 2 * ms : 500);
+	f->hold_ms = longer ? fault_rnd(f, bed_time(f->b, 20), 2 * ms) : fault_time(f, 20, 500);
 	return dm_suspend(f->p->dm, true);
 }
 
@@ -117,7 +123,7 @@ static int pulled_end(struct fault *f)
 	if (!f->undo)
 		return 0;
 	/* kernels before 6.5 tell nobody that a disk is gone: its next request finds it */
-	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 300))
+	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, bed_time(f->b, 300)))
 		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
 	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000)) {
 		model_breach(f->b->m, ~0ull, "path %s has not failed although its disk is gone", f->p->name);
@@ -138,7 +144,7 @@ static int failover_begin(struct fault *f)
 	snprintf(f->what, sizeof(f->what), "%u times", n);
 	for (i = 0; i < n; i++) {
 		ctl_dev_ctl(BED_DEV, i % 2 ? IOVM_DEV_FAILBACK : IOVM_DEV_FAILOVER, NULL, 0);
-		sleep_ms(fault_rnd(f, 0, 6));
+		sleep_ms(fault_time(f, 0, 6));
 	}
 	return 0;
 }
@@ -177,7 +183,7 @@ static int fenced_begin(struct fault *f)
 	int r;
 
 	f->p->srv.hang = true;
-	sleep_ms(fault_rnd(f, 1, 30));
+	sleep_ms(fault_time(f, 1, 30));
 	f->p->srv.hang = false;
 	bed_kill_server(f->b, f->p);
 	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000))
@@ -235,9 +241,9 @@ static int power_begin(struct fault *f)
 	u64 lost = f->b->array.lost;
 	unsigned int i;
 
-	f->b->array.flush_us = fault_rnd(f, 2000, 40000);
+	f->b->array.flush_us = fault_time(f, 2000, 40000);
 	ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, NULL, 0);
-	usleep(fault_rnd(f, 1000, 60000));
+	usleep(fault_time(f, 1000, 60000));
 	/* a cache survives the loss of its path alone: see bed_kill_server() */
 	for (i = 0; i < f->b->nr; i++)
 		if (bed_path_state(f->b, &f->b->path[i]) != IOVM_PATH_LIVE)
@@ -266,7 +272,7 @@ static int power_end(struct fault *f)
 
 static int slow_flush_begin(struct fault *f)
 {
-	f->b->array.flush_us = fault_rnd(f, 1000, 20000);
+	f->b->array.flush_us = fault_time(f, 1000, 20000);
 	return 0;
 }
 

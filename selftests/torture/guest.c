@@ -377,17 +377,35 @@ back:
 	return false;
 }
 
+static void tell_oldest(struct worker *w)
+{
+	struct guest_oldest *o = &w->c->g->s->oldest[w->idx];
+	u64 t0 = now_ns();
+	unsigned int i;
+
+	o->flying = w->flying;
+	for (i = 0; i < w->nslots; i++) {
+		struct slot *s = &w->slots[i];
+
+		if (!s->used || s->t0 >= t0)
+			continue;
+		t0 = s->t0;
+		o->type = s->type;
+		o->sector = s->sector;
+		o->nr = s->nr;
+	}
+	__atomic_store_n(&o->t0, t0, __ATOMIC_RELAXED);
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
 	struct child *c = w->c;
 	struct guest_shared *sh = c->g->s;
-	unsigned int i;
 
 	for (;;) {
 		bool drain = __atomic_load_n(&sh->drain, __ATOMIC_ACQUIRE), added = false;
 		struct slot *s;
-		u64 oldest;
 		u32 used;
 
 		while (!drain && w->flying < c->g->c.depth && begin(w, w->large.first && rnd64(&w->rnd) % 400 == 0))
@@ -395,7 +413,7 @@ static void *work(void *arg)
 		if (added)
 			vq_submit(w->q);
 		if (drain && !w->flying) {
-			__atomic_store_n(&sh->oldest[w->idx], now_ns(), __ATOMIC_RELAXED);
+			__atomic_store_n(&sh->oldest[w->idx].t0, now_ns(), __ATOMIC_RELAXED);
 			__atomic_or_fetch(&c->idle, 1ull << w->idx, __ATOMIC_RELEASE);
 			sleep_ms(2);
 			continue;
@@ -418,11 +436,7 @@ static void *work(void *arg)
 			model_breach(c->g->m, ~0ull, "queue %u: a completion without the call that was asked for", w->idx);
 			w->q->lost_calls = 0;
 		}
-		oldest = now_ns();
-		for (i = 0; i < w->nslots; i++)
-			if (w->slots[i].used && w->slots[i].t0 < oldest)
-				oldest = w->slots[i].t0;
-		__atomic_store_n(&sh->oldest[w->idx], oldest, __ATOMIC_RELAXED);
+		tell_oldest(w);
 	}
 	return NULL;
 }
@@ -856,7 +870,7 @@ int guest_start(struct guest *g)
 	s->up = s->drain = false;
 	g->started++;
 	for (i = 0; i < GUEST_QUEUES; i++)
-		s->oldest[i] = now_ns();
+		s->oldest[i].t0 = now_ns();
 	sem_destroy(&s->cmd_sem);
 	sem_destroy(&s->done_sem);
 	sem_init(&s->cmd_sem, 1, 0);
@@ -964,7 +978,7 @@ bool guest_turnover(struct guest *g, int timeout_ms)
 	unsigned int i;
 
 	for (i = 0; i < g->c.queues; i++)
-		while (__atomic_load_n(&g->s->oldest[i], __ATOMIC_RELAXED) <= from) {
+		while (__atomic_load_n(&g->s->oldest[i].t0, __ATOMIC_RELAXED) <= from) {
 			if (now_ns() > from + timeout_ms * 1000000ull || !guest_alive(g))
 				return false;
 			idle(g);

@@ -37,6 +37,15 @@ struct guest_cfg {
 	bool record;		/* the front end is a process of its own, with an in-flight record */
 };
 
+/* The oldest request of a queue */
+struct guest_oldest {
+	u64 t0;			/* when it was begun, ns; now when there is none */
+	u32 flying;		/* how many there are */
+	u32 type;
+	u64 sector;
+	u32 nr;
+};
+
 /* Shared by the processes */
 struct guest_shared {
 	sem_t cmd_sem, done_sem;
@@ -53,7 +62,7 @@ struct guest_shared {
 	u64 poison_looks;	/* extents looked at */
 	u64 log_pages;		/* pages that had to be in a dirty log, and were looked up */
 	u64 max_lat_ns;		/* longest since the reader cleared it */
-	u64 oldest[GUEST_QUEUES];	/* begin of the oldest request in flight, ns; now when idle */
+	struct guest_oldest oldest[GUEST_QUEUES];
 	pid_t pid;
 	pid_t owner;		/* of the node: the process or its front end */
 };

@@ -223,17 +223,25 @@ static bool buried(const struct model *m, const struct model_sector *s, const st
 	return false;
 }
 
-static struct model_entry *room(struct model *m, struct model_sector *s)
+/* When the oldest read in flight began, or later than everything: none may bring what was superseded before. */
+static u64 oldest_read(const struct model *m)
 {
 	u64 oldest = m->clock + 1;
+	unsigned int i;
+
+	for (i = 0; i < m->nr_reads; i++)
+		if (m->read_t0[i] && m->read_t0[i] < oldest)
+			oldest = m->read_t0[i];
+	return oldest;
+}
+
+static struct model_entry *room(struct model *m, struct model_sector *s, u64 oldest)
+{
 	unsigned int i;
 
 	for (i = 0; i < MODEL_ENTRIES; i++)
 		if (s->e[i].kind == MODEL_FREE)
 			return &s->e[i];
-	for (i = 0; i < MODEL_READS; i++)
-		if (m->read_t0[i] && m->read_t0[i] < oldest)
-			oldest = m->read_t0[i];
 	for (i = 0; i < MODEL_ENTRIES; i++) {
 		struct model_entry *e = &s->e[i];
 
@@ -249,15 +257,17 @@ u32 model_write_begin(struct model *m, u64 sector, u32 nr, enum model_kind kind,
 {
 	static const u8 op[] = { 0, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD };
 	u32 gen = 0, i;
+	u64 oldest;
 
 	lock(m);
+	oldest = oldest_read(m);
 	for (i = 0; i < nr; i++)
-		if (!room(m, &m->s[sector + i]))
+		if (!room(m, &m->s[sector + i], oldest))
 			goto out;
 	gen = ++m->last_gen;
 	m->clock++;
 	for (i = 0; i < nr; i++) {
-		struct model_entry *e = room(m, &m->s[sector + i]);
+		struct model_entry *e = room(m, &m->s[sector + i], oldest);
 
 		e->t0 = m->clock;
 		e->t1 = e->dead = 0;
@@ -380,6 +390,8 @@ void model_read_begin(struct model *m, unsigned int slot, u64 sector, u32 nr, un
 {
 	lock(m);
 	m->read_t0[slot] = ++m->clock;
+	if (slot >= m->nr_reads)
+		m->nr_reads = slot + 1;
 	note(m, VIRTIO_BLK_T_IN, sector, nr, 0, queue, false, 0);
 	unlock(m);
 }

@@ -74,6 +74,7 @@ struct model {
 	u32 last_gen;
 	u64 durable_before;	/* writes that ended before this tick survive a crash */
 	u64 crashed;		/* when the last one was: what was in flight then is not known to be durable by its end */
+	unsigned int nr_reads;	/* slots of read_t0[] that were ever used */
 	u64 read_t0[MODEL_READS];
 	/* results */
 	u64 breaches;

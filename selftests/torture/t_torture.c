@@ -4,7 +4,8 @@
  *
  *	t_torture				KTAP: some seconds on each bed
  *	t_torture --seed N [--bed NAME] [--block 512|4096] [--queues N] [--faults N] [--seconds N] [--first N]
- *		  [--io-timeout MS] [--bounce] [--record] [--kind NAME]... [--json FILE]
+ *		  [--io-timeout MS] [--bounce] [--record] [--latency US] [--tempo PERCENT] [--kind NAME]... [--json FILE]
+ *		  [--stop FILE]
  *	t_torture --socket PATH --image FILE	the load alone, on a vhost-user-blk back end: checks the checker
  *
  * The schedule - which fault, on what, for how long - follows from the seed and the fault's number alone; --first begins with
@@ -28,6 +29,7 @@
 #define PAUSES		4096
 #define CHECK_EVERY	25		/* faults between two looks at the storage */
 #define WAIT_MS		60000		/* after which a request that nothing prevents is taken for lost */
+#define STOP_EVERY	8		/* faults between two looks for the file that ends the campaign */
 #define MAX_ONLY	16
 
 struct campaign {
@@ -39,14 +41,23 @@ struct campaign {
 	u64 seed;
 	u64 first, faults;		/* faults 0: until the time is up */
 	double seconds;			/* 0: until all faults are done */
+	const char *stop;		/* or until this file is there */
 	const char *only[MAX_ONLY];
 	unsigned int nr_only;
+};
+
+/* What a campaign does */
+enum phase { PHASE_SETUP, PHASE_BEGIN, PHASE_HOLD, PHASE_END, PHASE_HEAL, PHASE_COMMAND, PHASE_SETTLE, PHASE_LOOK, PHASE_FINISH, PHASES };
+
+static const char *const phase_name[PHASES] = {
+	"set-up", "begin", "hold", "end", "heal", "queues and memory", "settle", "look at storage", "finish",
 };
 
 /* What became of a kind */
 struct tally {
 	const struct fault_kind *kind;
 	u64 done, failed, not_here;
+	u64 ns;				/* that its faults took, those with another one on top too */
 	char why[64];
 	unsigned int nr_pauses, nr_waits;
 	u32 pause_us[PAUSES];		/* error to the first completion elsewhere */
@@ -59,6 +70,16 @@ static struct bed bed;
 static struct guest guest;
 static struct model *model;
 static const char *no_net;
+static u64 phase_ns[PHASES], phase_from;
+
+/* What has passed since the last call was this. */
+static void lap(enum phase what)
+{
+	u64 now = now_ns();
+
+	phase_ns[what] += now - phase_from;
+	phase_from = now;
+}
 
 /* --- kinds --- */
 
@@ -133,7 +154,7 @@ static void fault_draw(struct fault *f, struct tally *t, u64 nr, u64 *rnd, const
 	f->rnd = rnd64(rnd);
 	if (t->kind->on != FAULT_ON_NONE)
 		f->p = choose_path(t->kind->on, rnd, not);
-	f->hold_ms = rnd64(rnd) % 60;
+	f->hold_ms = bed_time(&bed, rnd64(rnd) % 60);
 }
 
 static bool fault_begin(struct fault *f, struct tally *t, bool route)
@@ -186,14 +207,22 @@ static void explain_stuck(void)
 	unsigned int i;
 
 	if (!ctl_dev_get(BED_DEV, &d))
-		model_mark(model, "state %u route %u in flight %llu requeued %llu held %llu", d.state, d.route_id,
-			   (unsigned long long)d.inflight, (unsigned long long)d.requeued, (unsigned long long)d.held);
+		model_mark(model, "state %u route %u in flight %llu requeued %llu held %llu no space %llu", d.state, d.route_id,
+			   (unsigned long long)d.inflight, (unsigned long long)d.requeued, (unsigned long long)d.held,
+			   (unsigned long long)d.no_space);
 	for (i = 0; i < bed.nr; i++) {
 		struct iovm_path_info p;
 
 		if (!ctl_path_get(BED_DEV, bed.path[i].name, &p))
-			model_mark(model, "path %s state %u in flight %llu held %llu error %d", p.name, p.state,
-				   (unsigned long long)p.inflight, (unsigned long long)p.held, p.last_error);
+			model_mark(model, "path %s state %u for %llu ms in flight %llu held %llu error %d", p.name, p.state,
+				   (unsigned long long)p.state_since_ms, (unsigned long long)p.inflight,
+				   (unsigned long long)p.held, p.last_error);
+	}
+	for (i = 0; i < guest.c.queues; i++) {
+		struct guest_oldest o = guest.s->oldest[i];
+
+		model_mark(model, "queue %u: %u in flight, the oldest for %.0f ms: type %u sectors %llu+%u", i, o.flying,
+			   ((double)now_ns() - (double)o.t0) / 1e6, o.type, (unsigned long long)o.sector, o.nr);
 	}
 }
 
@@ -224,18 +253,25 @@ static void one_fault(const struct campaign *c, u64 nr)
 	bed.nr_pauses = 0;
 	__atomic_store_n(&guest.s->max_lat_ns, 0, __ATOMIC_RELAXED);
 	ok = fault_begin(&f, t, route);
+	lap(PHASE_BEGIN);
 	if (t2) {
 		hold(f.hold_ms / 2);
+		lap(PHASE_HOLD);
 		ok2 = fault_begin(&f2, t2, false);
+		lap(PHASE_BEGIN);
 	}
 	hold(f.hold_ms);
+	lap(PHASE_HOLD);
 	second_first = rnd64(&rnd) % 2;
 	if (t2 && second_first)
 		fault_end(&f2);
 	fault_end(&f);
+	lap(PHASE_END);
 	if (t2 && !second_first) {
 		hold(f2.hold_ms);
+		lap(PHASE_HOLD);
 		fault_end(&f2);
+		lap(PHASE_END);
 	}
 
 	if (!guest_alive(&guest))
@@ -245,11 +281,13 @@ static void one_fault(const struct campaign *c, u64 nr)
 		explain_stuck();
 		model_breach(model, ~0ull, "a path does not come back: %s", strerror(-r));
 	}
+	lap(PHASE_HEAL);
 	r = guest_wait(&guest, WAIT_MS);
 	if (r) {
 		explain_stuck();
 		model_breach(model, ~0ull, "stopping and starting queues, or changing memory: %s", strerror(-r));
 	}
+	lap(PHASE_COMMAND);
 	if (!guest_turnover(&guest, WAIT_MS) || !guest_progress(&guest, 4 * c->queues, WAIT_MS)) {
 		explain_stuck();
 		model_breach(model, ~0ull, "requests wait although all paths are live");
@@ -262,6 +300,8 @@ static void one_fault(const struct campaign *c, u64 nr)
 		if (t->nr_waits < PAUSES)
 			t->wait_us[t->nr_waits++] = wait / 1000;
 	}
+	lap(PHASE_SETTLE);
+	t->ns += now_ns() - t0;
 	describe(a, sizeof(a), &f, ok);
 	if (t2)
 		describe(b, sizeof(b), &f2, ok2);
@@ -286,6 +326,7 @@ static void look_at_storage(void)
 	if (bad < 0)
 		model_breach(model, ~0ull, "the storage cannot be read: %s", strerror(-bad));
 	ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+	lap(PHASE_LOOK);
 }
 
 static void clear(void)
@@ -314,11 +355,16 @@ static u64 total_done(void)
 /* As they are given by hand */
 static void describe_opts(const struct campaign *c, char *to, size_t n)
 {
-	char ms[32] = "";
+	char ms[32] = "", us[32] = "", pct[32] = "";
 
 	if (c->opts.io_timeout_ms)
 		snprintf(ms, sizeof(ms), " --io-timeout %u", c->opts.io_timeout_ms);
-	snprintf(to, n, "%s%s%s", ms, c->opts.bounce ? " --bounce" : "", c->record ? " --record" : "");
+	if (c->opts.latency_us)
+		snprintf(us, sizeof(us), " --latency %u", c->opts.latency_us);
+	if (c->opts.tempo)
+		snprintf(pct, sizeof(pct), " --tempo %u", c->opts.tempo);
+	snprintf(to, n, " --depth %u%s%s%s%s%s", c->depth, ms, us, pct, c->opts.bounce ? " --bounce" : "",
+		 c->record ? " --record" : "");
 }
 
 /* Breaches, or a negative errno when it could not even begin. */
@@ -330,14 +376,16 @@ static long run(const struct campaign *c, u64 *faults)
 	};
 	u64 nr = c->first, before = total_done(), end = c->seconds ? now_ns() + c->seconds * 1e9 : ~0ull;
 	const char *step = "storage";
-	char opts[64];
+	char opts[160];
 	struct guest_shared *s;
 	long breaches;
+	unsigned int i;
 	int r;
 
 	model = model_new(c->seed, SECTORS, c->bed == BED_ARRAY);
 	if (!model)
 		return -ENOMEM;
+	phase_from = now_ns();
 	r = bed_make(&bed, c->bed, &c->opts, c->block, c->queues, SECTORS, model);
 	if (!r) {
 		step = "guest";
@@ -358,7 +406,10 @@ static long run(const struct campaign *c, u64 *faults)
 	       c->queues, opts, no_net ? no_net : "veth and netem");
 	if (!guest_progress(&guest, 50, WAIT_MS))
 		model_breach(model, ~0ull, "no progress before the first fault");
+	lap(PHASE_SETUP);
 	while (!model->breaches && (!c->faults || nr < c->first + c->faults) && now_ns() < end) {
+		if (c->stop && nr % STOP_EVERY == 0 && !access(c->stop, F_OK))
+			break;
 		one_fault(c, nr++);
 		if (nr % CHECK_EVERY == 0 && !model->breaches)
 			look_at_storage();
@@ -374,6 +425,7 @@ static long run(const struct campaign *c, u64 *faults)
 		if (!r && model_check(model, bed_storage_read, &bed) < 0)
 			model_breach(model, ~0ull, "the storage cannot be read");
 	}
+	lap(PHASE_FINISH);
 	breaches = model->breaches;
 	*faults = total_done() - before;
 	printf("# %llu faults, %ld breaches; %llu requests (%llu in parts, %llu indirect, %llu not aligned), %llu read, %llu written, "
@@ -385,6 +437,9 @@ static long run(const struct campaign *c, u64 *faults)
 	printf("# %llu sectors compared (%llu mixed), %llu looks at poison, %llu pages looked up in dirty logs, %llu sectors lost with "
 	       "caches\n", (unsigned long long)model->sectors_checked, (unsigned long long)model->mixed,
 	       (unsigned long long)s->poison_looks, (unsigned long long)s->log_pages, (unsigned long long)bed.array.lost);
+	printf("# seconds:");
+	for (i = 0; i < PHASES; i++)
+		printf(" %s %.1f%s", phase_name[i], phase_ns[i] / 1e9, i + 1 < PHASES ? "," : "\n");
 	if (breaches)
 		printf("# to see it again: t_torture --seed %llu --bed %s --block %u --queues %u%s --faults %llu\n",
 		       (unsigned long long)c->seed, bed_name[c->bed], c->block, c->queues, opts, (unsigned long long)nr);
@@ -480,7 +535,8 @@ static void print_table(void)
 {
 	unsigned int i;
 
-	printf("# %-22s %6s %6s  %-26s  %-26s\n", "fault", "done", "failed", "pause p50/p99/max ms (n)", "longest wait p50/p99/max ms");
+	printf("# %-22s %6s %6s %6s  %-26s  %-26s\n", "fault", "done", "failed", "ms", "pause p50/p99/max ms (n)",
+	       "longest wait p50/p99/max ms");
 	for (i = 0; i < nr_kinds; i++) {
 		struct tally *t = &tally[i];
 		unsigned int n = t->nr_pauses, w = t->nr_waits;
@@ -489,7 +545,8 @@ static void print_table(void)
 			continue;
 		qsort(t->pause_us, n, sizeof(u32), by_size);
 		qsort(t->wait_us, w, sizeof(u32), by_size);
-		printf("# %-22s %6llu %6llu", t->kind->name, (unsigned long long)t->done, (unsigned long long)t->failed);
+		printf("# %-22s %6llu %6llu %6.0f", t->kind->name, (unsigned long long)t->done, (unsigned long long)t->failed,
+		       t->ns / 1e6 / (t->done + t->failed + t->not_here));
 		if (n)
 			printf("  %7.2f %7.2f %7.2f (%u)", t->pause_us[n / 2] / 1e3, t->pause_us[n - 1 - n / 100] / 1e3,
 			       t->pause_us[n - 1] / 1e3, n);
@@ -596,8 +653,8 @@ static void teardown(void)
 static int usage(void)
 {
 	fprintf(stderr, "usage: t_torture --seed N [--bed dm|scsi|array|array-fua] [--block 512|4096] [--queues N] [--depth N]\n"
-		"       [--io-timeout MS] [--bounce] [--record] [--faults N] [--seconds N] [--first N] [--kind NAME]...\n"
-		"       [--json FILE]\n"
+		"       [--io-timeout MS] [--bounce] [--record] [--latency US] [--tempo PERCENT] [--faults N] [--seconds N]\n"
+		"       [--first N] [--kind NAME]... [--json FILE] [--stop FILE]\n"
 		"       t_torture [CASE...]\n");
 	return 2;
 }
@@ -611,7 +668,8 @@ static int by_hand(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 't' }, { "first", required_argument, NULL, 'F' },
 		{ "kind", required_argument, NULL, 'k' }, { "json", required_argument, NULL, 'j' },
 		{ "io-timeout", required_argument, NULL, 'o' }, { "bounce", no_argument, NULL, 'n' },
-		{ "record", no_argument, NULL, 'r' },
+		{ "record", no_argument, NULL, 'r' }, { "latency", required_argument, NULL, 'l' },
+		{ "tempo", required_argument, NULL, 'T' }, { "stop", required_argument, NULL, 'x' },
 		{ "socket", required_argument, NULL, 'S' }, { "image", required_argument, NULL, 'I' }, {},
 	};
 	struct campaign c = { .block = 512, .queues = 2, .depth = 16, .seed = 1 };
@@ -663,6 +721,15 @@ static int by_hand(int argc, char **argv)
 		case 'r':
 			c.record = true;
 			break;
+		case 'l':
+			c.opts.latency_us = atoi(optarg);
+			break;
+		case 'T':
+			c.opts.tempo = atoi(optarg);
+			break;
+		case 'x':
+			c.stop = optarg;
+			break;
 		case 'S':
 			socket = optarg;
 			break;
@@ -676,7 +743,7 @@ static int by_hand(int argc, char **argv)
 	if (optind < argc || c.bed == BED_KINDS || (c.block != 512 && c.block != 4096) || !c.queues || c.queues > GUEST_QUEUES ||
 	    !c.depth || c.depth > 64)
 		return usage();
-	if (!c.faults && !c.seconds)
+	if (!c.faults && !c.seconds && !c.stop)
 		c.seconds = 60;
 	if (socket && image)
 		return run_socket(&c, socket, image) ? KTAP_FAIL : KTAP_PASS;

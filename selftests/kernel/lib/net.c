@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define NET	"10.99.7.0/24"
 #define HERE	"10.99.7.1"
 #define THERE	"10.99.7.2"
 #define HERE_MAC	"02:00:00:00:07:01"
@@ -29,6 +30,7 @@
 
 static pid_t holder;			/* a process whose network namespace is the other host's */
 static int ns_here = -1, ns_there = -1;
+static unsigned int latency_us;
 
 static int sh(const char *fmt, ...)
 {
@@ -171,7 +173,7 @@ static int netem(int ns, const char *dev, const struct net_shape *shape)
 	struct nlmsghdr *h = (void *)buf;
 	struct tcmsg *t = NLMSG_DATA(h);
 	struct tc_netem_qopt opt = { .limit = 10000, .loss = shape->loss_pct >= 100 ? ~0u : shape->loss_pct * (~0u / 100) };
-	int64_t delay = shape->delay_ms * 1000000ll, jitter = delay / 2;
+	int64_t delay = (shape->delay_us + latency_us) * 1000ll, jitter = shape->delay_us * 500ll;
 	struct {
 		struct nlmsghdr h;
 		struct nlmsgerr e;
@@ -200,6 +202,16 @@ static int netem(int ns, const char *dev, const struct net_shape *shape)
 	r = send(fd, h, h->nlmsg_len, 0) < 0 || recv(fd, &answer, sizeof(answer), 0) < 0 ? -errno : answer.e.error;
 	close(fd);
 	return r;
+}
+
+int net_tune(unsigned int latency, unsigned int rto_min_ms)
+{
+	latency_us = latency;
+	if (sh("ip route replace " NET " dev iovmt0 scope link src " HERE " rto_min %ums && "
+	       "nsenter -t %d -n ip route replace " NET " dev iovmt1 scope link src " THERE " rto_min %ums", rto_min_ms, holder,
+	       rto_min_ms))
+		return -EIO;
+	return net_shape(NULL, NULL);
 }
 
 int net_shape(const struct net_shape *here, const struct net_shape *there)

@@ -16,8 +16,10 @@ int net_pair(int sv[2]);
 /* What becomes of packets in one direction */
 struct net_shape {
 	unsigned int loss_pct;
-	unsigned int delay_ms;		/* give or take half of it: they overtake each other */
+	unsigned int delay_us;		/* give or take half of it: they overtake each other */
 };
+/* How long every packet takes anyway, in order; and TCP's shortest time-out (200 ms otherwise). 0 or a negative errno. */
+int net_tune(unsigned int latency_us, unsigned int rto_min_ms);
 /* For what this side sends, and for what the other one does; NULL: nothing is done to it. */
 int net_shape(const struct net_shape *here, const struct net_shape *there);
 
