@@ -92,36 +92,44 @@ static inline bool iovm_req_unflushed(const struct iovm_req *req, const struct i
 	       !(path->flags & IOVM_PATH_F_CACHE_DIES);
 }
 
+static __always_inline void iovm_req_served(struct iovm_req *req, struct iovm_path *path)
+{
+	/* first, so that nothing else has to be kept while the clock is read */
+	u64 now = ktime_get_ns(), issue_ns = req->issue_ns;
+	struct iovm_path_pcpu __percpu *pcpu = path->pcpu;
+	unsigned int op = req->op, lat = min(op, 2u);
+
+	this_cpu_inc(pcpu->done[op]);
+	this_cpu_add(pcpu->bytes[op], req->len);
+	this_cpu_inc(pcpu->lat_ns[lat][iovm_hist_bucket(now - issue_ns)]);
+	if (iovm_req_unflushed(req, path) && !READ_ONCE(path->unflushed))
+		WRITE_ONCE(path->unflushed, true);
+	if (unlikely(READ_ONCE(path->dev->switch_ns)))
+		iovm_first_completion(path, issue_ns);
+	if (unlikely(op == IOVM_OP_FLUSH)) {
+		atomic_dec(&path->flushing);
+		if (iovm_req_flush_rest(req))
+			return;
+	}
+	iovm_req_finish_inline(req, 0);
+}
+
 void iovm_req_done(struct iovm_req *req, enum iovm_result res, int error)
 {
 	struct iovm_path *path = req->path;
-	struct iovm_dev *dev = path->dev;
 
-	trace_iovm_complete(req, res, error);
 	if (likely(res == IOVM_RES_OK)) {
-		unsigned int op = req->op, lat = min(op, 2u);
-		struct iovm_path_pcpu __percpu *pcpu = path->pcpu;
-		u64 issue_ns = req->issue_ns;
-
-		this_cpu_inc(pcpu->done[op]);
-		this_cpu_add(pcpu->bytes[op], req->len);
-		this_cpu_inc(pcpu->lat_ns[lat][iovm_hist_bucket(ktime_get_ns() - issue_ns)]);
-		if (iovm_req_unflushed(req, path) && !READ_ONCE(path->unflushed))
-			WRITE_ONCE(path->unflushed, true);
-		if (unlikely(READ_ONCE(dev->switch_ns)))
-			iovm_first_completion(path, issue_ns);
-		if (op == IOVM_OP_FLUSH)
-			atomic_dec(&path->flushing);
-		if (op != IOVM_OP_FLUSH || likely(!iovm_req_flush_rest(req)))
-			iovm_req_finish_inline(req, 0);
+		trace_iovm_complete(req, IOVM_RES_OK, 0);
+		iovm_req_served(req, path);
 	} else {
+		trace_iovm_complete(req, res, error);
 		iovm_req_error(req, res, error);
 	}
 
 	/* last: until here the path keeps the device, and the device its class */
 	rcu_read_lock_sched();
 	this_cpu_inc(path->pcpu->ended);
-	iovm_path_count_end(dev);
+	iovm_path_count_end(path->dev);
 }
 EXPORT_SYMBOL_GPL(iovm_req_done);
 
