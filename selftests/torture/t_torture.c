@@ -47,7 +47,9 @@ struct campaign {
 };
 
 /* What a campaign does */
-enum phase { PHASE_SETUP, PHASE_BEGIN, PHASE_HOLD, PHASE_END, PHASE_HEAL, PHASE_COMMAND, PHASE_SETTLE, PHASE_LOOK, PHASE_FINISH, PHASES };
+enum phase {
+	PHASE_SETUP, PHASE_BEGIN, PHASE_HOLD, PHASE_END, PHASE_HEAL, PHASE_COMMAND, PHASE_SETTLE, PHASE_LOOK, PHASE_FINISH, PHASES
+};
 
 static const char *const phase_name[PHASES] = {
 	"set-up", "begin", "hold", "end", "heal", "queues and memory", "settle", "look at storage", "finish",
