@@ -10,7 +10,8 @@
  *	error	device-mapper's error target	remove	a disk of scsi_debug is pulled
  *	hang	a suspended dm device		cut	path a is NBD too, and its network loses every packet
  *
- * The pause after an error is taken from the events, FIRST_ERROR to FIRST_COMPLETION. A hang and a cut make no error, and are
+ * The pause after an error is taken from the events, FIRST_ERROR to FIRST_COMPLETION; what a request waits before it (device-mapper
+ * changes its table, the disk's driver is unbound) and behind it is told beside. A hang and a cut make no error, and are
  * noticed by time; there the load has flushes too, and the pause is the longest wait of what may go elsewhere, from when the guest
  * made it to when the guest found it complete:
  *
@@ -60,9 +61,12 @@ struct series {
 	unsigned int n;
 };
 
-/* What may go elsewhere, then what may not */
-enum { READS, FLUSHES, NEW, FENCED, PARTS };
-static const char *const part_name[] = { "reads", "flushes", "new requests", "writes, from the fence on" };
+/* Found by time: what may go elsewhere, then what may not. After an error: what the guest waits for beside the pause. */
+enum { READS, FLUSHES, NEW, FENCED, BEFORE, REST, PARTS };
+static const char *const part_name[] = {
+	"reads", "flushes", "new requests", "writes, from the fence on",
+	"from the fault to the first error", "from the first completion until all have completed that were made before the error",
+};
 
 static struct ctl_events ev;
 static struct nbdsrv srv, far;		/* of the remote path; of path a, where it is cut */
@@ -335,16 +339,21 @@ static double ask(void)
 	return most;
 }
 
-/* The first error's pause, in ms: FIRST_COMPLETION is event number @e. */
-static double pause_of_error(int at, int e, u64 begun)
+/* The first error's pause, in ms: FIRST_COMPLETION is event number @e. With what was before and behind it. */
+static double pause_of_error(int at, int e, u64 begun, u64 from, u64 to)
 {
 	const struct iovm_event *done = &ev.seen[e], *error;
 	int k = ctl_events_wait(&ev, at, IOVM_EV_FIRST_ERROR, "kt-0", "a", 0);
-	u64 ns;
+	u64 ns, i, last = done->mono_ns;
 
 	T_REQUIRE(k >= 0 && k < e, "the remote path serves, but a has had no error");
 	error = &ev.seen[k];
 	T_REQUIRE(error->mono_ns >= begun && done->mono_ns - done->value >= begun, "the pause began before the fault");
+	add(&parts[BEFORE], (error->mono_ns - begun) / 1e6);
+	for (i = from; i < to; i++)
+		if (seen[i % SEEN].begin < error->mono_ns && seen[i % SEEN].end > last)
+			last = seen[i % SEEN].end;
+	add(&parts[REST], (last - done->mono_ns) / 1e6);
 	/* the same but for what was between reading the clock and the event */
 	ns = done->mono_ns - error->mono_ns;
 	return (ns > done->value ? ns : done->value) / 1e6;
@@ -418,7 +427,7 @@ static void one_round(const struct fault *f, double rtt)
 	if (f->by_time_ms)
 		add(&pauses, sort_out(f, from, to, begun, ev.seen[e].mono_ns, fenced, asked, rtt) - rtt);
 	else
-		add(&pauses, pause_of_error(at, e, begun) - rtt);
+		add(&pauses, pause_of_error(at, e, begun, from, to) - rtt);
 	for (i = from; i < to; i++)
 		if (seen[i % SEEN].end - seen[i % SEEN].begin > most)
 			most = seen[i % SEEN].end - seen[i % SEEN].begin;
@@ -459,6 +468,7 @@ static void print_histogram(const struct fault *f, const struct series *s)
 
 static void print(const struct fault *f, unsigned int depth, double rtt)
 {
+	bool first = true;
 	unsigned int k;
 
 	printf("{\"fault\": \"%s\", \"bound_ms\": %u, \"depth\": %u, \"remote_round_trip_ms\": %.3f", f->what, f->bound_ms, depth,
@@ -466,9 +476,12 @@ static void print(const struct fault *f, unsigned int depth, double rtt)
 	print_quantiles(", ", "pause_ms", &pauses);
 	print_quantiles(", ", "guest_longest_ms", &longest);
 	printf(", \"parts_ms\": {");
-	for (k = 0; k < PARTS; k++)
-		if (parts[k].n)
-			print_quantiles(k ? ", " : "", part_name[k], &parts[k]);
+	for (k = 0; k < PARTS; k++) {
+		if (!parts[k].n)
+			continue;
+		print_quantiles(first ? "" : ", ", part_name[k], &parts[k]);
+		first = false;
+	}
 	printf("}");
 	print_histogram(f, &pauses);
 	printf("}\n");
