@@ -376,7 +376,7 @@ static long run(const struct campaign *c, u64 *faults)
 		.dev = BED_DEV, .queues = c->queues, .ring = 128, .depth = c->depth, .block = c->block, .nsect = SECTORS,
 		.seed = c->seed, .serial = "serial-0123456789abc", .record = c->record,
 	};
-	u64 nr = c->first, before = total_done(), end = c->seconds ? now_ns() + c->seconds * 1e9 : ~0ull;
+	u64 nr = c->first, before = total_done(), end;
 	const char *step = "storage";
 	char opts[160];
 	struct guest_shared *s;
@@ -409,6 +409,7 @@ static long run(const struct campaign *c, u64 *faults)
 	if (!guest_progress(&guest, 50, WAIT_MS))
 		model_breach(model, ~0ull, "no progress before the first fault");
 	lap(PHASE_SETUP);
+	end = c->seconds ? now_ns() + c->seconds * 1e9 : ~0ull;
 	while (!model->breaches && (!c->faults || nr < c->first + c->faults) && now_ns() < end) {
 		if (c->stop && nr % STOP_EVERY == 0 && !access(c->stop, F_OK))
 			break;
