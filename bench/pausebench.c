@@ -32,6 +32,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define MB	32
 #define SECTORS	(MB * 2048ull)
@@ -362,7 +363,7 @@ static double pause_of_error(int at, int e, u64 begun, u64 from, u64 to)
 /* Sorts what ended since @from into the parts; the longest wait of what may go elsewhere, @asked too. */
 static double sort_out(const struct fault *f, u64 from, u64 to, u64 begun, u64 rerouted, u64 fenced, double asked, double rtt)
 {
-	double ms[PARTS] = { -1, -1, asked, -1 }, all = -1;
+	double ms[] = { -1, -1, asked, -1 }, all = -1;
 	u64 i;
 	int k;
 
@@ -390,7 +391,7 @@ static double sort_out(const struct fault *f, u64 from, u64 to, u64 begun, u64 r
 	/* what was made just before the fault waits until the path is suspect, after half of the time */
 	T_REQUIRE(rerouted >= begun && ms[READS] >= f->by_time_ms / 4 && ms[FENCED] >= 0,
 		  "nothing hung: reads waited for %.1f ms, writes for %.1f ms after the fence", ms[READS], ms[FENCED]);
-	for (k = 0; k < PARTS; k++) {
+	for (k = 0; k < (int)ARRAY_SIZE(ms); k++) {
 		if (ms[k] < 0)
 			continue;
 		add(&parts[k], ms[k] - rtt);
@@ -553,6 +554,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: pausebench error|remove|hang|cut [COUNT [DEPTH]]\n");
 		return 1;
 	}
+	/* read now: where time leaps while nothing runs, a path would be dead before a page is here */
+	if (mlockall(MCL_CURRENT))
+		perror("mlockall");
 	ev.fd = -1;
 	why = ctl_setup();
 	if (why) {
