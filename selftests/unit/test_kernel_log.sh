@@ -51,7 +51,7 @@ warning='WARNING: CPU: 0 PID: 1 at vhost_iovm/vq.c:1'
 theirs='tick_nohz_next_event / tick_do_update_jiffies64'
 
 echo "KTAP version 1"
-echo "1..7"
+echo "1..9"
 expect "a race of ours" "$ours" < <(
 	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120'
 )
@@ -72,5 +72,12 @@ expect "the scheduler's, in a task's flags, below one of ours" "" < <(
 )
 expect "one there with another function" "BUG: KCSAN: data-race in $flags / bio_init" < <(
 	race "$flags / bio_init" '__blk_flush_plug+0x23f/0x290' 'viovm_bdev_send+0x14d/0x180 [vhost_iovm_blk]'
+)
+expect "an interrupt's look at a task's plug, below one of ours" "" < <(
+	race "__blk_mq_end_request / blk_start_plug" 'blk_start_plug+0xef/0x110' 'viovm_blk_vq_run+0xb80/0x1340 [vhost_iovm_blk]'
+	race "__submit_bio / __blk_mq_end_request" '__submit_bio+0x177/0x490' 'viovm_bdev_send+0x14d/0x180 [vhost_iovm_blk]'
+)
+expect "its race with one of ours" "BUG: KCSAN: data-race in __blk_mq_end_request / viovm_blk_vq_run [vhost_iovm_blk]" < <(
+	race "__blk_mq_end_request / viovm_blk_vq_run [vhost_iovm_blk]" 'viovm_blk_vq_run+0xb80/0x1340 [vhost_iovm_blk]'
 )
 exit $((fails > 0))
