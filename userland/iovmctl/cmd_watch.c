@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -142,11 +143,17 @@ static void fence_child(const struct iovm_path_info *pi)
 
 static void start(struct work *w, const struct iovm_path_info *pi, bool fence)
 {
+	pid_t self = getpid();
+
 	fflush(stdout);
 	w->pid = fork();
 	if (!w->pid) {
 		if (fence)
 			fence_child(pi);
+		/* it keeps the modules in use: not longer than the watch does */
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() != self)
+			_exit(EX_FAILED);
 		connect_child(pi, w->told);
 	}
 	if (w->pid < 0) {
