@@ -19,7 +19,7 @@ for need in nbdkit python3 setpriv flock; do
 done
 modprobe brd rd_nr=2 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
-echo "1..9"
+echo "1..10"
 
 # The processes that iovm-upgrade looks for, by what they are
 fronts() { pgrep -x iovm-vhost-user; }
@@ -143,7 +143,7 @@ old=$(newest)
 cd "$tmp" || exit 1
 setsid -f "$vu" --device one --socket "$tmp/one.vu" 2>"$tmp/one.log"
 setsid -f "$vu" --device two --socket two.vu 2>"$tmp/two.log"
-setsid -f "$ctl" path watch -c 1 >/dev/null 2>&1
+setsid -f "$ctl" path watch -c 1 --timeout 1min >/dev/null 2>&1
 serving
 "$ctl" events >/dev/null 2>&1 &
 reader=$!
@@ -190,7 +190,8 @@ cat >"$tmp/modprobe" <<-'END'
 	-r) [ "$FAKE" != unload ] || exit 1 ;;
 	*) [ "$FAKE" != load ] || exit 1
 	   [ "$FAKE" != kill ] || kill -9 $PPID
-	   [ "$FAKE" != server ] || { kill "$SERVER"; timeout 10 tail --pid="$SERVER" -f /dev/null; } ;;
+	   [ "$FAKE" != server ] || { kill "$SERVER"; timeout 10 tail --pid="$SERVER" -f /dev/null; }
+	   [ "$FAKE" != thaw ] || kill -CONT "$SERVER" ;;
 	esac
 	exec modprobe "$@"
 END
@@ -223,6 +224,19 @@ serving
 same "$tmp/first"
 [ ! -e "$state" ] || complain "something is left: $(ls -R "$state")"
 ok "iovm-upgrade: killed -9 on the way: goes on when it is run again"
+
+# The watcher tries to connect n, in a process of its own, for longer than the modules are waited for.
+kill -STOP "$server"
+for ((i = 0; i < 300; i++)); do [ "$(watchers | wc -l)" = 2 ] && break; sleep 0.1; done
+[ "$(watchers | wc -l)" = 2 ] || complain "nobody tries to connect n"
+FAKE=thaw SERVER=$server upgrade 0 "stopping 0 units and 3 other processes"
+serving
+# with as many connections, and the route, as before
+want 0 . path fail one n
+want 0 . path connect one n -c 2
+want 0 "requests go to path 'n'" failover one n
+same "$tmp/first"
+ok "iovm-upgrade: a watcher at work is one process, and ends with what it began"
 
 kill "$(watchers)"
 FAKE=server SERVER=$server upgrade 1 "not everything is as it was; what is usable runs"
