@@ -19,7 +19,7 @@ for need in nbdkit python3 setpriv flock; do
 done
 modprobe brd rd_nr=2 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
-echo "1..10"
+echo "1..11"
 
 # The processes that iovm-upgrade looks for, by what they are
 fronts() { pgrep -x iovm-vhost-user; }
@@ -237,6 +237,26 @@ want 0 . path connect one n -c 2
 want 0 "requests go to path 'n'" failover one n
 same "$tmp/first"
 ok "iovm-upgrade: a watcher at work is one process, and ends with what it began"
+
+# Modules that do not offer what the guest of one uses.
+cat >"$tmp/lacking" <<-END
+	#!/bin/bash
+	if [ "\$1" = restore ]; then
+		sed '/"name": "one",/,/"features"/s/"features": [0-9]*/"features": 36028797018963968/' "\${!#}" >"$tmp/more"
+		set -- "\${@:1:\$#-1}" "$tmp/more"
+	fi
+	exec "$ctl" "\$@"
+END
+chmod +x "$tmp/lacking"
+IOVMCTL=$tmp/lacking FAKE='' upgrade 1 "not everything is as it was; what is usable runs"
+grep -q "one: virtio features 0x.*, which a running guest may use, are not offered any more" "$tmp/up" || complain "$(cat "$tmp/up")"
+grep -q -- "--device one .* is not started: one is not what it was" "$tmp/up" || complain "$(cat "$tmp/up")"
+pgrep -f -- '--device two' >/dev/null || complain "no front end for two: $(cat "$tmp/up")"
+! pgrep -f -- '--device one' >/dev/null || complain "a front end for one"
+FAKE='' upgrade 0 "going on after: loaded"
+serving
+same "$tmp/first"
+ok "iovm-upgrade: a device that is not what it was gets no front end"
 
 kill "$(watchers)"
 FAKE=server SERVER=$server upgrade 1 "not everything is as it was; what is usable runs"
