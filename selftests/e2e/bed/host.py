@@ -17,7 +17,7 @@ import time
 from . import image
 from .agent import Agent
 from .qmp import Qmp
-from .util import TOP, BedError, free_port, qemu_program, quote, tool, wait_for
+from .util import TOP, BedError, free_ports, qemu_program, quote, tool, wait_for
 
 GUEST_PORTS = range(7001, 7009)
 QEMU = 10                       # of the hosts: 7.2's TCG now and then forgets to wake a CPU that halted below a guest
@@ -42,7 +42,7 @@ class Host:
     def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
-        self.ports = {p: free_port() for p in (7000, *GUEST_PORTS)}
+        self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
         self.agent = Agent(f"host {name}", self.ports[7000])
         self.index = "AB".index(name) + 1
         self.address = f"10.0.0.{self.index}"
@@ -160,7 +160,7 @@ class Host:
 
 def pair(rundir, lun, **kw):
     """Hosts A and B on one network, sharing the LUN; not started."""
-    port = free_port()
+    port, = free_ports(1)
     a = Host("A", rundir, lun, f"listen=127.0.0.1:{port}", **kw)
     b = Host("B", rundir, lun, f"connect=127.0.0.1:{port}", **kw)
     return a, b

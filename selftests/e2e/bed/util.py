@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Paths, errors, logging and processes shared by the whole test bed."""
 
+import contextlib
 import fcntl
 import os
 import shlex
@@ -62,11 +63,13 @@ def run(*words, timeout=120, ok=(0,), cwd=None):
     return res.stdout.decode(errors="replace")
 
 
-def free_port():
-    """A TCP port on the loopback interface that nobody listens on at the moment."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_ports(count):
+    """So many TCP ports on the loopback interface, no two the same, that nobody listens on at the moment."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in socks:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in socks]
 
 
 def wait_for(what, timeout, check, pause=0.1):
