@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 
-from .util import BUILD, TOP, BedError, quote, wait_for
+from .util import BUILD, TOP, BedError, quote, run, wait_for
 
 NBD_PORT = 10809
 LUN_IDENTITY = "id:lun0"
@@ -104,6 +104,13 @@ def stage(rundir, kernel):
     return modules, programs
 
 
+def install(rundir):
+    """User land as make install leaves it, below a directory; that directory."""
+    tree = os.path.join(rundir, "install")
+    run("make", "-C", os.path.join(TOP, "userland"), "install", f"DESTDIR={tree}", "PREFIX=/usr")
+    return tree
+
+
 class Iovm:
     """This project: a device with a local and maybe a remote path, and the vhost-user process in front of it."""
 
@@ -113,6 +120,7 @@ class Iovm:
         self.host, self.name = host, name
         self.socket = f"/run/{name}.sock"
         self.bin = os.path.join(host.rundir, "bin")
+        self.unit = None
         host.agent.call("modprobe vhost_iovm_blk && getent group kvm >/dev/null || groupadd -r kvm", 60)
         self.ctl("create", name, "--size-from", disk, "--queues", queues)
         # a virtio disk has no name of its own, and the server says it of its export
@@ -123,6 +131,11 @@ class Iovm:
         self.start_front()
 
     def start_front(self):
+        """iovm-vhost-user, in the unit, if there is one, or by hand."""
+        if self.unit:
+            self.host.agent.call(f"systemctl start {self.unit}", 60)
+            self.pid = int(self.host.agent.out(f"systemctl show -p MainPID --value {self.unit}"))
+            return
         self.pid = self.host.spawn(f"{self.name}-vhost-user", quote(
             f"{self.bin}/iovm-vhost-user", "--device", self.name, "--socket", self.socket))
         wait_socket(self.host, self.socket, self.pid, f"{self.name}-vhost-user")
@@ -136,6 +149,12 @@ class Iovm:
         if all_of_it:
             wait_for(f"{self.name}: iovm-vhost-user killed", 30, lambda: not self.host.running(self.pid), 0.1)
             self.start_front()
+
+    def end_front(self):
+        if self.unit:
+            self.host.agent.call(f"systemctl stop {self.unit}", 60)
+        else:
+            self.host.end(self.pid)
 
     def upgrade(self):
         """Have the modules replaced below the guest; what iovm-upgrade says. QEMU may not be back yet."""
@@ -179,8 +198,11 @@ class Iovm:
 
     def stop(self):
         """Take everything down again: process, device, modules. Anything that stays is an error."""
-        self.host.agent.call(f"kill {self.pid}; for i in $(seq 100); do kill -0 {self.pid} 2>/dev/null || break; sleep 0.1; done", check=False)
+        self.end_front()
         self.ctl("destroy", self.name)
+        self.unload()
+
+    def unload(self):
         self.host.agent.call(quote("modprobe", "-r", *self.MODULES) + " && ! grep -q iovm /proc/modules", 60)
 
 

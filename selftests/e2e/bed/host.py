@@ -37,9 +37,12 @@ class Host:
     One CPU by default: with more, multi-threaded TCG now and then runs a stale breakpoint while the kernel patches a static
     key on another CPU, and the host dies with "Oops: int3". Without address space randomisation, because TCG keeps a translation
     for each virtual address: a page of the C library that ran at thousands of addresses takes minutes to clear when it is freed.
+
+    install: a directory that make install was given; what is in it is put in place, and systemd boots the host. Else the agent
+    is its process 1.
     """
 
-    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None):
+    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None, install=None):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
         self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
@@ -52,7 +55,7 @@ class Host:
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
                   f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']} "
-                  f"e2e.top={TOP}")
+                  f"e2e.top={TOP}" + (f" e2e.install={install}" if install else ""))
         # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
             tool("setpriv"), "--pdeathsig", "KILL", qemu_program(QEMU), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
@@ -114,6 +117,11 @@ class Host:
         script = f"mkdir -p /run; {{ exec {command}; }} >/run/{name}.log 2>&1 & echo $!"
         return int(self.agent.out(script))
 
+    def end(self, pid):
+        """Have a process end, and wait until it has."""
+        self.agent.call(f"kill {pid}")
+        wait_for(f"host {self.name}: end of process {pid}", 30, lambda: not self.running(pid))
+
     def running(self, pid):
         return self.agent.call(f"kill -0 {pid} 2>/dev/null && ! grep -q '^State:.Z' /proc/{pid}/status", check=False).status == 0
 
@@ -137,7 +145,8 @@ class Host:
         """Keep what tells about a failure; never fails itself."""
         try:
             self.agent.close()
-            for path in self.agent.call("dmesg >/run/dmesg.log; ls /run/*.log", 20, check=False).out.split():
+            for path in self.agent.call("dmesg >/run/dmesg.log; [ ! -d /run/log/journal ] || journalctl >/run/journal.log; ls /run/*.log",
+                                        20, check=False).out.split():
                 self.fetch(path, f"host{self.name}.{os.path.basename(path)}")
         except (BedError, OSError):
             pass
