@@ -171,10 +171,10 @@ static void reported(void)
 	end_load();
 }
 
-/* Left for b, which is as it should be; not gone back to; gone back to when it is as it was. */
-static void leave_a(void)
+/* Left for b, which is as it should be; not gone back to; gone back to when it is as it was: the index of that event. */
+static int leave_a(void)
 {
-	int slow, left, to, back;
+	int slow, left, to, back, route;
 
 	slow = slow_a();
 	left = ctl_events_wait(&ev, slow, IOVM_EV_SLOW_LEFT, "kt-0", "a", 60000);
@@ -194,17 +194,39 @@ static void leave_a(void)
 	delay("iovmt-a", 1);
 	back = ctl_events_wait(&ev, to, IOVM_EV_SLOW_OVER, "kt-0", "a", 150000);
 	T_REQUIRE(back >= 0, "a has recovered, and nobody says so");
-	T_CHECK(ctl_events_wait(&ev, back, IOVM_EV_REROUTED, "kt-0", "a", 10000) >= 0, "no automatic failback");
+	route = ctl_events_wait(&ev, back, IOVM_EV_REROUTED, "kt-0", "a", 10000);
+	T_REQUIRE(route >= 0, "no automatic failback");
 	T_CHECK(ctl_events_count(&ev, IOVM_EV_FIRST_ERROR, "kt-0") == 0, "an error");
-	end_load();
+	return route;
+}
+
+/* a is slow, and b is better, but the route changed not long ago. @slow: that event. */
+static void held_off(int slow)
+{
+	struct iovm_path_info a, b;
+
+	T_CHECK(ctl_events_wait(&ev, slow, IOVM_EV_SLOW_LEFT, "kt-0", NULL, LEAVE_MS + 6000) < 0, "left although it was changed lately");
+	a = info("a");
+	b = info("b");
+	T_CHECK(a.slow && a.slow_ms > LEAVE_MS && !b.slow && b.rtt_ns && b.rtt_ns * 4 <= a.lat_ns,
+		"and nothing else held it: a %u, %llu ns, b %u, %llu ns", a.slow, (unsigned long long)a.lat_ns, b.slow,
+		(unsigned long long)b.rtt_ns);
 }
 
 static void left_for_bdev(void)
 {
+	int again;
+
 	two(LEAVE_MS, 1000);
 	add("b", b_node);
 	load((struct vload_cfg){ .depth = 8, .flush_pct = 2 });
-	leave_a();
+	again = leave_a();
+	/* slow again at once: said, and left to it */
+	delay("iovmt-a", info("a").usual_ns / 100000);
+	again = ctl_events_wait(&ev, again, IOVM_EV_SLOW, "kt-0", "a", 60000);
+	T_REQUIRE(again >= 0, "not reported the second time");
+	held_off(again);
+	end_load();
 }
 
 static void left_for_nbd(void)
@@ -221,6 +243,18 @@ static void left_for_nbd(void)
 	T_REQUIRE(!r, "attach: %s: %s", strerror(-r), ctl_msg);
 	load((struct vload_cfg){ .depth = 8 });
 	leave_a();
+	end_load();
+}
+
+/* Where the operator put it, it stays for the same time. */
+static void chosen_by_hand(void)
+{
+	two(LEAVE_MS, 0);
+	add("b", b_node);
+	load((struct vload_cfg){ .depth = 8 });
+	T_CHECK(!ctl_dev_ctl("kt-0", IOVM_DEV_FAILOVER, "a", 0), "failover: %s", ctl_msg);
+	held_off(slow_a());
+	end_load();
 }
 
 /* There is nothing better: b is as slow, b is not live, b is not there. */
@@ -302,6 +336,7 @@ static const struct ktap_case cases[] = {
 	{ "reported", reported, .limit_s = 240 },
 	{ "left_for_bdev", left_for_bdev, .limit_s = 240 },
 	{ "left_for_nbd", left_for_nbd, .limit_s = 240 },
+	{ "chosen_by_hand", chosen_by_hand, .limit_s = 240 },
 	{ "stays", stays, .limit_s = 240 },
 	{ "healthy", healthy, .limit_s = 240 },
 };
