@@ -140,7 +140,7 @@ class Iovm:
             f"{self.bin}/iovm-vhost-user", "--device", self.name, "--socket", self.socket))
         wait_socket(self.host, self.socket, self.pid, f"{self.name}-vhost-user")
 
-    def kill_front(self, all_of_it):
+    def kill_front(self, all_of_it, meanwhile=lambda: None):
         """SIGKILL to the process that serves the guest, or to the one that supervises it as well; then it is started again."""
         session = self.host.agent.out(f"cat /proc/{self.pid}/task/{self.pid}/children").split()
         if len(session) != 1:
@@ -148,6 +148,7 @@ class Iovm:
         self.host.agent.call(quote("kill", "-9", *([self.pid] if all_of_it else []), *session))
         if all_of_it:
             wait_for(f"{self.name}: iovm-vhost-user killed", 30, lambda: not self.host.running(self.pid), 0.1)
+            meanwhile()
             self.start_front()
 
     def end_front(self):
@@ -172,6 +173,12 @@ class Iovm:
     def ctl(self, *words, timeout=60):
         """One iovmctl command; what it prints."""
         return self.host.agent.out(quote(f"{self.bin}/iovmctl", *words), timeout)
+
+    def refuses(self, text, *words):
+        """One iovmctl command that is refused, and says this."""
+        res = self.host.agent.call(quote(f"{self.bin}/iovmctl", *words), check=False)
+        if res.status != 4 or text not in res.err:
+            raise BedError(f"iovmctl {quote(*words)}: status {res.status}, no {text!r} in: {res.err + res.out}")
 
     def show(self):
         return json.loads(self.ctl("show", self.name, "--json"))

@@ -108,6 +108,12 @@ class Host:
         self.qmp.cmd("device_add", driver="virtio-blk-pci", id="lun", drive="lun", serial="lun0")
         wait_for(f"host {self.name}: LUN back", 30, lambda: self.agent.call("grep -qsx lun0 /sys/block/*/serial", check=False).status == 0)
 
+    def grow_disk(self, size):
+        """The LUN grows to size bytes, in this host's eyes."""
+        self.qmp.cmd("block_resize", node_name="lun", size=size)
+        path = f"/sys/class/block/{os.path.basename(self.disk())}/size"
+        wait_for(f"host {self.name}: LUN of {size} bytes", 30, lambda: int(self.agent.out(f"cat {path}")) * 512 == size)
+
     def kvm(self):
         """Make /dev/kvm there."""
         self.agent.call("modprobe kvm_amd && test -c /dev/kvm", 60)

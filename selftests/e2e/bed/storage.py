@@ -4,6 +4,7 @@
 import hashlib
 import os
 import struct
+import subprocess
 
 from . import image
 from .util import BedError, run, tool
@@ -15,6 +16,15 @@ def read_direct(lun, path):
     """Copy the LUN with O_DIRECT; the checks then read the copy."""
     run("dd", f"if={lun}", f"of={path}", "bs=4M", "iflag=direct", "conv=sparse", "status=none", timeout=300)
     return path
+
+
+def check_pattern(lun, offset, pattern):
+    """The LUN must hold these bytes there, right now; both multiples of a page."""
+    got = subprocess.run([tool("dd"), f"if={lun}", "bs=4096", f"skip={offset // 4096}", f"count={len(pattern) // 4096}",
+                          "iflag=direct", "status=none"], stdout=subprocess.PIPE, timeout=60, check=True).stdout
+    if got != pattern:
+        at = next((i for i, (a, b) in enumerate(zip(got, pattern)) if a != b), len(got))
+        raise BedError(f"storage: {len(got)} of {len(pattern)} bytes at {offset}, other than written from byte {at} on")
 
 
 def block0(path):
