@@ -51,7 +51,7 @@ warning='WARNING: CPU: 0 PID: 1 at vhost_iovm/vq.c:1'
 theirs='tick_nohz_next_event / tick_do_update_jiffies64'
 
 echo "KTAP version 1"
-echo "1..9"
+echo "1..11"
 expect "a race of ours" "$ours" < <(
 	race "${ours#*in }" 'iovm_req_issue+0x3c/0x1f0 [iovm_mux]' 'vhost_task_fn+0x80/0x120'
 )
@@ -79,5 +79,15 @@ expect "an interrupt's look at a task's plug, below one of ours" "" < <(
 )
 expect "its race with one of ours" "BUG: KCSAN: data-race in __blk_mq_end_request / viovm_blk_vq_run [vhost_iovm_blk]" < <(
 	race "__blk_mq_end_request / viovm_blk_vq_run [vhost_iovm_blk]" 'viovm_blk_vq_run+0xb80/0x1340 [vhost_iovm_blk]'
+)
+queue='blk_mq_delay_run_hw_queue / blk_mq_delay_run_hw_queue'
+expect "the block layer's own, far below one of ours" "" < <(
+	race "$queue" 'blk_mq_delay_run_hw_queue+0xbd/0x310' 'blk_mq_run_hw_queue+0x339/0x4c0' 'blk_mq_flush_plug_list+0xa43/0xb60' \
+		'__blk_flush_plug+0x206/0x290' 'viovm_bdev_dwz_work+0x209/0x250 [vhost_iovm_blk]'
+)
+expect "one of ours in the second access" "BUG: KCSAN: data-race in $queue" < <(
+	race "$queue" 'blk_mq_delay_run_hw_queue+0xbd/0x310' 'blk_mq_run_hw_queue+0x339/0x4c0' 'submit_bio+0xa4/0xb6' '' \
+		'read to 0xffff888004a2c0a8 of 8 bytes by task 12 on cpu 0:' 'blk_mq_delay_run_hw_queue+0xbd/0x310' \
+		'viovm_bdev_dwz_work+0x209/0x250 [vhost_iovm_blk]'
 )
 exit $((fails > 0))
