@@ -33,6 +33,12 @@ u32 bed_time(const struct bed *b, u32 time)
 	return time && !t ? 1 : t;
 }
 
+/* What it takes to send a request of a megabyte while TCP's window opens: eight times there and back, and the disk. */
+static u32 window_ms(const struct bed *b)
+{
+	return RTTS_MAX * 2 * b->opts.latency_us / 1000;
+}
+
 static void path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 flags)
 {
 	snprintf(p->name, sizeof(p->name), "%s", name);
@@ -41,8 +47,7 @@ static void path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 fl
 	p->sockets = 2;
 	p->flags = flags;
 	p->heartbeat_ms = bed_time(b, 100 * ktap_slowness());
-	/* besides, what it takes to send a request of a megabyte while TCP's window opens: eight times there and back */
-	p->dead_ms = bed_time(b, 400 * ktap_slowness()) + RTTS_MAX * 2 * b->opts.latency_us / 1000;
+	p->dead_ms = bed_time(b, 400 * ktap_slowness()) + window_ms(b);
 }
 
 static int make_dm(struct bed *b)
@@ -104,7 +109,8 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	memset(b, 0, sizeof(*b));
 	b->kind = kind;
 	b->opts = *opts;
-	b->opts.io_timeout_ms = bed_time(b, opts->io_timeout_ms * ktap_slowness());
+	if (opts->io_timeout_ms)
+		b->opts.io_timeout_ms = bed_time(b, opts->io_timeout_ms * ktap_slowness()) + window_ms(b);
 	b->block = block;
 	b->queues = queues;
 	b->sectors = sectors;
