@@ -387,6 +387,7 @@ static long run(const struct campaign *c, u64 *faults)
 	model = model_new(c->seed, SECTORS, c->bed == BED_ARRAY);
 	if (!model)
 		return -ENOMEM;
+	memset(phase_ns, 0, sizeof(phase_ns));
 	phase_from = now_ns();
 	r = bed_make(&bed, c->bed, &c->opts, c->block, c->queues, SECTORS, model);
 	if (!r) {
