@@ -471,7 +471,6 @@ static void device_full(void)
 		T_CHECK(one_wait(&o[i], 5000) && one_status(&o[i]) == 0, "read %u does not go on", i);
 }
 
-/* A write of which a piece was sent, when the device had no room for the next, is not one that was not sent. */
 /* Has the driver of this disk a write? */
 static bool has_write(const char *node)
 {
@@ -488,6 +487,7 @@ static bool has_write(const char *node)
 	return writes;
 }
 
+/* A write of which a piece was sent, when the device had no room for the next, is not one that was not sent. */
 static void cut_in_pieces(void)
 {
 	char slow[64], good[64], limit[96];
