@@ -362,20 +362,16 @@ static void *serve(void *arg)
 				__atomic_add_fetch(&s->trims, 1, __ATOMIC_RELAXED);
 				break;
 			case 6: {
+				static u8 zeroes[1 << 20] __attribute__((aligned(4096)));
 				u32 done = 0;
-				void *z;
 
 				__atomic_add_fetch(&s->zeroes, 1, __ATOMIC_RELAXED);
-				if (posix_memalign(&z, 4096, 1 << 20))
-					goto out;
-				memset(z, 0, 1 << 20);
 				while (done < len && !r.error) {
-					u32 n = len - done < 1u << 20 ? len - done : 1u << 20;
+					u32 n = len - done < sizeof(zeroes) ? len - done : sizeof(zeroes);
 
-					r.error = store_io(s, true, z, n, off + done);
+					r.error = store_io(s, true, zeroes, n, off + done);
 					done += n;
 				}
-				free(z);
 				break;
 			}
 			default:
