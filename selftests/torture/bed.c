@@ -160,6 +160,15 @@ void bed_free(struct bed *b)
 	b->made = false;
 }
 
+/* Writes wait for the fault, not for a throttle that takes the delay for a slow disk. */
+static void no_throttle(const struct bed_path *p)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/block/%s/queue/wbt_lat_usec", p->node + strlen("/dev/"));
+	stor_write_file(path, "0");
+}
+
 int bed_path_add(struct bed *b, struct bed_path *p)
 {
 	struct iovm_path_add a = {
@@ -168,6 +177,8 @@ int bed_path_add(struct bed *b, struct bed_path *p)
 	};
 	int r;
 
+	if (b->kind == BED_SCSI && !p->nbd)
+		no_throttle(p);
 	if (p->nbd)
 		r = ctl_path_add_nbd_arg(BED_DEV, p->name, &a);
 	else

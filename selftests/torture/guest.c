@@ -166,6 +166,11 @@ bool guest_progress(struct guest *g, u64 n, int timeout_ms)
 	return true;
 }
 
+void guest_hush(struct guest *g, bool on)
+{
+	__atomic_store_n(&g->s->drain, on, __ATOMIC_RELEASE);
+}
+
 bool guest_turnover(struct guest *g, int timeout_ms)
 {
 	u64 from = now_ns();

@@ -54,7 +54,7 @@ struct guest_shared {
 	int result;
 	bool up;		/* queues run */
 	int why;		/* of not coming up */
-	bool drain;		/* start nothing new */
+	bool drain;		/* start nothing new: set by its process, and by guest_hush() while that does nothing */
 	u64 ops[16];		/* completed, by type */
 	u64 ios;
 	u64 errors;		/* status other than OK */
@@ -88,6 +88,7 @@ int guest_quit(struct guest *g, int timeout_ms);
 bool guest_alive(struct guest *g);
 /* Waits until @n more requests were completed; until all that is in flight has been; calls idle(). */
 bool guest_progress(struct guest *g, u64 n, int timeout_ms);
+void guest_hush(struct guest *g, bool on);			/* start nothing new, while no command is under way; off: go on */
 bool guest_turnover(struct guest *g, int timeout_ms);
 void guest_free(struct guest *g);
 
