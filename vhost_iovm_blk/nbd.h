@@ -115,7 +115,8 @@ struct viovm_nbd_slot {
 /**
  * struct viovm_nbd_conn - one socket and its two threads
  * @sess: the session it belongs to; constant
- * @sock: holds a reference; constant until both threads have stopped
+ * @sock: holds a reference; constant until both threads have stopped, then NULL; @lock for writing
+ * @is_tcp: else a unix socket; constant
  * @is_tls: the socket has an upper layer protocol; constant
  * @index: in sess->conns; constant
  * @lock: see the fields
@@ -130,6 +131,10 @@ struct viovm_nbd_slot {
  * @heartbeat_at: jiffies of the last heartbeat; the watchdog's
  * @heartbeat_ns: ktime_get_ns() of the last heartbeat; written under @lock while there is none
  * @last_rx: jiffies when bytes came last; written by the receiver
+ * @moved_at: jiffies when the peer was last seen to take bytes of a long command; the watchdog's,
+ *	like the next two
+ * @acked: sequence number up to which the peer had taken everything at the last look
+ * @unacked: there was more then
  * @suspect: VNBD_SUSPECT_*; sess->lock, read without it as a hint
  * @said_bye: completed by the sender
  * @tx_wait: the sender sleeps here
@@ -155,6 +160,7 @@ struct viovm_nbd_slot {
 struct viovm_nbd_conn {
 	struct viovm_nbd_sess *sess;
 	struct socket *sock;
+	bool is_tcp;
 	bool is_tls;
 	u8 index;
 
@@ -170,6 +176,9 @@ struct viovm_nbd_conn {
 	unsigned long heartbeat_at;
 	u64 heartbeat_ns;
 	unsigned long last_rx;
+	unsigned long moved_at;
+	u32 acked;
+	bool unacked;
 	unsigned long suspect;
 
 	struct completion said_bye;
@@ -278,6 +287,7 @@ void viovm_nbd_conn_free(struct viovm_nbd_conn *conn);
 /* nbd_sock.c: process context */
 int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg);
 void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn);
+bool viovm_nbd_sock_moves(struct viovm_nbd_conn *conn);
 int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
 			bool more, u32 *sent);
 int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len);

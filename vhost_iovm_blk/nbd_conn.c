@@ -784,6 +784,7 @@ struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index)
 	init_waitqueue_head(&conn->tx_wait);
 	conn->last_rx = jiffies;
 	conn->heartbeat_at = conn->last_rx;
+	conn->moved_at = conn->last_rx;
 	conn->busy_since = conn->last_rx;
 	for (i = 0; i < ARRAY_SIZE(conn->slots); i++) {
 		INIT_LIST_HEAD(&conn->slots[i].node);

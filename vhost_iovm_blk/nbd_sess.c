@@ -5,7 +5,8 @@
  *
  * The watchdog asks a quiet peer for a sign of life, and tells from the time that passed since
  * bytes came, while something is due, that a connection is suspect or dead. Bytes of any kind
- * count: a server that answers heartbeats while a slow FLUSH runs is slow, not dead.
+ * count: a server that answers heartbeats while a slow FLUSH runs is slow, not dead. So do bytes
+ * that the peer takes of a long write: it cannot answer before it has them all.
  */
 #include <linux/jiffies.h>
 #include <linux/rcupdate.h>
@@ -55,6 +56,10 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 		limit /= 2;
 
 	spin_lock(&conn->lock);
+	if (viovm_nbd_sock_moves(conn))
+		conn->moved_at = now;
+	if (time_after(conn->moved_at, quiet_since))
+		quiet_since = conn->moved_at;
 	due = conn->nr_busy || conn->nr_queued;
 	if (due) {
 		if (time_after(conn->busy_since, quiet_since))

@@ -78,6 +78,7 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 	WRITE_ONCE(sk->sk_rcvlowat, 1);
 	release_sock(sk);
 
+	conn->is_tcp = inet;
 	if (inet) {
 		conn->is_tls = inet_csk_has_ulp(sk);
 		tcp_sock_set_nodelay(sk);
@@ -104,13 +105,44 @@ put:
 void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
 {
 	const struct viovm_nbd_sess *sess = conn->sess;
+	struct socket *sock = conn->sock;
 
-	if (!conn->sock)
+	if (!sock)
 		return;
-	if (!READ_ONCE(sess->closing) || READ_ONCE(sess->error) != -ESHUTDOWN)
-		sock_no_linger(conn->sock->sk);
-	sockfd_put(conn->sock);
+	/* the watchdog may be looking */
+	spin_lock(&conn->lock);
 	conn->sock = NULL;
+	spin_unlock(&conn->lock);
+	if (!READ_ONCE(sess->closing) || READ_ONCE(sess->error) != -ESHUTDOWN)
+		sock_no_linger(sock->sk);
+	sockfd_put(sock);
+}
+
+/**
+ * viovm_nbd_sock_moves - is the peer taking bytes of a command that is on its way for long?
+ * @conn: whose; the watchdog asks
+ *
+ * A write of a megabyte may take longer than a peer may be quiet, and cannot be answered before all
+ * of it is there. Only what was under way at the last look as well counts: a peer whose server
+ * hangs acknowledges too, but short commands at once, and long ones until its buffer is full.
+ *
+ * conn->lock is held.
+ * Return: true when bytes were acknowledged since the last look. Never for a unix socket.
+ */
+bool viovm_nbd_sock_moves(struct viovm_nbd_conn *conn)
+{
+	u32 acked, written;
+	bool moves;
+
+	lockdep_assert_held(&conn->lock);
+	if (!conn->is_tcp || !conn->sock)
+		return false;
+	acked = READ_ONCE(tcp_sk(conn->sock->sk)->snd_una);
+	written = READ_ONCE(tcp_sk(conn->sock->sk)->write_seq);
+	moves = conn->unacked && acked != conn->acked;
+	conn->unacked = acked != written;
+	conn->acked = acked;
+	return moves;
 }
 
 /**

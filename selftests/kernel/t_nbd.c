@@ -3,7 +3,7 @@
  * Paths of type nbd against the test's own server, which answers as it is told: late, out of order, in chunks, wrong,
  * or never.
  */
-#include "fix.h"
+#include "one.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -26,6 +26,7 @@ static char a_node[64], b_node[64];
 static void cleanup(void)
 {
 	srv.hang = srv2.hang = false;
+	srv.sip_ms = 0;
 	if (ktap_failed() && ev.fd >= 0 && ev.nr_seen)
 		ctl_events_dump(&ev);
 	if (loading) {
@@ -54,14 +55,21 @@ static void create(void)
 	strcpy(F[0].name, "kt-0");
 }
 
+static void attach(struct nbdsrv *s, const char *path, unsigned int nconn, bool tcp)
+{
+	int r;
+
+	r = nbdsrv_attach(s, "kt-0", path, nconn, tcp);
+	T_REQUIRE(!r, "connect %s: %s: %s", path, strerror(-r), ctl_msg);
+	T_CHECK(ctl_wait_path_state("kt-0", path, IOVM_PATH_LIVE, 1000), "%s is not live", path);
+}
+
 static void add_nbd(struct nbdsrv *s, const char *path, u32 flags, u32 fence, u32 hb, u32 dead, unsigned int nconn, bool tcp)
 {
 	int r = ctl_path_add_nbd("kt-0", path, flags, fence, hb, dead);
 
 	T_REQUIRE(!r, "path %s: %s: %s", path, strerror(-r), ctl_msg);
-	r = nbdsrv_attach(s, "kt-0", path, nconn, tcp);
-	T_REQUIRE(!r, "connect %s: %s: %s", path, strerror(-r), ctl_msg);
-	T_CHECK(ctl_wait_path_state("kt-0", path, IOVM_PATH_LIVE, 1000), "%s is not live", path);
+	attach(s, path, nconn, tcp);
 }
 
 static void mem_server(struct nbdsrv *s)
@@ -366,6 +374,75 @@ static void hangs_idle(void)
 	T_CHECK(ctl_events_wait_state(&ev, 0, "kt-0", "n", IOVM_PATH_FAILED, 10000) >= 0, "not noticed");
 }
 
+#define SIP_MS		(60 * ktap_slowness())
+#define SIP_DEAD_MS	(700 * ktap_slowness())
+
+static void add_sipping(struct nbdsrv *s)
+{
+	struct iovm_path_add a = { .heartbeat_ms = 100, .dead_ms = SIP_DEAD_MS, .flags = IOVM_PATH_F_ASSUME_SAME,
+				   .io_timeout_ms = IOVM_NO_TIMEOUT };
+	int r;
+
+	s->sip_ms = SIP_MS;
+	r = ctl_path_add_nbd_arg("kt-0", "n", &a);
+	T_REQUIRE(!r, "path: %s: %s", strerror(-r), ctl_msg);
+	attach(s, "n", 1, true);
+}
+
+/* A megabyte that takes longer than a server may be quiet, and takes its time evenly, is no reason to give the server up. */
+static void long_write(void)
+{
+	struct one o;
+	u64 ms;
+
+	mem_server(&srv);
+	create();
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+	add_sipping(&srv);
+	fix_open(0, ALL_FEATURES, 1, 64);
+	one_start(&o, 0, VIRTIO_BLK_T_OUT, 0, MiB, 0x5a);
+	one_wait(&o, 40 * SIP_DEAD_MS);
+	ctl_events_poll(&ev, 0);
+	T_REQUIRE(o.done && one_status(&o) == 0, "the write did not get through");
+	ms = (o.done_ns - o.begun_ns) / 1000000;
+	T_CHECK(ms > 2 * SIP_DEAD_MS, "it took %llu ms only, dead_ms is %u", (unsigned long long)ms, SIP_DEAD_MS);
+	T_CHECK(ctl_events_wait_state(&ev, 0, "kt-0", "n", IOVM_PATH_FAILED, 0) < 0, "the path failed meanwhile");
+	T_CHECK(all_bytes(srv.mem, MiB, 0x5a), "not what was written");
+	ktap_note("%llu ms", (unsigned long long)ms);
+}
+
+/* One that stops in the middle of it is. */
+static void write_stops(void)
+{
+	struct one o;
+	int e, r;
+	u64 t0;
+
+	two_servers();
+	create();
+	T_REQUIRE(!ctl_events_open(&ev), "events");
+	add_sipping(&srv);
+	add_nbd(&srv2, "m", 0, 0, 0, 0, 1, true);
+	fix_open(0, ALL_FEATURES, 1, 64);
+	one_start(&o, 0, VIRTIO_BLK_T_OUT, 0, MiB, 0x5b);
+	sleep_ms(4 * SIP_MS);
+	t0 = now_ns();
+	srv.sip_ms = 3600 * 1000;
+	e = ctl_events_wait_state(&ev, 0, "kt-0", "n", IOVM_PATH_FAILED, 10 * SIP_DEAD_MS);
+	if (T_CHECK(e >= 0, "a server that takes no more is not noticed")) {
+		u64 ms = (ev.seen[e].mono_ns - t0) / 1000000;
+
+		T_CHECK(ms < 3 * SIP_DEAD_MS, "noticed after %llu ms, dead_ms is %u", (unsigned long long)ms, SIP_DEAD_MS);
+		ktap_note("noticed after %llu ms", (unsigned long long)ms);
+	}
+	srv.sip_ms = 0;
+	nbdsrv_kill(&srv);
+	r = ctl_path_ctl("kt-0", "n", IOVM_PATH_CTL_FENCED);
+	T_CHECK(!r, "fenced: %s: %s", strerror(-r), ctl_msg);
+	T_CHECK(one_wait(&o, 10000) && one_status(&o) == 0, "the write does not go on");
+	T_CHECK(all_bytes(srv2.mem, MiB, 0x5b), "not what was written");
+}
+
 /*
  * Errors of the server belong to its path: the other one serves. An error is no proof that a write will not land (the server may
  * itself sit on a network): it is held until the operator says so.
@@ -560,6 +637,8 @@ static const struct ktap_case cases[] = {
 	{ "held_and_reconnected", held_and_reconnected },
 	{ "hangs", hangs },
 	{ "hangs_idle", hangs_idle },
+	{ "long_write", long_write, .limit_s = 120 },
+	{ "write_stops", write_stops, .limit_s = 120 },
 	{ "server_errors", server_errors },
 	{ "liar", liar },
 	{ "garbage", garbage },

@@ -47,7 +47,7 @@ static void path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 fl
 	p->sockets = 2;
 	p->flags = flags;
 	p->heartbeat_ms = bed_time(b, 100 * ktap_slowness());
-	p->dead_ms = bed_time(b, 400 * ktap_slowness()) + window_ms(b);
+	p->dead_ms = bed_time(b, 400 * ktap_slowness());
 }
 
 static int make_dm(struct bed *b)

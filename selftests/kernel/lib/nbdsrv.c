@@ -266,15 +266,33 @@ unsigned int nbdsrv_land(struct nbdsrv *s, bool drop)
 	return n;
 }
 
+/* The data of a write */
+static int take(struct nbdsrv *s, int fd, u8 *buf, u32 len)
+{
+	u32 n, ms;
+
+	for (; len; buf += n, len -= n) {
+		for (ms = 0; ms < s->sip_ms; ms += 10)
+			sleep_ms(10);
+		n = s->sip_ms && len > NBDSRV_SIP ? NBDSRV_SIP : len;
+		if (rd(fd, buf, n))
+			return -1;
+	}
+	return 0;
+}
+
 static void *serve(void *arg)
 {
 	struct nbdsrv_conn *c = arg;
 	struct nbdsrv *s = c->s;
 	struct reply held[MAX_BATCH];
 	unsigned int nheld = 0, count = 0;
+	int room = 4 * NBDSRV_SIP;	/* with less, what comes at once may not fit, and is lost */
 	void *buf = NULL;
 	u32 buf_size = 0;
 
+	if (s->sip_ms)
+		setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
 	for (;;) {
 		struct nbd_req q;
 		struct reply r = {};
@@ -316,7 +334,7 @@ static void *serve(void *arg)
 			}
 			buf_size = len;
 		}
-		if (type == 1 && rd(c->fd, buf, len))
+		if (type == 1 && take(s, c->fd, buf, len))
 			break;
 		if (s->hang)
 			continue;

@@ -21,6 +21,7 @@
 
 #define NBDSRV_MAX_CONN	64
 #define NBDSRV_MAX_PENDING	1024
+#define NBDSRV_SIP		32768u
 
 /* What is wrong with one reply: nbdsrv.corrupt */
 enum nbdsrv_corrupt {
@@ -47,6 +48,7 @@ struct nbdsrv {
 	volatile bool hold;		/* executes requests and keeps the replies back until it is false again */
 	volatile u32 delay_us;		/* before each reply */
 	volatile u32 batch;		/* replies are held until so many are due and sent in reverse; 0, 1: no. */
+	volatile u32 sip_ms;		/* waits so long before each NBDSRV_SIP bytes of a write, with a small buffer; 0: no */
 	volatile u32 fail_every;	/* every so manieth request is answered with EIO; 0: none */
 	volatile bool full;		/* what needs space is answered with ENOSPC */
 	volatile u32 die_after;		/* closes everything in the middle of reply number so; 0: no */

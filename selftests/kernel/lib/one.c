@@ -26,6 +26,7 @@ void one_start(struct one *o, unsigned int qi, u32 type, u64 sector, u32 len, in
 	s[0] = (struct vseg){ o->hdr, 16, false };
 	s[1] = (struct vseg){ o->data, len, o->in };
 	s[2] = (struct vseg){ o->status, 1, true };
+	o->begun_ns = now_ns();
 	T_REQUIRE(vq_add(o->q, s, 3, o, 0) >= 0, "ring full");
 	vq_submit(o->q);
 }

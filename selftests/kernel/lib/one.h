@@ -12,7 +12,7 @@ struct one {
 	u64 hdr, data, status;
 	u32 len;
 	bool in, done;
-	u64 done_ns;
+	u64 begun_ns, done_ns;
 };
 
 /* Makes and sends it; its data, of one byte @fill, and its header stay in the guest's memory to the end of the case. */
