@@ -30,7 +30,6 @@
 #include <linux/bvec.h>
 #include <linux/completion.h>
 #include <linux/list.h>
-#include <linux/net.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
@@ -39,6 +38,7 @@
 
 #include "blk.h"
 #include "nbd_proto.h"
+#include "nbd_sock.h"
 
 #define VNBD_SLOTS	128		/* requests on the wire of one connection */
 #define VNBD_HEARTBEAT	VNBD_SLOTS	/* index of the slot for heartbeats */
@@ -115,9 +115,7 @@ struct viovm_nbd_slot {
 /**
  * struct viovm_nbd_conn - one socket and its two threads
  * @sess: the session it belongs to; constant
- * @sock: holds a reference; constant until both threads have stopped, then NULL; @lock for writing
- * @is_tcp: else a unix socket; constant
- * @is_tls: the socket has an upper layer protocol; constant
+ * @s: the socket; @lock for dropping it
  * @index: in sess->conns; constant
  * @lock: see the fields
  * @queue: struct iovm_req.node: requests that have no slot yet; @lock
@@ -131,10 +129,7 @@ struct viovm_nbd_slot {
  * @heartbeat_at: jiffies of the last heartbeat; the watchdog's
  * @heartbeat_ns: ktime_get_ns() of the last heartbeat; written under @lock while there is none
  * @last_rx: jiffies when bytes came last; written by the receiver
- * @moved_at: jiffies when the peer was last seen to take bytes of a long command; the watchdog's,
- *	like the next two
- * @acked: sequence number up to which the peer had taken everything at the last look
- * @unacked: there was more then
+ * @moved_at: jiffies when the peer was last seen to take bytes of a long command; the watchdog's
  * @suspect: VNBD_SUSPECT_*; sess->lock, read without it as a hint
  * @said_bye: completed by the sender
  * @tx_wait: the sender sleeps here
@@ -149,9 +144,6 @@ struct viovm_nbd_slot {
  * @rx_bv: where the next bytes go
  * @cur_idx: @cur_bv entry at which the payload at hand goes on
  * @cur_off: bytes of that entry that are filled
- * @tls_have: bytes in @tls_hdr
- * @tls_left: bytes to be dropped of a TLS handshake message
- * @tls_hdr: its header
  * @reply: the parser
  * @heartbeat_page: where heartbeats read to
  * @heartbeat_bv: the same
@@ -159,9 +151,7 @@ struct viovm_nbd_slot {
  */
 struct viovm_nbd_conn {
 	struct viovm_nbd_sess *sess;
-	struct socket *sock;
-	bool is_tcp;
-	bool is_tls;
+	struct viovm_nbd_sock s;
 	u8 index;
 
 	spinlock_t lock;		/* see the fields */
@@ -177,8 +167,6 @@ struct viovm_nbd_conn {
 	u64 heartbeat_ns;
 	unsigned long last_rx;
 	unsigned long moved_at;
-	u32 acked;
-	bool unacked;
 	unsigned long suspect;
 
 	struct completion said_bye;
@@ -195,9 +183,6 @@ struct viovm_nbd_conn {
 	struct bio_vec rx_bv[VNBD_RX_BVECS + 1];
 	u32 cur_idx;
 	u32 cur_off;
-	u32 tls_have;
-	u32 tls_left;
-	u8 tls_hdr[4];
 	struct viovm_nbd_reply reply;
 
 	struct page *heartbeat_page;
@@ -283,13 +268,5 @@ bool viovm_nbd_conn_flush(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn);
 void viovm_nbd_conn_free(struct viovm_nbd_conn *conn);
-
-/* nbd_sock.c: process context */
-int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg);
-void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn);
-bool viovm_nbd_sock_moves(struct viovm_nbd_conn *conn);
-int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
-			bool more, u32 *sent);
-int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len);
 
 #endif /* _VHOST_IOVM_BLK_NBD_H */

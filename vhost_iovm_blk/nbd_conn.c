@@ -287,10 +287,10 @@ static int tx_gathered(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **slot
 	u32 sent, i;
 	int err;
 
-	err = viovm_nbd_sock_send(conn, conn->tx_bv, nr, len, more, &sent);
+	err = viovm_nbd_sock_send(&conn->s, conn->tx_bv, nr, len, more, &conn->sess->error, &sent);
 	/* what an upper layer protocol did with bytes it did not acknowledge is not known */
 	for (i = 0; i < n; i++)
-		if (slots[i]->tx_start < sent || conn->is_tls)
+		if (slots[i]->tx_start < sent || conn->s.is_tls)
 			slots[i]->started = true;
 	return err;
 }
@@ -337,7 +337,8 @@ static int tx_send(struct viovm_nbd_conn *conn, struct viovm_nbd_slot **batch, u
 		err = tx_gathered(conn, batch + first, i + 1 - first, nr, len, true);
 		if (err)
 			return err;
-		err = viovm_nbd_sock_send(conn, slot->bv, out, slot->wire.len, i + 1 < n, &sent);
+		err = viovm_nbd_sock_send(&conn->s, slot->bv, out, slot->wire.len, i + 1 < n,
+					  &conn->sess->error, &sent);
 		if (err)
 			return err;
 		while (first <= i)
@@ -364,7 +365,8 @@ static void tx_bye(struct viovm_nbd_conn *conn)
 	viovm_nbd_wire_init(&wire, 0, VNBD_CMD_DISC, 0, 0);
 	viovm_nbd_pack(page_address(conn->hdr_page), &wire, 0);
 	bvec_set_page(&conn->tx_bv[0], conn->hdr_page, VNBD_REQUEST_SIZE, 0);
-	viovm_nbd_sock_send(conn, conn->tx_bv, 1, VNBD_REQUEST_SIZE, false, &sent);
+	viovm_nbd_sock_send(&conn->s, conn->tx_bv, 1, VNBD_REQUEST_SIZE, false, &conn->sess->error,
+			    &sent);
 }
 
 static int tx_thread(void *arg)
@@ -427,7 +429,7 @@ static struct viovm_nbd_wire *rx_lookup(void *ctx, u64 cookie)
 /* Bytes came. */
 static int rx_sock(struct viovm_nbd_conn *conn, u32 nr, u32 len)
 {
-	int ret = viovm_nbd_sock_recv(conn, conn->rx_bv, nr, len);
+	int ret = viovm_nbd_sock_recv(&conn->s, conn->rx_bv, nr, len);
 
 	if (ret > 0) {
 		WRITE_ONCE(conn->last_rx, jiffies);
@@ -699,8 +701,8 @@ void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn)
 	spin_lock(&conn->lock);
 	conn->dead = true;
 	spin_unlock(&conn->lock);
-	if (conn->sock)
-		kernel_sock_shutdown(conn->sock, SHUT_RDWR);
+	if (conn->s.sock)
+		kernel_sock_shutdown(conn->s.sock, SHUT_RDWR);
 }
 
 /**
@@ -752,7 +754,9 @@ void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn)
 			break;
 		iovm_req_done(req, IOVM_RES_UNSENT, error);
 	}
-	viovm_nbd_sock_drop(conn);
+	/* a write that the socket has not sent yet may already be on its way along another path */
+	viovm_nbd_sock_drop(&conn->s, !READ_ONCE(conn->sess->closing) || error != -ESHUTDOWN,
+			    &conn->lock);
 }
 
 /**
@@ -835,7 +839,7 @@ void viovm_nbd_conn_free(struct viovm_nbd_conn *conn)
 {
 	if (!conn)
 		return;
-	viovm_nbd_sock_drop(conn);
+	viovm_nbd_sock_drop(&conn->s, true, NULL);
 	if (conn->hdr_page)
 		__free_page(conn->hdr_page);
 	if (conn->stage)

@@ -56,7 +56,7 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 		limit /= 2;
 
 	spin_lock(&conn->lock);
-	if (viovm_nbd_sock_moves(conn))
+	if (viovm_nbd_sock_moves(&conn->s))
 		conn->moved_at = now;
 	if (time_after(conn->moved_at, quiet_since))
 		quiet_since = conn->moved_at;
@@ -213,7 +213,7 @@ struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 	struct iovm_path *path = np->path;
 	struct viovm_nbd_sess *sess;
 	int err = -ENOMEM;
-	u32 i;
+	u32 i, k;
 
 	sess = kzalloc(struct_size(sess, conns, arg->nr_fds), GFP_KERNEL);
 	if (!sess)
@@ -235,7 +235,15 @@ struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 		sess->conns[i] = viovm_nbd_conn_new(sess, i);
 		if (!sess->conns[i])
 			goto fail;
-		err = viovm_nbd_sock_take(sess->conns[i], arg->fds[i], msg);
+		err = viovm_nbd_sock_take(&sess->conns[i]->s, arg->fds[i],
+					  jiffies_to_msecs(sess->dead), msg);
+		for (k = 0; k < i && !err; k++) {
+			if (sess->conns[k]->s.sock != sess->conns[i]->s.sock)
+				continue;
+			snprintf(msg, IOVM_MSG_MAX, "fd %d is the same socket as another one",
+				 arg->fds[i]);
+			err = -EINVAL;
+		}
 		if (err)
 			goto fail;
 	}

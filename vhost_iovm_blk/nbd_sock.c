@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Path type nbd: a socket from user space.
+ * NBD: a socket from user space, of either end.
  *
  * It comes established and, if the connection is to be secret, with the TLS keys installed: the
  * upper layer protocol encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of
  * it here is the type of a received record.
  *
- * Guest requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves,
+ * A guest's requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves,
  * and nothing is sent without being copied: when a request is done, the guest may change its pages
  * although TCP may have to send them again.
  */
@@ -20,7 +20,8 @@
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
 
-#include "nbd.h"
+#include "blk.h"
+#include "nbd_sock.h"
 
 #define TLS_ALERT		21
 #define TLS_HANDSHAKE		22
@@ -29,16 +30,15 @@
 
 /**
  * viovm_nbd_sock_take - take a socket over
- * @conn: to which it will belong; other connections of the session that have theirs come before it
+ * @s: whose; zeroed
  * @fd: in the caller's table
+ * @dead_ms: how long the peer's host may be silent; 0: TCP's own limits
  * @msg: IOVM_MSG_MAX bytes: what is wrong with it
  *
- * Return: 0; -EBADF, -ENOTSOCK, -EPROTOTYPE, -ENOTCONN, -EINVAL.
+ * Return: 0; -EBADF, -ENOTSOCK, -EPROTOTYPE, -ENOTCONN.
  */
-int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
+int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg)
 {
-	struct viovm_nbd_sess *sess = conn->sess;
-	u32 dead_ms = jiffies_to_msecs(sess->dead), i;
 	struct socket *sock;
 	struct sock *sk;
 	bool inet;
@@ -62,14 +62,6 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 		err = -ENOTCONN;
 		goto put;
 	}
-	for (i = 0; i < conn->index; i++) {
-		if (sess->conns[i]->sock == sock) {
-			snprintf(msg, IOVM_MSG_MAX, "fd %d is the same socket as another one", fd);
-			err = -EINVAL;
-			goto put;
-		}
-	}
-
 	lock_sock(sk);
 	sk->sk_allocation = GFP_NOIO;
 	sk->sk_use_task_frag = false;
@@ -78,17 +70,19 @@ int viovm_nbd_sock_take(struct viovm_nbd_conn *conn, int fd, char *msg)
 	WRITE_ONCE(sk->sk_rcvlowat, 1);
 	release_sock(sk);
 
-	conn->is_tcp = inet;
+	s->is_tcp = inet;
 	if (inet) {
-		conn->is_tls = inet_csk_has_ulp(sk);
+		s->is_tls = inet_csk_has_ulp(sk);
 		tcp_sock_set_nodelay(sk);
+	}
+	if (inet && dead_ms) {
 		tcp_sock_set_user_timeout(sk, dead_ms);
 		sock_set_keepalive(sk);
 		tcp_sock_set_keepidle(sk, clamp_t(u32, dead_ms / 2000, 1, 60));
 		tcp_sock_set_keepintvl(sk, 1);
 		tcp_sock_set_keepcnt(sk, clamp_t(u32, dead_ms / 2000, 1, 60));
 	}
-	conn->sock = sock;
+	s->sock = sock;
 	return 0;
 put:
 	sockfd_put(sock);
@@ -97,67 +91,65 @@ put:
 
 /**
  * viovm_nbd_sock_drop - close the socket
- * @conn: its threads have stopped
- *
- * Unless the session ended in order, what the socket had not sent yet is discarded: a write may
- * already be on its way along another path.
+ * @s: whose; nobody sends or receives any more
+ * @discard: what the socket has not sent yet
+ * @lock: of who looks at it, see viovm_nbd_sock_moves(); or NULL
  */
-void viovm_nbd_sock_drop(struct viovm_nbd_conn *conn)
+void viovm_nbd_sock_drop(struct viovm_nbd_sock *s, bool discard, spinlock_t *lock)
 {
-	const struct viovm_nbd_sess *sess = conn->sess;
-	struct socket *sock = conn->sock;
+	struct socket *sock = s->sock;
 
 	if (!sock)
 		return;
-	/* the watchdog may be looking */
-	spin_lock(&conn->lock);
-	conn->sock = NULL;
-	spin_unlock(&conn->lock);
-	if (!READ_ONCE(sess->closing) || READ_ONCE(sess->error) != -ESHUTDOWN)
+	if (lock)
+		spin_lock(lock);
+	s->sock = NULL;
+	if (lock)
+		spin_unlock(lock);
+	if (discard)
 		sock_no_linger(sock->sk);
 	sockfd_put(sock);
 }
 
 /**
  * viovm_nbd_sock_moves - is the peer taking bytes of a command that is on its way for long?
- * @conn: whose; the watchdog asks
+ * @s: whose; the lock that viovm_nbd_sock_drop() takes is held
  *
  * A write of a megabyte may take longer than a peer may be quiet, and cannot be answered before all
  * of it is there. Only what was under way at the last look as well counts: a peer whose server
  * hangs acknowledges too, but short commands at once, and long ones until its buffer is full.
  *
- * conn->lock is held.
  * Return: true when bytes were acknowledged since the last look. Never for a unix socket.
  */
-bool viovm_nbd_sock_moves(struct viovm_nbd_conn *conn)
+bool viovm_nbd_sock_moves(struct viovm_nbd_sock *s)
 {
 	u32 acked, written;
 	bool moves;
 
-	lockdep_assert_held(&conn->lock);
-	if (!conn->is_tcp || !conn->sock)
+	if (!s->is_tcp || !s->sock)
 		return false;
-	acked = READ_ONCE(tcp_sk(conn->sock->sk)->snd_una);
-	written = READ_ONCE(tcp_sk(conn->sock->sk)->write_seq);
-	moves = conn->unacked && acked != conn->acked;
-	conn->unacked = acked != written;
-	conn->acked = acked;
+	acked = READ_ONCE(tcp_sk(s->sock->sk)->snd_una);
+	written = READ_ONCE(tcp_sk(s->sock->sk)->write_seq);
+	moves = s->unacked && acked != s->acked;
+	s->unacked = acked != written;
+	s->acked = acked;
 	return moves;
 }
 
 /**
  * viovm_nbd_sock_send - send, waiting for room
- * @conn: whose; called by its sender
+ * @s: whose; called by its sender
  * @bv: what
  * @nr: entries of @bv
  * @len: bytes in all
  * @more: more will follow at once
+ * @stop: becomes other than 0 when there is no point in waiting for memory any more
  * @sent: out: bytes that the socket took, on an error too
  *
  * Return: 0 when all was taken; a negative errno.
  */
-int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
-			bool more, u32 *sent)
+int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, const int *stop, u32 *sent)
 {
 	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
 	int ret;
@@ -165,14 +157,14 @@ int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bv, nr, len);
 	*sent = 0;
 	while (*sent < len) {
-		ret = sock_sendmsg(conn->sock, &msg);
+		ret = sock_sendmsg(s->sock, &msg);
 		if (ret > 0) {
 			*sent += ret;
 			continue;
 		}
-		/* memory may come back; if not, the watchdog ends this */
+		/* memory may come back; if not, a watchdog ends this */
 		if ((ret == -ENOMEM || ret == -ENOBUFS || ret == -EAGAIN) &&
-		    !READ_ONCE(conn->sess->error)) {
+		    !READ_ONCE(*stop)) {
 			msleep(20);
 			continue;
 		}
@@ -185,7 +177,7 @@ int viovm_nbd_sock_send(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
  * A TLS handshake record lies where data was expected. A ticket for a later session is dropped;
  * anything else, a change of keys above all, ends the connection. Messages may be cut anywhere.
  */
-static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
+static int tls_handshake(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len)
 {
 	struct iov_iter iter;
 	u8 buf[64];
@@ -198,18 +190,18 @@ static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, 
 			return -EIO;
 		len -= n;
 		for (i = 0; i < n; i++) {
-			if (conn->tls_left) {
-				conn->tls_left--;
+			if (s->tls_left) {
+				s->tls_left--;
 				continue;
 			}
-			conn->tls_hdr[conn->tls_have++] = buf[i];
-			if (conn->tls_have < sizeof(conn->tls_hdr))
+			s->tls_hdr[s->tls_have++] = buf[i];
+			if (s->tls_have < sizeof(s->tls_hdr))
 				continue;
-			conn->tls_have = 0;
-			if (conn->tls_hdr[0] != TLS_NEW_SESSION_TICKET)
+			s->tls_have = 0;
+			if (s->tls_hdr[0] != TLS_NEW_SESSION_TICKET)
 				return -EKEYEXPIRED;
-			conn->tls_left = conn->tls_hdr[1] << 16 | conn->tls_hdr[2] << 8 |
-					 conn->tls_hdr[3];
+			s->tls_left = s->tls_hdr[1] << 16 | s->tls_hdr[2] << 8 |
+					 s->tls_hdr[3];
 		}
 	}
 	return 0;
@@ -217,7 +209,7 @@ static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, 
 
 /**
  * viovm_nbd_sock_recv - receive, waiting for the first byte
- * @conn: whose; called by its receiver
+ * @s: whose; called by its receiver
  * @bv: where to
  * @nr: entries of @bv
  * @len: bytes in all
@@ -225,7 +217,7 @@ static int tls_handshake(struct viovm_nbd_conn *conn, const struct bio_vec *bv, 
  * Return: bytes received, 1 or more; a negative errno, -ECONNRESET when the peer closed the
  * connection.
  */
-int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u32 nr, u32 len)
+int viovm_nbd_sock_recv(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len)
 {
 	union {
 		struct cmsghdr hdr;
@@ -239,20 +231,20 @@ int viovm_nbd_sock_recv(struct viovm_nbd_conn *conn, const struct bio_vec *bv, u
 
 		iov_iter_bvec(&msg.msg_iter, ITER_DEST, bv, nr, len);
 		memset(&ctl, 0, sizeof(ctl));
-		if (conn->is_tls) {
+		if (s->is_tls) {
 			msg.msg_control = &ctl;
 			msg.msg_controllen = sizeof(ctl);
 		}
-		ret = sock_recvmsg(conn->sock, &msg, 0);
+		ret = sock_recvmsg(s->sock, &msg, 0);
 		if (ret == -EAGAIN || ret == -EINTR)
 			continue;
 		if (ret < 0)
 			return ret;
-		if (conn->is_tls && msg.msg_controllen != sizeof(ctl) &&
+		if (s->is_tls && msg.msg_controllen != sizeof(ctl) &&
 		    ctl.hdr.cmsg_level == SOL_TLS && ctl.hdr.cmsg_type == TLS_GET_RECORD_TYPE)
 			type = *(u8 *)CMSG_DATA(&ctl.hdr);
 		if (type == TLS_HANDSHAKE) {
-			err = tls_handshake(conn, bv, nr, ret);
+			err = tls_handshake(s, bv, nr, ret);
 			if (err)
 				return err;
 			continue;
