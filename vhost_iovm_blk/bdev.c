@@ -89,7 +89,7 @@ static bool viovm_bdev_unsent(const struct bio *bio, const struct iovm_req *req)
 
 static void viovm_bdev_end_io(struct bio *bio)
 {
-	struct viovm_blk_part *part = container_of(bio, struct viovm_blk_part, bio);
+	struct viovm_io *io = container_of(bio, struct viovm_io, bio);
 	struct block_device *bdev = bio->bi_bdev;
 	blk_status_t status = bio->bi_status;
 	bool nowait = bio->bi_opf & REQ_NOWAIT;
@@ -97,16 +97,16 @@ static void viovm_bdev_end_io(struct bio *bio)
 	bio_uninit(bio);
 	/* a device whose table has just changed may not be able to say it any more */
 	if (unlikely(nowait && (status == BLK_STS_AGAIN || status == BLK_STS_NOTSUPP))) {
-		INIT_WORK(&part->work, viovm_bdev_unsent(bio, &part->req) ? viovm_bdev_block_work :
+		INIT_WORK(&io->work, viovm_bdev_unsent(bio, &io->req) ? viovm_bdev_block_work :
 									    viovm_bdev_rest_work);
-		queue_work(viovm_path_priv(part->req.path)->wq, &part->work);
+		queue_work(viovm_path_priv(io->req.path)->wq, &io->work);
 		return;
 	}
 	/*
 	 * bio->bi_bdev of a partition's bio may have become the whole disk: the disk is all that
 	 * is asked
 	 */
-	viovm_done(&part->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
+	viovm_done(&io->req, viovm_bdev_result(bdev, status), blk_status_to_errno(status));
 }
 
 /*
@@ -135,8 +135,8 @@ static int viovm_bdev_zero(struct iovm_req *req, struct block_device *bdev)
 
 static void viovm_bdev_dwz_work(struct work_struct *work)
 {
-	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
-	struct iovm_req *req = &part->req;
+	struct viovm_io *io = container_of(work, struct viovm_io, work);
+	struct iovm_req *req = &io->req;
 	struct block_device *bdev = viovm_path_bdev(req->path);
 	int err;
 
@@ -159,10 +159,10 @@ static void viovm_bdev_dwz_work(struct work_struct *work)
 }
 
 /* Gives READ, WRITE or FLUSH to the block layer; @nowait: REQ_NOWAIT or 0. */
-static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
+static void viovm_bdev_send(struct viovm_io *io, blk_opf_t nowait)
 {
-	struct iovm_req *req = &part->req;
-	struct bio *bio = &part->bio;
+	struct iovm_req *req = &io->req;
+	struct bio *bio = &io->bio;
 	blk_opf_t opf;
 
 	switch (req->op) {
@@ -178,8 +178,8 @@ static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
 		opf = REQ_OP_WRITE | REQ_PREFLUSH | nowait;
 		break;
 	}
-	bio_init(bio, viovm_path_bdev(req->path), part->bv, part->max_bv, opf);
-	bio->bi_vcnt = part->nr_bv;
+	bio_init(bio, viovm_path_bdev(req->path), io->bv, io->max_bv, opf);
+	bio->bi_vcnt = io->nr_bv;
 	bio->bi_iter.bi_sector = req->offset >> SECTOR_SHIFT;
 	bio->bi_iter.bi_size = req->len;
 	bio->bi_end_io = viovm_bdev_end_io;
@@ -187,36 +187,36 @@ static void viovm_bdev_send(struct viovm_blk_part *part, blk_opf_t nowait)
 }
 
 /* Once more what was put off; @res: what it is if that cannot be. */
-static void viovm_bdev_send_again(struct viovm_blk_part *part, enum iovm_result res)
+static void viovm_bdev_send_again(struct viovm_io *io, enum iovm_result res)
 {
-	if (viovm_bdev_may_send(&part->req))
-		viovm_bdev_send(part, 0);
+	if (viovm_bdev_may_send(&io->req))
+		viovm_bdev_send(io, 0);
 	else
-		viovm_done(&part->req, res, -ENOLINK);
+		viovm_done(&io->req, res, -ENOLINK);
 }
 
 static void viovm_bdev_block_work(struct work_struct *work)
 {
-	viovm_bdev_send_again(container_of(work, struct viovm_blk_part, work), IOVM_RES_UNSENT);
+	viovm_bdev_send_again(container_of(work, struct viovm_io, work), IOVM_RES_UNSENT);
 }
 
 /* Pieces of it may have been sent. */
 static void viovm_bdev_rest_work(struct work_struct *work)
 {
-	viovm_bdev_send_again(container_of(work, struct viovm_blk_part, work), IOVM_RES_PATH);
+	viovm_bdev_send_again(container_of(work, struct viovm_io, work), IOVM_RES_PATH);
 }
 
 static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
 {
-	struct viovm_blk_part *part = viovm_blk_part(req);
+	struct viovm_io *io = viovm_io(req);
 	struct viovm_bdev *b = path->priv;
 
 	if (req->op == IOVM_OP_DISCARD || req->op == IOVM_OP_WRITE_ZEROES) {
-		INIT_WORK(&part->work, viovm_bdev_dwz_work);
-		queue_work(b->wq, &part->work);
+		INIT_WORK(&io->work, viovm_bdev_dwz_work);
+		queue_work(b->wq, &io->work);
 		return;
 	}
-	viovm_bdev_send(part, bdev_nowait(b->open.bdev) ? REQ_NOWAIT : 0);
+	viovm_bdev_send(io, bdev_nowait(b->open.bdev) ? REQ_NOWAIT : 0);
 }
 
 static void viovm_bdev_flushed(struct bio *bio)

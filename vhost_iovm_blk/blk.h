@@ -49,37 +49,50 @@ struct viovm_blk_rq;
 struct viovm_blk_queue;
 
 /**
- * struct viovm_blk_part - what is issued to a path at once
+ * struct viovm_io - a request as the back ends see it, of whichever front end
  * @req: as the mux sees it; op, offset, len, flags
- * @rq: the virtio request it belongs to
  * @bv: data, one entry a page fragment, req.len bytes in all (READ, WRITE); valid from
  *	issue to iovm_req_done()
  * @nr_bv: entries in use, 0 when not mapped
  * @max_bv: entries there are
+ * @bio: the bdev back end's
+ * @work: bdev: discard and zeroes. The front end's while not issued
+ */
+struct viovm_io {
+	struct iovm_req req;
+	struct bio_vec *bv;
+	u16 nr_bv;
+	u16 max_bv;
+	struct bio bio;
+	struct work_struct work;
+};
+
+static inline struct viovm_io *viovm_io(struct iovm_req *req)
+{
+	return container_of(req, struct viovm_io, req);
+}
+
+/**
+ * struct viovm_blk_part - what is issued to a path at once
+ * @io: as the back ends see it; its work unpins in process context as well (map)
+ * @rq: the virtio request it belongs to
  * @bounce: the pages in @bv are the kernel's; else they are the guest's, pinned
  * @big: allocated, and in queue->bigs; else inline in @rq
  * @counted: in queue->nr_big; queue->lock
  * @big_node: in queue->bigs; queue->lock
  * @error: of a part that the worker ends
  * @data_off: bytes of the request's data before this part
- * @bio: the bdev back end's
- * @work: bdev: discard and zeroes; map: unpin in process context. Never both at a time
  * @inline_bv: storage of @bv for an inline part
  */
 struct viovm_blk_part {
-	struct iovm_req req;
+	struct viovm_io io;
 	struct viovm_blk_rq *rq;
-	struct bio_vec *bv;
-	u16 nr_bv;
-	u16 max_bv;
 	bool bounce;
 	bool big;
 	bool counted;
 	struct list_head big_node;
 	int error;
 	u32 data_off;
-	struct bio bio;
-	struct work_struct work;
 	struct bio_vec inline_bv[VIOVM_BLK_INLINE_BVECS];
 };
 
@@ -221,7 +234,7 @@ struct viovm_blk {
 
 static inline struct viovm_blk_part *viovm_blk_part(struct iovm_req *req)
 {
-	return container_of(req, struct viovm_blk_part, req);
+	return container_of(viovm_io(req), struct viovm_blk_part, io);
 }
 
 /**

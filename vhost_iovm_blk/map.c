@@ -106,15 +106,15 @@ static int viovm_blk_bounce_copy(struct viovm_blk_part *part, bool to_guest)
 	u32 done = 0;
 
 	viovm_blk_seek(&c, part->rq, part->data_off);
-	while (done < part->req.len) {
+	while (done < part->io.req.len) {
 		u64 uaddr;
-		long n = viovm_blk_next(&c, part->req.len - done, to_guest, &uaddr);
+		long n = viovm_blk_next(&c, part->io.req.len - done, to_guest, &uaddr);
 		u8 __user *user = (u8 __user *)(unsigned long)uaddr;
 
 		if (n < 0)
 			return n;
 		while (n) {
-			struct bio_vec *bv = &part->bv[done / PAGE_SIZE];
+			struct bio_vec *bv = &part->io.bv[done / PAGE_SIZE];
 			u32 off = done % PAGE_SIZE;
 			u32 m = min_t(u32, n, PAGE_SIZE - off);
 			u8 *kaddr = kmap_local_page(bv->bv_page) + off;
@@ -139,7 +139,7 @@ static int viovm_blk_bounce_copy(struct viovm_blk_part *part, bool to_guest)
 /* Pages of the kernel's instead of the guest's. Worker; nothing is mapped. */
 static int viovm_blk_map_bounce(struct viovm_blk_part *part)
 {
-	u32 left = part->req.len;
+	u32 left = part->io.req.len;
 	int err;
 
 	part->bounce = true;
@@ -151,10 +151,10 @@ static int viovm_blk_map_bounce(struct viovm_blk_part *part)
 			err = -ENOMEM;
 			goto unmap;
 		}
-		bvec_set_page(&part->bv[part->nr_bv++], page, n, 0);
+		bvec_set_page(&part->io.bv[part->io.nr_bv++], page, n, 0);
 		left -= n;
 	}
-	err = part->req.op == IOVM_OP_WRITE ? viovm_blk_bounce_copy(part, false) : 0;
+	err = part->io.req.op == IOVM_OP_WRITE ? viovm_blk_bounce_copy(part, false) : 0;
 	if (!err)
 		return 0;
 unmap:
@@ -180,16 +180,16 @@ static void viovm_blk_dirty(struct page *page)
 static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool write)
 {
 	struct page **pages = part->rq->queue->pages;
-	const struct iovm_path *path = part->req.path;
+	const struct iovm_path *path = part->io.req.path;
 	u32 off = offset_in_page(uaddr);
 	u32 npages = DIV_ROUND_UP(off + len, PAGE_SIZE);
 	u32 done = 0;
 	long n;
 
-	if (part->nr_bv + npages > part->max_bv || ((uaddr | len) & path->align_mask))
+	if (part->io.nr_bv + npages > part->io.max_bv || ((uaddr | len) & path->align_mask))
 		return 1;
-	if (part->nr_bv && path->virt_boundary) {
-		const struct bio_vec *last = &part->bv[part->nr_bv - 1];
+	if (part->io.nr_bv && path->virt_boundary) {
+		const struct bio_vec *last = &part->io.bv[part->io.nr_bv - 1];
 
 		if (((last->bv_offset + last->bv_len) | off) & path->virt_boundary)
 			return 1;
@@ -207,7 +207,7 @@ static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool w
 
 			if (write)
 				viovm_blk_dirty(pages[i]);
-			bvec_set_page(&part->bv[part->nr_bv++], pages[i], m, off);
+			bvec_set_page(&part->io.bv[part->io.nr_bv++], pages[i], m, off);
 			len -= m;
 			off = 0;
 		}
@@ -226,16 +226,16 @@ static int viovm_blk_pin(struct viovm_blk_part *part, u64 uaddr, u32 len, bool w
  */
 int viovm_blk_map(struct viovm_blk_part *part)
 {
-	bool write = part->req.op == IOVM_OP_READ;
+	bool write = part->io.req.op == IOVM_OP_READ;
 	struct viovm_blk_cursor c;
-	u32 left = part->req.len;
+	u32 left = part->io.req.len;
 	int err = 0;
 
-	part->nr_bv = 0;
+	part->io.nr_bv = 0;
 	part->bounce = false;
-	if (part->req.op != IOVM_OP_READ && part->req.op != IOVM_OP_WRITE)
+	if (part->io.req.op != IOVM_OP_READ && part->io.req.op != IOVM_OP_WRITE)
 		return 0;
-	if (write && part->req.dev->flags & IOVM_DEV_F_BOUNCE_READS)
+	if (write && part->io.req.dev->flags & IOVM_DEV_F_BOUNCE_READS)
 		return viovm_blk_map_bounce(part);
 	for (viovm_blk_seek(&c, part->rq, part->data_off); left; ) {
 		u64 uaddr;
@@ -278,14 +278,14 @@ static bool viovm_blk_unpin(struct page *page, bool may_sleep)
  */
 bool viovm_blk_unmap(struct viovm_blk_part *part, bool may_sleep)
 {
-	bool redirty = !part->bounce && part->req.op == IOVM_OP_READ;
+	bool redirty = !part->bounce && part->io.req.op == IOVM_OP_READ;
 
 	might_sleep_if(may_sleep);
 	/* many pages take long with interrupts off */
-	if (redirty && part->nr_bv > 64 && !may_sleep && !in_task())
+	if (redirty && part->io.nr_bv > 64 && !may_sleep && !in_task())
 		return false;
-	for (; part->nr_bv; part->nr_bv--) {
-		const struct bio_vec *bv = &part->bv[part->nr_bv - 1];
+	for (; part->io.nr_bv; part->io.nr_bv--) {
+		const struct bio_vec *bv = &part->io.bv[part->io.nr_bv - 1];
 
 		if (part->bounce) {
 			__free_page(bv->bv_page);

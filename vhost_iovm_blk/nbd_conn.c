@@ -76,7 +76,7 @@ static void slot_arm_zeroes(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *
 static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slot,
 			 struct iovm_req *req)
 {
-	struct viovm_blk_part *part = viovm_blk_part(req);
+	struct viovm_io *io = viovm_io(req);
 	u16 ef = conn->sess->export_flags, flags = 0;
 	bool fua = viovm_blk_req_fua(req);
 
@@ -90,8 +90,8 @@ static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slo
 
 	switch (req->op) {
 	case IOVM_OP_READ:
-		slot->bv = part->bv;
-		slot->nr_bv = part->nr_bv;
+		slot->bv = io->bv;
+		slot->nr_bv = io->nr_bv;
 		slot_arm(conn, slot, VNBD_JOB_CMD, VNBD_CMD_READ, req->offset, req->len, 0);
 		return;
 	case IOVM_OP_FLUSH:
@@ -109,8 +109,8 @@ static void slot_arm_req(struct viovm_nbd_conn *conn, struct viovm_nbd_slot *slo
 		slot->flush_after = true;
 
 	if (req->op == IOVM_OP_WRITE) {
-		slot->bv = part->bv;
-		slot->nr_bv = part->nr_bv;
+		slot->bv = io->bv;
+		slot->nr_bv = io->nr_bv;
 		slot_arm(conn, slot, VNBD_JOB_CMD, VNBD_CMD_WRITE, req->offset, req->len, flags);
 	} else if (ef & VNBD_F_WRITE_ZEROES) {
 		if (req->flags & IOVM_REQ_NOUNMAP)

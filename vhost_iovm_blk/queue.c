@@ -145,7 +145,7 @@ void viovm_blk_wait(struct viovm_blk_part *part)
 	struct viovm_blk_queue *q = part->rq->queue;
 
 	spin_lock_irq(&q->lock);
-	list_add_tail(&part->req.node, &q->requeued);
+	list_add_tail(&part->io.req.node, &q->requeued);
 	spin_unlock_irq(&q->lock);
 }
 
@@ -176,7 +176,7 @@ static struct viovm_blk_rq *viovm_blk_unstall(struct viovm_blk_queue *q)
 /* Unmap and end where one may sleep */
 static void viovm_blk_end_work(struct work_struct *work)
 {
-	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, io.work);
 
 	viovm_blk_unmap(part, true);
 	viovm_blk_part_end(part, part->error, false);
@@ -190,8 +190,8 @@ static void viovm_blk_drop(struct viovm_blk_part *part)
 		viovm_blk_part_end(part, -EIO, false);
 		return;
 	}
-	INIT_WORK(&part->work, viovm_blk_end_work);
-	queue_work(viovm_blk_wq, &part->work);
+	INIT_WORK(&part->io.work, viovm_blk_end_work);
+	queue_work(viovm_blk_wq, &part->io.work);
 }
 
 /* Give a part to the worker, or drop it when the front end is dead. Any context. */
@@ -208,7 +208,7 @@ static void viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *l
 	spin_lock_irqsave(&q->lock, flags);
 	dead = viovm_vq_dead(q->vq);
 	if (!dead) {
-		list_add_tail(&part->req.node, list);
+		list_add_tail(&part->io.req.node, list);
 		/*
 		 * inside the lock: the queue cannot be stopped while a request is in flight, but
 		 * it may end right after
@@ -218,7 +218,7 @@ static void viovm_blk_to_worker(struct viovm_blk_part *part, struct list_head *l
 	spin_unlock_irqrestore(&q->lock, flags);
 	if (dead) {
 		if (list == &q->requeued)
-			iovm_req_drop(&part->req);
+			iovm_req_drop(&part->io.req);
 		viovm_blk_drop(part);
 	}
 }
@@ -238,7 +238,7 @@ void viovm_blk_return(struct viovm_blk_part *part)
 static bool viovm_blk_back(struct viovm_blk_part *part)
 {
 	/* viovm_blk_oldest() reads it */
-	WRITE_ONCE(part->req.issue_ns, 0);
+	WRITE_ONCE(part->io.req.issue_ns, 0);
 	return atomic_dec_return(&part->rq->issued) & VIOVM_BLK_TAKEN;
 }
 
@@ -266,8 +266,8 @@ void viovm_blk_complete(struct iovm_req *req, int error)
 		viovm_blk_part_end(part, error, false);
 		return;
 	}
-	INIT_WORK(&part->work, viovm_blk_end_work);
-	queue_work(viovm_blk_wq, &part->work);
+	INIT_WORK(&part->io.work, viovm_blk_end_work);
+	queue_work(viovm_blk_wq, &part->io.work);
 }
 
 /**
@@ -300,16 +300,16 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 	list_splice_init(&q->returned, &returned);
 	list_splice_init(&q->requeued, &requeued);
 	/* those that a hung path has given back count again */
-	list_for_each_entry(part, &requeued, req.node) {
+	list_for_each_entry(part, &requeued, io.req.node) {
 		q->nr_big += part->big && !part->counted;
 		part->counted = part->big;
 	}
 	spin_unlock_irq(&q->lock);
 
-	list_for_each_entry_safe(part, next, &returned, req.node) {
+	list_for_each_entry_safe(part, next, &returned, io.req.node) {
 		int error = viovm_blk_copy_back(part);
 
-		list_del_init(&part->req.node);
+		list_del_init(&part->io.req.node);
 		/* that is the owner's end and not the request's: it waits to be dropped */
 		if (error && fatal_signal_pending(current)) {
 			err = -EINTR;
@@ -319,8 +319,8 @@ static int viovm_blk_run_lists(struct viovm_blk_queue *q)
 		viovm_blk_unmap(part, true);
 		viovm_blk_part_end(part, error ? -EIO : part->error, true);
 	}
-	list_for_each_entry_safe(part, next, &requeued, req.node) {
-		list_del_init(&part->req.node);
+	list_for_each_entry_safe(part, next, &requeued, io.req.node) {
+		list_del_init(&part->io.req.node);
 		viovm_blk_unmap(part, true);
 		if (err)
 			viovm_blk_wait(part);
@@ -542,9 +542,9 @@ void viovm_blk_vq_drop(struct viovm_vq *vq)
 	list_splice_init(&q->requeued, &list);
 	list_splice_tail_init(&q->returned, &list);
 	spin_unlock_irq(&q->lock);
-	list_for_each_entry_safe(part, next, &list, req.node) {
-		list_del_init(&part->req.node);
-		iovm_req_drop(&part->req);
+	list_for_each_entry_safe(part, next, &list, io.req.node) {
+		list_del_init(&part->io.req.node);
+		iovm_req_drop(&part->io.req);
 		viovm_blk_drop(part);
 	}
 	while ((rq = viovm_blk_unstall(q)))

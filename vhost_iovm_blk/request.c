@@ -312,9 +312,9 @@ static void viovm_blk_rq_return(struct viovm_blk_rq *rq)
 {
 	struct viovm_blk_part *part = &rq->part;
 
-	iovm_req_init(&part->req, rq->queue->blk->dev, IOVM_OP_FLUSH, 0, 0, 0);
+	iovm_req_init(&part->io.req, rq->queue->blk->dev, IOVM_OP_FLUSH, 0, 0, 0);
 	part->rq = rq;
-	part->nr_bv = 0;
+	part->io.nr_bv = 0;
 	part->bounce = false;
 	part->big = false;
 	part->error = 0;
@@ -341,8 +341,8 @@ static void viovm_blk_finish_work(struct work_struct *work);
 /* All parts have ended: the rest where one may sleep, with interrupts on. Any context. */
 static void viovm_blk_finish_later(struct viovm_blk_rq *rq)
 {
-	INIT_WORK(&rq->part.work, viovm_blk_finish_work);
-	queue_work(viovm_blk_wq, &rq->part.work);
+	INIT_WORK(&rq->part.io.work, viovm_blk_finish_work);
+	queue_work(viovm_blk_wq, &rq->part.io.work);
 }
 
 /*
@@ -398,7 +398,7 @@ static void viovm_blk_rq_finish(struct viovm_blk_rq *rq, bool may_sleep)
 static void viovm_blk_finish_work(struct work_struct *work)
 {
 	/* not by way of part.rq: the request may have used other parts only */
-	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.work), true);
+	viovm_blk_rq_finish(container_of(work, struct viovm_blk_rq, part.io.work), true);
 }
 
 /* One part less; @worker: called by the queue's worker, vq->mutex held. */
@@ -475,8 +475,8 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 	if (!rq->part_used && (!data || len <= (VIOVM_BLK_INLINE_BVECS - 1) * PAGE_SIZE)) {
 		WRITE_ONCE(rq->part_used, true);
 		part = &rq->part;
-		part->bv = part->inline_bv;
-		part->max_bv = VIOVM_BLK_INLINE_BVECS;
+		part->io.bv = part->inline_bv;
+		part->io.max_bv = VIOVM_BLK_INLINE_BVECS;
 		part->big = false;
 	} else {
 		part = kmem_cache_alloc(viovm_part_cache, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
@@ -484,8 +484,8 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 			viovm_blk_wake_in(q, 10 * NSEC_PER_MSEC);
 			return NULL;
 		}
-		part->req.issue_ns = 0;
-		part->req.path = NULL;
+		part->io.req.issue_ns = 0;
+		part->io.req.path = NULL;
 		part->rq = rq;
 		spin_lock_irq(&q->lock);
 		q->want_big = q->nr_big >= VIOVM_BLK_MAX_BIG;
@@ -499,12 +499,12 @@ static struct viovm_blk_part *viovm_blk_part_get(struct viovm_blk_rq *rq, u32 le
 			viovm_blk_part_free(part);
 			return NULL;
 		}
-		part->bv = (struct bio_vec *)(part + 1);
-		part->max_bv = VIOVM_BLK_PART_PAGES;
+		part->io.bv = (struct bio_vec *)(part + 1);
+		part->io.max_bv = VIOVM_BLK_PART_PAGES;
 		part->big = true;
 	}
 	part->rq = rq;
-	part->nr_bv = 0;
+	part->io.nr_bv = 0;
 	part->bounce = false;
 	part->error = 0;
 	return part;
@@ -530,7 +530,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 	struct viovm_blk_rq *rq = part->rq;
 	int err;
 
-	err = viovm_route(&part->req);
+	err = viovm_route(&part->io.req);
 	if (err == -EAGAIN) {
 		/* what waits holds no page of the guest's */
 		if (!atomic_read(&rq->issued))
@@ -545,10 +545,10 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 		err = viovm_blk_map(part);
 	if (!err) {
 		atomic_inc(&rq->issued);
-		viovm_issue(&part->req, viovm_blk_now(rq->queue));
+		viovm_issue(&part->io.req, viovm_blk_now(rq->queue));
 		return 0;
 	}
-	viovm_unroute(&part->req);
+	viovm_unroute(&part->io.req);
 	if (err == -ENOMEM || err == -EAGAIN) {
 		viovm_blk_wait(part);
 		viovm_blk_wake_in(rq->queue, 10 * NSEC_PER_MSEC);
@@ -559,7 +559,7 @@ int viovm_blk_part_issue(struct viovm_blk_part *part)
 		return -EINTR;
 	}
 fail:
-	iovm_req_drop(&part->req);
+	iovm_req_drop(&part->io.req);
 	viovm_blk_part_end(part, -EIO, true);
 	return 0;
 }
@@ -585,9 +585,9 @@ int viovm_blk_rq_go(struct viovm_blk_rq *rq)
 
 		if (!part)
 			return -EAGAIN;
-		iovm_req_init(&part->req, blk->dev, rq->op, rq->req_flags,
+		iovm_req_init(&part->io.req, blk->dev, rq->op, rq->req_flags,
 			      rq->offset + rq->issued_off, len);
-		part->req.error_ns = rq->error_ns;
+		part->io.req.error_ns = rq->error_ns;
 		part->data_off = rq->issued_off;
 		rq->issued_off += len;
 		rq->made_all = rq->issued_off == rq->data_len;

@@ -30,12 +30,12 @@ static u64 viovm_older(u64 a, u64 b)
 static u64 viovm_blk_part_since(const struct viovm_blk_part *part, const struct iovm_path *path,
 				u32 *writes)
 {
-	u64 since = READ_ONCE(part->req.issue_ns);
+	u64 since = READ_ONCE(part->io.req.issue_ns);
 
 	/* one that has ended still names its path */
-	if (!since || READ_ONCE(part->req.path) != path)
+	if (!since || READ_ONCE(part->io.req.path) != path)
 		return 0;
-	*writes += iovm_op_modifies(READ_ONCE(part->req.op));
+	*writes += iovm_op_modifies(READ_ONCE(part->io.req.op));
 	return since;
 }
 
@@ -93,7 +93,7 @@ u64 viovm_blk_oldest(struct iovm_dev *dev, const struct iovm_path *path, u32 *wr
 
 static void viovm_blk_discard_work(struct work_struct *work)
 {
-	struct viovm_blk_rq *rq = container_of(work, struct viovm_blk_rq, part.work);
+	struct viovm_blk_rq *rq = container_of(work, struct viovm_blk_rq, part.io.work);
 
 	viovm_blk_unpin_status(rq, true);
 	viovm_blk_rq_free_rcu(rq);
@@ -112,13 +112,13 @@ static void viovm_blk_thrown(struct viovm_blk_part *part)
 		viovm_blk_rq_free_rcu(rq);
 		return;
 	}
-	INIT_WORK(&rq->part.work, viovm_blk_discard_work);
-	queue_work(viovm_blk_wq, &rq->part.work);
+	INIT_WORK(&rq->part.io.work, viovm_blk_discard_work);
+	queue_work(viovm_blk_wq, &rq->part.io.work);
 }
 
 static void viovm_blk_throw_work(struct work_struct *work)
 {
-	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, work);
+	struct viovm_blk_part *part = container_of(work, struct viovm_blk_part, io.work);
 
 	viovm_blk_unmap(part, true);
 	viovm_blk_thrown(part);
@@ -136,8 +136,8 @@ void viovm_blk_throw_away(struct viovm_blk_part *part)
 		viovm_blk_thrown(part);
 		return;
 	}
-	INIT_WORK(&part->work, viovm_blk_throw_work);
-	queue_work(viovm_blk_wq, &part->work);
+	INIT_WORK(&part->io.work, viovm_blk_throw_work);
+	queue_work(viovm_blk_wq, &part->io.work);
 }
 
 /*
@@ -154,9 +154,9 @@ static u64 viovm_blk_parts_may(struct viovm_blk_rq *rq, int issued, struct list_
 	list_for_each_entry_safe(part, next, &q->bigs, big_node) {
 		if (part->rq != rq)
 			continue;
-		if (!iovm_req_may_retake(&part->req, part->bounce))
+		if (!iovm_req_may_retake(&part->io.req, part->bounce))
 			return 0;
-		oldest = viovm_older(oldest, READ_ONCE(part->req.issue_ns));
+		oldest = viovm_older(oldest, READ_ONCE(part->io.req.issue_ns));
 		list_move_tail(&part->big_node, bigs);
 		issued--;
 	}
@@ -164,9 +164,9 @@ static u64 viovm_blk_parts_may(struct viovm_blk_rq *rq, int issued, struct list_
 	if (issued > 1 || issued < 0)
 		return 0;
 	if (issued) {
-		if (!rq->part_used || !iovm_req_may_retake(&rq->part.req, rq->part.bounce))
+		if (!rq->part_used || !iovm_req_may_retake(&rq->part.io.req, rq->part.bounce))
 			return 0;
-		oldest = viovm_older(oldest, READ_ONCE(rq->part.req.issue_ns));
+		oldest = viovm_older(oldest, READ_ONCE(rq->part.io.req.issue_ns));
 	}
 	return oldest;
 }
@@ -230,7 +230,7 @@ static void viovm_blk_uncount(struct viovm_blk_queue *q)
 	/* as in viovm_blk_rq_take(): the path of a part that has not come back here stays */
 	spin_lock_irq(&q->lock);
 	list_for_each_entry(part, &q->bigs, big_node) {
-		if (part->counted && READ_ONCE(part->req.issue_ns) && iovm_req_hangs(&part->req)) {
+		if (part->counted && READ_ONCE(part->io.req.issue_ns) && iovm_req_hangs(&part->io.req)) {
 			part->counted = false;
 			q->nr_big--;
 		}
