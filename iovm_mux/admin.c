@@ -159,7 +159,7 @@ static int iovm_path_add_to(struct iovm_dev *dev, const struct iovm_path_ops *op
 	int ret;
 
 	iovm_todo_init(&todo);
-	if (ops->class != dev->class->id)
+	if (ops->class != dev->class->paths)
 		return iovm_refuse(-EINVAL, arg->msg, "a %s path does not fit a device of class %s",
 				   ops->name, dev->class->name);
 	if (iovm_path_find(dev, arg->name, 0))

@@ -41,6 +41,20 @@ int iovm_refuse_name(char *msg)
 			   IOVM_NAME_MAX - 1);
 }
 
+/* Its name has to be given. */
+static struct iovm_dev *iovm_dev_named(const char *name, char *msg)
+{
+	if (!name[0])
+		return ERR_PTR(iovm_refuse(-EINVAL, msg, "no device is named"));
+	return iovm_dev_find(name, 0, msg);
+}
+
+static int iovm_refuse_session(const struct iovm_dev *dev, char *msg)
+{
+	return iovm_refuse(-EOPNOTSUPP, msg, "%s is no target device: it has a node, not sessions",
+			   dev->name);
+}
+
 static int iovm_get_version(struct file *file, void *buf)
 {
 	struct iovm_version *arg = buf;
@@ -150,6 +164,67 @@ static int iovm_ioc_path_stats(struct file *file, void *buf)
 	return path ? 0 : -ENOENT;
 }
 
+static int iovm_ioc_session_add(struct file *file, void *buf)
+{
+	struct iovm_session_add *arg = buf;
+	struct iovm_dev *dev;
+	int err;
+
+	if (arg->flags & ~IOVM_SESSION_F_RDONLY)
+		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
+	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS)
+		return iovm_refuse(-EINVAL, arg->msg, "nr_fds is %u, it must be 1 to %u",
+				   arg->nr_fds, IOVM_MAX_SOCKETS);
+	if (strnlen(arg->peer, sizeof(arg->peer)) == sizeof(arg->peer))
+		return iovm_refuse(-EINVAL, arg->msg, "peer has no closing NUL");
+	dev = iovm_dev_named(arg->dev, arg->msg);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	if (!dev->class->session_add)
+		err = iovm_refuse_session(dev, arg->msg);
+	else if ((dev->flags & IOVM_DEV_F_RDONLY) && !(arg->flags & IOVM_SESSION_F_RDONLY))
+		err = iovm_refuse(-EROFS, arg->msg, "%s is read-only, the session is not",
+				  dev->name);
+	else
+		err = dev->class->session_add(dev, arg);
+	iovm_dev_release(dev);
+	return err;
+}
+
+static int iovm_ioc_session_remove(struct file *file, void *buf)
+{
+	struct iovm_session_remove *arg = buf;
+	struct iovm_dev *dev;
+	int err;
+
+	dev = iovm_dev_named(arg->dev, arg->msg);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	if (!dev->class->session_remove)
+		err = iovm_refuse_session(dev, arg->msg);
+	else
+		err = dev->class->session_remove(dev, arg->id);
+	if (err == -ENOENT)
+		iovm_refuse(err, arg->msg, "%s has no session %u", dev->name, arg->id);
+	iovm_dev_release(dev);
+	return err;
+}
+
+static int iovm_ioc_session_get(struct file *file, void *buf)
+{
+	struct iovm_session_info *info = buf;
+	struct iovm_dev *dev;
+	int err = -EOPNOTSUPP;
+
+	dev = iovm_dev_named(info->dev, NULL);
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	if (dev->class->session_get)
+		err = dev->class->session_get(dev, info);
+	iovm_dev_release(dev);
+	return err;
+}
+
 static int iovm_ioc_events_from(struct file *file, void *buf)
 {
 	return iovm_reader_from(file->private_data, buf);
@@ -208,6 +283,15 @@ static const struct iovm_ioc iovm_iocs[] = {
 	{ IOVM_PATH_STATS, sizeof(struct iovm_path_stats),
 	  offsetofend(struct iovm_path_stats, lat_ns), 0,
 	  iovm_ioc_path_stats },
+	{ IOVM_SESSION_ADD, sizeof(struct iovm_session_add),
+	  offsetofend(struct iovm_session_add, msg), offsetof(struct iovm_session_add, msg),
+	  iovm_ioc_session_add },
+	{ IOVM_SESSION_REMOVE, sizeof(struct iovm_session_remove),
+	  offsetofend(struct iovm_session_remove, msg), offsetof(struct iovm_session_remove, msg),
+	  iovm_ioc_session_remove },
+	{ IOVM_SESSION_GET, sizeof(struct iovm_session_info),
+	  offsetofend(struct iovm_session_info, mem_bytes), 0,
+	  iovm_ioc_session_get },
 	{ IOVM_EVENTS_FROM, sizeof(struct iovm_events_from),
 	  offsetofend(struct iovm_events_from, newest), 0,
 	  iovm_ioc_events_from },

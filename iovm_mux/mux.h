@@ -345,6 +345,7 @@ struct iovm_path {
 /**
  * struct iovm_class - a device class
  * @id: IOVM_CLASS_*
+ * @paths: IOVM_CLASS_* whose path types serve it
  * @name: for people
  * @owner: module
  * @create: process context, dev->mutex held: check arg's class part, make the node, set dev->fe.
@@ -364,12 +365,17 @@ struct iovm_path {
  *	context that may and route it again
  * @route_changed: any context (hard irq too), no lock held: something that waited can go on (or
  *	can be failed), or dev->retake_seq has changed
+ * @session_add: process context, dev->mutex held: take a client's sockets, set arg->id. Fills msg
+ *	on error. NULL, like the next two, for classes whose front end opens a node
+ * @session_remove: process context, dev->mutex held: begin to end one session, or all
+ * @session_get: process context, dev->mutex held: the session with the lowest id not below info->id
  * @oldest: process context, no spinlock held: iovm_req.issue_ns of the oldest request that is at
  *	@path (a pointer to compare with, not to follow), 0 when there is none. It may be that of
  *	a request which ends just now. @writes, if not NULL: how many of those modify
  */
 struct iovm_class {
 	u32 id;
+	u32 paths;
 	const char *name;
 	struct module *owner;
 	int (*create)(struct iovm_dev *dev, const struct iovm_dev_create *arg, char *msg);
@@ -381,6 +387,9 @@ struct iovm_class {
 	void (*requeue)(struct iovm_req *req);
 	void (*route_changed)(struct iovm_dev *dev);
 	u64 (*oldest)(struct iovm_dev *dev, const struct iovm_path *path, u32 *writes);
+	int (*session_add)(struct iovm_dev *dev, struct iovm_session_add *arg);
+	int (*session_remove)(struct iovm_dev *dev, u32 id);
+	int (*session_get)(struct iovm_dev *dev, struct iovm_session_info *info);
 };
 
 /*

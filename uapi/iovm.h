@@ -15,6 +15,9 @@
  *     IOVM_PATH_CONNECT            hand established sockets to a path
  *     IOVM_PATH_CTL                fail, retry, confirm a fence
  *     IOVM_PATH_STATS              counters and latency histograms
+ *     IOVM_SESSION_ADD             hand a client's sockets to a target device
+ *     IOVM_SESSION_REMOVE          begin to end a session
+ *     IOVM_SESSION_GET             one session, or the next one after an id
  *     IOVM_EVENTS_FROM             where this file's next read() starts
  *     read()/poll()                a stream of struct iovm_event
  *
@@ -49,7 +52,8 @@
 #define IOVM_MAX_PATHS		8	/* of one device */
 #define IOVM_MAX_DEVS		1024
 #define IOVM_MAX_QUEUES		64
-#define IOVM_MAX_SOCKETS	16	/* of one nbd path */
+#define IOVM_MAX_SOCKETS	16	/* of one nbd path, of one session */
+#define IOVM_MAX_SESSIONS	64	/* of one target device */
 /* bucket i counts durations in [2^i, 2^(i+1)) ns; the last is open */
 #define IOVM_HIST_BUCKETS	40
 
@@ -58,6 +62,8 @@
 /* Device classes: iovm_dev_create.class */
 #define IOVM_CLASS_BLK		1
 #define IOVM_CLASS_NET		2	/* reserved */
+/* like BLK, but its front end are NBD clients: it has no node, and sessions instead */
+#define IOVM_CLASS_TARGET	3
 
 /* Path types: iovm_path_add.type */
 #define IOVM_PATH_BDEV		1	/* any block device of this host */
@@ -165,7 +171,7 @@ struct iovm_dev_create {
 	__u64 failback_after_ms;
 	__u64 iops;			/* limits; 0 = none */
 	__u64 bps;			/* bytes per second */
-	struct iovm_blk_config blk;	/* IOVM_CLASS_BLK */
+	struct iovm_blk_config blk;	/* IOVM_CLASS_BLK, IOVM_CLASS_TARGET */
 	__u32 id;			/* out */
 	__u32 pad;
 	char  msg[IOVM_MSG_MAX];	/* out */
@@ -427,6 +433,54 @@ struct iovm_path_ctl {
 	char  fence_command[IOVM_ADDR_MAX];
 };
 
+/*
+ * IOVM_SESSION_ADD. A client of a target device: stream sockets in the transmission phase (simple
+ * replies), the handshake done, nothing unread in user space. ENOENT no such device; EOPNOTSUPP it
+ * is no target; ENOSPC IOVM_MAX_SESSIONS; EROFS the device is read-only, the session not;
+ * ENOTSOCK, EPROTOTYPE, ENOTCONN bad socket. The kernel holds its own references: close yours. A
+ * session ends when all its connections have, and what they had in flight.
+ */
+#define IOVM_SESSION_F_RDONLY	(1u << 0)
+struct iovm_session_add {
+	__u32 size;
+	__u32 flags;			/* IOVM_SESSION_F_* */
+	char  dev[IOVM_NAME_MAX];
+	__s32 fds[IOVM_MAX_SOCKETS];
+	__u32 nr_fds;			/* 1..IOVM_MAX_SOCKETS */
+	__u32 id;			/* out */
+	char  peer[IOVM_ADDR_MAX];	/* for people: who it is */
+	char  msg[IOVM_MSG_MAX];
+};
+
+/*
+ * IOVM_SESSION_REMOVE. Its sockets are shut down: it takes nothing more. It has ended, and
+ * IOVM_SESSION_GET does not find it any more, when what it has in flight has. ENOENT.
+ */
+struct iovm_session_remove {
+	__u32 size;
+	__u32 id;			/* IOVM_NO_ID: all that there are */
+	char  dev[IOVM_NAME_MAX];
+	char  msg[IOVM_MSG_MAX];
+};
+
+/* IOVM_SESSION_GET. The session with the lowest id that is >= id (ENOENT when there is none). */
+struct iovm_session_info {
+	__u32 size;
+	__u32 id;
+	char  dev[IOVM_NAME_MAX];
+	char  peer[IOVM_ADDR_MAX];
+	__u32 flags;
+	__u32 nr_sockets;		/* that still take requests */
+	__u32 inflight;			/* commands taken and not answered */
+	__u32 pad;
+	__u64 since_ms;			/* ago */
+	__u64 commands;			/* answered */
+	__u64 errors;			/* of those, with an error */
+	__u64 read_bytes;
+	__u64 written_bytes;
+	__u64 mem_bytes;		/* kernel memory that it holds now */
+};
+
 /* Indices of the per-operation counters */
 #define IOVM_OP_READ		0
 #define IOVM_OP_WRITE		1
@@ -505,6 +559,8 @@ struct iovm_dev_stats {
  *	that REROUTED names next, ns
  * @IOVM_EV_FENCE_FAILED: path could not be fenced: error = why (negative errno), or value = how the
  *	fence command ended, see struct iovm_path_ctl; for the 1st, 2nd, 4th, ... time
+ * @IOVM_EV_SESSION_BEGUN: a target device has a session more; value = its id
+ * @IOVM_EV_SESSION_ENDED: and one less, with nothing in flight; value = its id, error = why
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -535,6 +591,8 @@ enum iovm_event_type {
 	IOVM_EV_SLOW_OVER = 25,
 	IOVM_EV_SLOW_LEFT = 26,
 	IOVM_EV_FENCE_FAILED = 27,
+	IOVM_EV_SESSION_BEGUN = 28,
+	IOVM_EV_SESSION_ENDED = 29,
 };
 
 /*
@@ -587,6 +645,9 @@ struct iovm_events_from {
 #define IOVM_PATH_CONNECT	_IO(IOVM_IOC_TYPE, 0x13)
 #define IOVM_PATH_CTL		_IO(IOVM_IOC_TYPE, 0x14)
 #define IOVM_PATH_STATS		_IO(IOVM_IOC_TYPE, 0x15)
+#define IOVM_SESSION_ADD	_IO(IOVM_IOC_TYPE, 0x18)
+#define IOVM_SESSION_REMOVE	_IO(IOVM_IOC_TYPE, 0x19)
+#define IOVM_SESSION_GET	_IO(IOVM_IOC_TYPE, 0x1a)
 #define IOVM_EVENTS_FROM	_IO(IOVM_IOC_TYPE, 0x20)
 
 #endif /* _UAPI_IOVM_H */

@@ -11,6 +11,7 @@
  *	map.c      a part's guest memory: pin, bounce, copy back, unpin
  *	bdev.c     path type bdev: a bio per part
  *	nbd*.c     path type nbd: transmission phase on sockets from user space
+ *	tgt*.c     class target: the other end of it (tgt.h)
  *
  *	kick -> viovm_blk_vq_run() -> viovm_blk_fetch() -> viovm_blk_rq_go() -> parts
  *	part -> iovm_req_route() -> viovm_blk_map() -> iovm_req_issue() -> back end
@@ -208,9 +209,9 @@ struct viovm_blk_queue {
 
 /**
  * struct viovm_blk - a block device
+ * @cfg: as created; capacity changes under dev->mutex. First, see viovm_blk_config()
  * @dev: the mux's, constant
  * @node: constant between create and destroy
- * @cfg: as created; capacity changes under dev->mutex
  * @config: configuration space; @config_lock
  * @config_lock: protects @config
  * @next_io_ns: when the iops limit allows the next request
@@ -220,9 +221,9 @@ struct viovm_blk_queue {
  * @queues: those that run
  */
 struct viovm_blk {
+	struct iovm_blk_config cfg;
 	struct iovm_dev *dev;
 	struct viovm_node *node;
-	struct iovm_blk_config cfg;
 	struct virtio_blk_config config;
 	spinlock_t config_lock;
 	atomic64_t next_io_ns;
@@ -248,6 +249,11 @@ static inline bool viovm_blk_req_fua(const struct iovm_req *req)
 }
 
 /* node.c */
+#define VIOVM_BAD_CAPACITY \
+	"the capacity must be a multiple of the block size, above 0 and below 2^63 bytes"
+int viovm_blk_bad(char *msg, const char *what);
+int viovm_blk_check_config(struct iovm_blk_config *c, char *msg);
+bool viovm_blk_capacity_ok(const struct iovm_blk_config *c, u64 sectors);
 const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev);
 u64 viovm_blk_capacity(struct iovm_dev *dev);
 extern const struct iovm_class viovm_blk_class;
@@ -293,6 +299,11 @@ int viovm_blk_copy_in(struct viovm_blk_rq *rq, const void *from, u32 len);
 int viovm_blk_pin_status(struct viovm_blk_rq *rq);
 bool viovm_blk_unpin_status(struct viovm_blk_rq *rq, bool may_sleep);
 u64 viovm_blk_status_gpa(const struct viovm_blk_rq *rq);
+
+/* tgt.c */
+extern const struct iovm_class viovm_tgt_class;
+int viovm_tgt_init(void);
+void viovm_tgt_exit(void);
 
 /* bdev.c, nbd_path.c */
 extern const struct iovm_path_ops viovm_bdev_ops;

@@ -22,11 +22,21 @@ static int __init viovm_blk_init(void)
 	err = iovm_path_type_register(&viovm_nbd_ops);
 	if (err)
 		goto bdev_type;
-	err = iovm_class_register(&viovm_blk_class);
+	err = viovm_tgt_init();
 	if (err)
 		goto nbd_type;
+	err = iovm_class_register(&viovm_blk_class);
+	if (err)
+		goto tgt;
+	err = iovm_class_register(&viovm_tgt_class);
+	if (err)
+		goto blk_class;
 	return 0;
 
+blk_class:
+	iovm_class_unregister(&viovm_blk_class);
+tgt:
+	viovm_tgt_exit();
 nbd_type:
 	iovm_path_type_unregister(&viovm_nbd_ops);
 bdev_type:
@@ -41,7 +51,9 @@ module_init(viovm_blk_init);
 
 static void __exit viovm_blk_exit(void)
 {
+	iovm_class_unregister(&viovm_tgt_class);
 	iovm_class_unregister(&viovm_blk_class);
+	viovm_tgt_exit();
 	iovm_path_type_unregister(&viovm_nbd_ops);
 	iovm_path_type_unregister(&viovm_bdev_ops);
 	viovm_nbd_exit();

@@ -705,6 +705,19 @@ void viovm_nbd_conn_kill(struct viovm_nbd_conn *conn)
 		kernel_sock_shutdown(conn->s.sock, SHUT_RDWR);
 }
 
+static void sock_drop(struct viovm_nbd_conn *conn, bool discard)
+{
+	struct socket *sock = conn->s.sock;
+
+	if (!sock)
+		return;
+	/* the watchdog may be looking */
+	spin_lock(&conn->lock);
+	conn->s.sock = NULL;
+	spin_unlock(&conn->lock);
+	viovm_nbd_sock_close(sock, discard);
+}
+
 /**
  * viovm_nbd_conn_stop - teardown, second half: the threads end, then the requests, then the socket
  * @conn: killed
@@ -755,8 +768,7 @@ void viovm_nbd_conn_stop(struct viovm_nbd_conn *conn)
 		iovm_req_done(req, IOVM_RES_UNSENT, error);
 	}
 	/* a write that the socket has not sent yet may already be on its way along another path */
-	viovm_nbd_sock_drop(&conn->s, !READ_ONCE(conn->sess->closing) || error != -ESHUTDOWN,
-			    &conn->lock);
+	sock_drop(conn, !READ_ONCE(conn->sess->closing) || error != -ESHUTDOWN);
 }
 
 /**
@@ -839,7 +851,7 @@ void viovm_nbd_conn_free(struct viovm_nbd_conn *conn)
 {
 	if (!conn)
 		return;
-	viovm_nbd_sock_drop(&conn->s, true, NULL);
+	sock_drop(conn, true);
 	if (conn->hdr_page)
 		__free_page(conn->hdr_page);
 	if (conn->stage)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * NBD framing: request headers and an incremental reply parser. Pure code: see nbd_proto.h for the
- * contract; unit tests and a fuzzer compile this file in user space.
+ * NBD framing: request headers and simple replies for both sides, and an incremental reply parser.
+ * Pure code: see nbd_proto.h for the contract; unit tests and fuzzers compile this file in user
+ * space.
  *
  * A message that breaks the protocol ends in -EPROTO and leaves the parser in VNBD_PHASE_BROKEN, in
  * which it refuses everything: once framing is in doubt nothing that follows can be told apart.
@@ -103,6 +104,125 @@ int viovm_nbd_errno(u32 error)
 		return -EINVAL;
 	}
 }
+
+/* ---- the server's side ---- */
+
+/**
+ * viovm_nbd_unpack - read a request header
+ * @hdr: from the peer
+ * @cmd: out
+ *
+ * Return: 0, or -EPROTO: what follows cannot be told apart.
+ */
+int viovm_nbd_unpack(const u8 hdr[VNBD_REQUEST_SIZE], struct viovm_nbd_command *cmd)
+{
+	if (get32(hdr) != VNBD_REQUEST_MAGIC)
+		return -EPROTO;
+	cmd->flags = get16(hdr + 4);
+	cmd->type = get16(hdr + 6);
+	cmd->cookie = get64(hdr + 8);
+	cmd->offset = get64(hdr + 16);
+	cmd->len = get32(hdr + 24);
+	/* its data would have to be read away, however long */
+	if (cmd->type == VNBD_CMD_WRITE && cmd->len > VNBD_MAX_PAYLOAD)
+		return -EPROTO;
+	return 0;
+}
+
+/* Which flags a command may have */
+static u16 flags_of(u16 type)
+{
+	switch (type) {
+	case VNBD_CMD_READ:
+	case VNBD_CMD_WRITE:
+	case VNBD_CMD_TRIM:
+		/* FUA means nothing for a READ, and is allowed */
+		return VNBD_CMD_F_FUA;
+	case VNBD_CMD_WRITE_ZEROES:
+		return VNBD_CMD_F_FUA | VNBD_CMD_F_NO_HOLE;
+	default:
+		return 0;
+	}
+}
+
+/**
+ * viovm_nbd_check - may this command be served?
+ * @cmd: from the peer
+ * @bytes: size of the export
+ * @block: bytes that offset and length must be multiples of; a power of two
+ * @rdonly: the export is
+ *
+ * Return: 0, or VNBD_E* for the reply.
+ */
+u32 viovm_nbd_check(const struct viovm_nbd_command *cmd, u64 bytes, u32 block, bool rdonly)
+{
+	if (cmd->flags & ~flags_of(cmd->type))
+		return VNBD_EINVAL;
+	switch (cmd->type) {
+	case VNBD_CMD_FLUSH:
+		return cmd->offset || cmd->len ? VNBD_EINVAL : 0;
+	case VNBD_CMD_READ:
+		if (cmd->len > VNBD_MAX_PAYLOAD)
+			return VNBD_EOVERFLOW;
+		break;
+	case VNBD_CMD_WRITE:
+	case VNBD_CMD_TRIM:
+	case VNBD_CMD_WRITE_ZEROES:
+		if (rdonly)
+			return VNBD_EPERM;
+		break;
+	default:
+		return VNBD_EINVAL;
+	}
+	if (!cmd->len || (cmd->offset | cmd->len) & (block - 1))
+		return VNBD_EINVAL;
+	if (cmd->offset > bytes || cmd->len > bytes - cmd->offset)
+		return cmd->type == VNBD_CMD_WRITE || cmd->type == VNBD_CMD_WRITE_ZEROES ?
+		       VNBD_ENOSPC : VNBD_EINVAL;
+	return 0;
+}
+
+/**
+ * viovm_nbd_pack_reply - build the header of a simple reply
+ * @hdr: to be filled
+ * @cookie: the request's
+ * @error: VNBD_E*, or 0
+ */
+void viovm_nbd_pack_reply(u8 hdr[VNBD_SIMPLE_SIZE], u64 cookie, u32 error)
+{
+	put32(hdr, VNBD_SIMPLE_MAGIC);
+	put32(hdr + 4, error);
+	put64(hdr + 8, cookie);
+}
+
+/**
+ * viovm_nbd_error - a negative errno of this machine as an error of the wire
+ * @error: negative errno
+ *
+ * Return: VNBD_E*, EIO where there is none that fits.
+ */
+u32 viovm_nbd_error(int error)
+{
+	switch (error) {
+	case -EPERM:
+	case -EROFS:
+		return VNBD_EPERM;
+	case -ENOMEM:
+		return VNBD_ENOMEM;
+	case -EINVAL:
+		return VNBD_EINVAL;
+	case -ENOSPC:
+		return VNBD_ENOSPC;
+	case -EOPNOTSUPP:
+		return VNBD_ENOTSUP;
+	case -ESHUTDOWN:
+		return VNBD_ESHUTDOWN;
+	default:
+		return VNBD_EIO;
+	}
+}
+
+/* ---- the client's: replies ---- */
 
 /* Want @need bytes of framing in all for @phase; what is in @buf stays. */
 static void want_head(struct viovm_nbd_reply *r, enum viovm_nbd_phase phase, u32 need)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * NBD framing, transmission phase, client side: pure code for kernel and user space.
+ * NBD framing, transmission phase, both sides: pure code for kernel and user space.
  *
  * It allocates nothing, calls nothing and trusts nothing that comes from the peer. A request header
  * is packed by viovm_nbd_pack(). Replies are parsed incrementally: the parser says by its @step
@@ -87,6 +87,7 @@ typedef unsigned long long u64;
 #define VNBD_ENOTSUP		95
 #define VNBD_ESHUTDOWN		108
 
+#define VNBD_MAX_PAYLOAD	(32u << 20)	/* of a READ or WRITE, if nothing else was agreed */
 #define VNBD_MAX_STRING		4096	/* of an error text, by the protocol */
 #define VNBD_MAX_TAIL		64	/* bytes of fields behind it that we do not know */
 #define VNBD_MAX_ERR_CHUNKS	64	/* of one reply */
@@ -184,5 +185,26 @@ void viovm_nbd_reply_init(struct viovm_nbd_reply *r, bool structured,
 int viovm_nbd_reply_head(struct viovm_nbd_reply *r, const void *p, u32 n);
 int viovm_nbd_reply_advance(struct viovm_nbd_reply *r, u32 n);
 int viovm_nbd_errno(u32 error);
+
+/**
+ * struct viovm_nbd_command - a request as a server sees it
+ * @cookie: for the reply
+ * @offset: bytes
+ * @len: bytes
+ * @type: VNBD_CMD_*, or anything else
+ * @flags: VNBD_CMD_F_*, or anything else
+ */
+struct viovm_nbd_command {
+	u64 cookie;
+	u64 offset;
+	u32 len;
+	u16 type;
+	u16 flags;
+};
+
+int viovm_nbd_unpack(const u8 hdr[VNBD_REQUEST_SIZE], struct viovm_nbd_command *cmd);
+u32 viovm_nbd_check(const struct viovm_nbd_command *cmd, u64 bytes, u32 block, bool rdonly);
+void viovm_nbd_pack_reply(u8 hdr[VNBD_SIMPLE_SIZE], u64 cookie, u32 error);
+u32 viovm_nbd_error(int error);
 
 #endif /* _VHOST_IOVM_BLK_NBD_PROTO_H */

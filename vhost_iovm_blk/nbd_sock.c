@@ -6,9 +6,9 @@
  * upper layer protocol encrypts and decrypts under sendmsg() and recvmsg(), and all that is seen of
  * it here is the type of a received record.
  *
- * A guest's requests drive these sockets, so they allocate with GFP_NOIO and get no emergency reserves,
- * and nothing is sent without being copied: when a request is done, the guest may change its pages
- * although TCP may have to send them again.
+ * A guest's requests drive these sockets, so they allocate with GFP_NOIO and get no emergency
+ * reserves, and nothing is sent without being copied: when a request is done, the guest may change
+ * its pages although TCP may have to send them again.
  */
 #include <linux/bvec.h>
 #include <linux/delay.h>
@@ -90,22 +90,12 @@ put:
 }
 
 /**
- * viovm_nbd_sock_drop - close the socket
- * @s: whose; nobody sends or receives any more
- * @discard: what the socket has not sent yet
- * @lock: of who looks at it, see viovm_nbd_sock_moves(); or NULL
+ * viovm_nbd_sock_close - close a socket
+ * @sock: what viovm_nbd_sock_take() took; nobody uses it any more
+ * @discard: what it has not sent yet
  */
-void viovm_nbd_sock_drop(struct viovm_nbd_sock *s, bool discard, spinlock_t *lock)
+void viovm_nbd_sock_close(struct socket *sock, bool discard)
 {
-	struct socket *sock = s->sock;
-
-	if (!sock)
-		return;
-	if (lock)
-		spin_lock(lock);
-	s->sock = NULL;
-	if (lock)
-		spin_unlock(lock);
 	if (discard)
 		sock_no_linger(sock->sk);
 	sockfd_put(sock);
@@ -113,7 +103,7 @@ void viovm_nbd_sock_drop(struct viovm_nbd_sock *s, bool discard, spinlock_t *loc
 
 /**
  * viovm_nbd_sock_moves - is the peer taking bytes of a command that is on its way for long?
- * @s: whose; the lock that viovm_nbd_sock_drop() takes is held
+ * @s: whose; s->sock may be NULL, and stays what it is meanwhile
  *
  * A write of a megabyte may take longer than a peer may be quiet, and cannot be answered before all
  * of it is there. Only what was under way at the last look as well counts: a peer whose server

@@ -7,7 +7,6 @@
 
 #include <linux/bvec.h>
 #include <linux/net.h>
-#include <linux/spinlock.h>
 
 /**
  * struct viovm_nbd_sock - an established connection
@@ -34,7 +33,7 @@ struct viovm_nbd_sock {
 
 /* process context, all of them */
 int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg);
-void viovm_nbd_sock_drop(struct viovm_nbd_sock *s, bool discard, spinlock_t *lock);
+void viovm_nbd_sock_close(struct socket *sock, bool discard);
 bool viovm_nbd_sock_moves(struct viovm_nbd_sock *s);
 int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
 			bool more, const int *stop, u32 *sent);

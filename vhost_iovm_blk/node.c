@@ -10,13 +10,11 @@
 
 /**
  * viovm_blk_config - a device's configuration, to check a path against
- * @dev: device; dev->mutex held
+ * @dev: device of either class; dev->mutex held
  */
 const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev)
 {
-	const struct viovm_blk *blk = dev->fe;
-
-	return &blk->cfg;
+	return dev->fe;
 }
 
 /**
@@ -25,9 +23,7 @@ const struct iovm_blk_config *viovm_blk_config(struct iovm_dev *dev)
  */
 u64 viovm_blk_capacity(struct iovm_dev *dev)
 {
-	const struct viovm_blk *blk = dev->fe;
-
-	return READ_ONCE(blk->cfg.capacity);
+	return READ_ONCE(viovm_blk_config(dev)->capacity);
 }
 
 static u64 viovm_blk_features(const struct viovm_blk *blk)
@@ -67,24 +63,23 @@ static void viovm_blk_fill_config(struct viovm_blk *blk)
 	c->write_zeroes_may_unmap = !!cfg->max_write_zeroes_sectors;
 }
 
-static int viovm_blk_bad(char *msg, const char *what)
+int viovm_blk_bad(char *msg, const char *what)
 {
 	scnprintf(msg, IOVM_MSG_MAX, "%s", what);
 	return -EINVAL;
 }
 
 #define VIOVM_MAX_SECTORS	((U32_MAX >> SECTOR_SHIFT) & ~7u)
-#define VIOVM_BAD_CAPACITY \
-	"the capacity must be a multiple of the block size, above 0 and below 2^63 bytes"
 
-static bool viovm_blk_capacity_ok(const struct iovm_blk_config *c, u64 sectors)
+/* Can a device with blocks of this size have so many sectors? */
+bool viovm_blk_capacity_ok(const struct iovm_blk_config *c, u64 sectors)
 {
 	return sectors && IS_ALIGNED(sectors, c->block_size >> SECTOR_SHIFT) &&
 	       sectors <= (u64)S64_MAX >> SECTOR_SHIFT;
 }
 
 /* Fill in defaults and refuse what cannot be */
-static int viovm_blk_check_config(struct iovm_blk_config *c, char *msg)
+int viovm_blk_check_config(struct iovm_blk_config *c, char *msg)
 {
 	u32 bs = c->block_size;
 
@@ -271,6 +266,7 @@ static void viovm_blk_route_changed(struct iovm_dev *dev)
 
 const struct iovm_class viovm_blk_class = {
 	.id			= IOVM_CLASS_BLK,
+	.paths			= IOVM_CLASS_BLK,
 	.name			= "blk",
 	.owner			= THIS_MODULE,
 	.create			= viovm_blk_create,

@@ -230,7 +230,8 @@ static void viovm_blk_uncount(struct viovm_blk_queue *q)
 	/* as in viovm_blk_rq_take(): the path of a part that has not come back here stays */
 	spin_lock_irq(&q->lock);
 	list_for_each_entry(part, &q->bigs, big_node) {
-		if (part->counted && READ_ONCE(part->io.req.issue_ns) && iovm_req_hangs(&part->io.req)) {
+		if (part->counted && READ_ONCE(part->io.req.issue_ns) &&
+		    iovm_req_hangs(&part->io.req)) {
 			part->counted = false;
 			q->nr_big--;
 		}

@@ -58,6 +58,8 @@ static const struct what {
 	MUX(IOVM_PATH_ADD, iovm_path_add), MUX(IOVM_PATH_REMOVE, iovm_path_remove), MUX(IOVM_PATH_GET, iovm_path_info),
 	MUX(IOVM_PATH_CONNECT, iovm_path_connect), MUX(IOVM_PATH_CTL, iovm_path_ctl), MUX(IOVM_PATH_STATS, iovm_path_stats),
 	MUX(IOVM_EVENTS_FROM, iovm_events_from),
+	MUX(IOVM_SESSION_ADD, iovm_session_add), MUX(IOVM_SESSION_REMOVE, iovm_session_remove),
+	MUX(IOVM_SESSION_GET, iovm_session_info),
 #define NODE(cmd, size)	{ #cmd, cmd, size, ON_NODE }
 	NODE(VHOST_GET_FEATURES, 8), NODE(VHOST_SET_FEATURES, 8), NODE(VHOST_SET_OWNER, 0), NODE(VHOST_RESET_OWNER, 0),
 	NODE(VHOST_GET_BACKEND_FEATURES, 8), NODE(VHOST_SET_BACKEND_FEATURES, 8),
@@ -222,6 +224,7 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		struct iovm_dev_create *c = arg;
 
 		ctl_dev_defaults(c, "", DEV_MB * 2048, 1 + fuzz_below(r, 3));
+		c->class = fuzz_one_in(r, 4) ? IOVM_CLASS_TARGET : IOVM_CLASS_BLK;
 		dev_name(t, c->name);
 		c->flags = fuzz_below(r, 4) == 3 ? 3 : fuzz_below(r, 3) & ~1u;
 		c->no_path_timeout_ms = some_ms(t);
@@ -322,6 +325,26 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 	case IOVM_PATH_STATS:
 		dev_name(t, ((struct iovm_path_stats *)arg)->dev);
 		path_name(t, ((struct iovm_path_stats *)arg)->name);
+		break;
+	case IOVM_SESSION_ADD: {
+		struct iovm_session_add *s = arg;
+
+		dev_name(t, s->dev);
+		s->nr_fds = 1 + fuzz_below(r, 2);
+		if (fuzz_one_in(r, 2))
+			s->fds[0] = fd = connection(t);
+		if (!fuzz_one_in(r, 3))
+			s->nr_fds = 1;
+		s->flags = fuzz_below(r, 2);
+		break;
+	}
+	case IOVM_SESSION_REMOVE:
+		dev_name(t, ((struct iovm_session_remove *)arg)->dev);
+		((struct iovm_session_remove *)arg)->id = fuzz_one_in(r, 4) ? IOVM_NO_ID : fuzz_below(r, 20);
+		break;
+	case IOVM_SESSION_GET:
+		dev_name(t, ((struct iovm_session_info *)arg)->dev);
+		((struct iovm_session_info *)arg)->id = fuzz_below(r, 20);
 		break;
 	case IOVM_EVENTS_FROM:
 		((struct iovm_events_from *)arg)->seq = fuzz_below(r, 5000);

@@ -488,7 +488,7 @@ static void t_info(struct iovm_dev *dev, struct iovm_dev_info *info)
 }
 
 static const struct iovm_class t_class = {
-	.id = IOVM_CLASS_BLK, .name = "test", .owner = THIS_MODULE,
+	.id = IOVM_CLASS_BLK, .paths = IOVM_CLASS_BLK, .name = "test", .owner = THIS_MODULE,
 	.create = t_create, .destroy_prepare = t_destroy_prepare, .destroy = t_destroy,
 	.info = t_info,
 	.complete = t_complete, .requeue = t_requeue, .route_changed = t_route_changed,

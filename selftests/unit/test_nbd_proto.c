@@ -655,7 +655,99 @@ static void t_random_pieces(void)
 	}
 }
 
+/* ---- the server's side ---- */
+
+static void t_unpack(void)
+{
+	struct viovm_nbd_wire w;
+	struct viovm_nbd_command c;
+	u8 hdr[VNBD_REQUEST_SIZE];
+
+	viovm_nbd_wire_init(&w, 0x1122334455667788ull, VNBD_CMD_WRITE_ZEROES, 0x8877665544332211ull, 0xfedcba98);
+	viovm_nbd_pack(hdr, &w, VNBD_CMD_F_FUA | VNBD_CMD_F_NO_HOLE);
+	CHECK(viovm_nbd_unpack(hdr, &c) == 0);
+	CHECK(c.cookie == w.cookie && c.offset == w.offset && c.len == w.len && c.type == w.type);
+	CHECK(c.flags == (VNBD_CMD_F_FUA | VNBD_CMD_F_NO_HOLE));
+	for (u32 i = 0; i < 4; i++) {
+		hdr[i] ^= 0x10;
+		CHECK(viovm_nbd_unpack(hdr, &c) == -EPROTO);
+		hdr[i] ^= 0x10;
+	}
+	/* what would have to be read away */
+	viovm_nbd_wire_init(&w, 1, VNBD_CMD_WRITE, 0, VNBD_MAX_PAYLOAD);
+	viovm_nbd_pack(hdr, &w, 0);
+	CHECK(viovm_nbd_unpack(hdr, &c) == 0);
+	viovm_nbd_wire_init(&w, 1, VNBD_CMD_WRITE, 0, VNBD_MAX_PAYLOAD + 1);
+	viovm_nbd_pack(hdr, &w, 0);
+	CHECK(viovm_nbd_unpack(hdr, &c) == -EPROTO);
+	viovm_nbd_wire_init(&w, 1, VNBD_CMD_READ, 0, VNBD_MAX_PAYLOAD + 1);
+	viovm_nbd_pack(hdr, &w, 0);
+	CHECK(viovm_nbd_unpack(hdr, &c) == 0);
+}
+
+#define EXPORT	(1ull << 30)
+
+static u32 verdict(u16 type, u16 flags, u64 offset, u32 len, u32 block, bool rdonly)
+{
+	struct viovm_nbd_command c = { .offset = offset, .len = len, .type = type, .flags = flags };
+
+	return viovm_nbd_check(&c, EXPORT, block, rdonly);
+}
+
+static void t_check(void)
+{
+	static const u16 data[] = { VNBD_CMD_READ, VNBD_CMD_WRITE, VNBD_CMD_TRIM, VNBD_CMD_WRITE_ZEROES };
+
+	for (u32 i = 0; i < 4; i++) {
+		u16 t = data[i];
+		u32 beyond = t == VNBD_CMD_WRITE || t == VNBD_CMD_WRITE_ZEROES ? VNBD_ENOSPC : VNBD_EINVAL;
+
+		CHECK(verdict(t, 0, 0, 512, 512, false) == 0);
+		CHECK(verdict(t, VNBD_CMD_F_FUA, EXPORT - 4096, 4096, 4096, false) == 0);
+		CHECK(verdict(t, 0, EXPORT - 4096, 8192, 4096, false) == beyond);
+		CHECK(verdict(t, 0, EXPORT, 512, 512, false) == beyond);
+		CHECK(verdict(t, 0, -512ull, 1024, 512, false) == beyond);
+		CHECK(verdict(t, 0, EXPORT + 512, 512, 512, false) == beyond);
+		CHECK(verdict(t, 0, 0, 0, 512, false) == VNBD_EINVAL);
+		CHECK(verdict(t, 0, 512, 4096, 4096, false) == VNBD_EINVAL);
+		CHECK(verdict(t, 0, 4096, 512, 4096, false) == VNBD_EINVAL);
+		CHECK(verdict(t, 0, 1, 512, 512, false) == VNBD_EINVAL);
+		CHECK(verdict(t, 0x8000, 0, 512, 512, false) == VNBD_EINVAL);
+		CHECK(verdict(t, 0, 0, 512, 512, true) == (t == VNBD_CMD_READ ? 0 : VNBD_EPERM));
+		CHECK(verdict(t, VNBD_CMD_F_NO_HOLE, 0, 512, 512, false) == (t == VNBD_CMD_WRITE_ZEROES ? 0 : VNBD_EINVAL));
+	}
+	CHECK(verdict(VNBD_CMD_READ, 0, 0, VNBD_MAX_PAYLOAD, 512, false) == 0);
+	CHECK(verdict(VNBD_CMD_READ, 0, 0, VNBD_MAX_PAYLOAD + 512, 512, false) == VNBD_EOVERFLOW);
+	CHECK(verdict(VNBD_CMD_TRIM, 0, 0, 1u << 30, 512, false) == 0);
+	CHECK(verdict(VNBD_CMD_FLUSH, 0, 0, 0, 512, true) == 0);
+	CHECK(verdict(VNBD_CMD_FLUSH, 0, 512, 0, 512, false) == VNBD_EINVAL);
+	CHECK(verdict(VNBD_CMD_FLUSH, 0, 0, 512, 512, false) == VNBD_EINVAL);
+	CHECK(verdict(VNBD_CMD_FLUSH, VNBD_CMD_F_FUA, 0, 0, 512, false) == VNBD_EINVAL);
+	for (u32 t = 7; t < 65536; t += t < 100 ? 1 : 997)
+		CHECK(verdict((u16)t, 0, 0, 512, 512, false) == VNBD_EINVAL);
+	CHECK(verdict(5, 0, 0, 512, 512, false) == VNBD_EINVAL);
+}
+
+/* What the server packs the client's parser understands. */
+static void t_reply(void)
+{
+	static const int errors[] = { -EPERM, -EROFS, -ENOMEM, -EINVAL, -ENOSPC, -EOPNOTSUPP, -ESHUTDOWN, -EIO, -ETIMEDOUT, -ENODEV };
+	static const int back[] = { -EPERM, -EPERM, -ENOMEM, -EINVAL, -ENOSPC, -EOPNOTSUPP, -ESHUTDOWN, -EIO, -EIO, -EIO };
+
+	for (u32 i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		reset();
+		add_cmd(7, VNBD_CMD_WRITE, 0, 512);
+		viovm_nbd_pack_reply(stream, 7, viovm_nbd_error(errors[i]));
+		stream_len = VNBD_SIMPLE_SIZE;
+		CHECK(run(false, 0) == 0);
+		CHECK(bed.finished[0] && viovm_nbd_errno(bed.error[0]) == back[i]);
+	}
+}
+
 static const struct ktap_case cases[] = {
+	{ "server: request header", t_unpack },
+	{ "server: which commands are served", t_check },
+	{ "server: replies", t_reply },
 	{ "request header", t_pack },
 	{ "errors of the wire", t_errno },
 	{ "simple replies in any order", t_simple_any_order },

@@ -171,6 +171,37 @@ void ctl_must_create(const char *name, u64 sectors, unsigned int queues)
 	T_REQUIRE(r == 0, "create %s: %s: %s", name, strerror(-r), ctl_msg);
 }
 
+int ctl_session_add(const char *dev, const int *fds, unsigned int nfds, u32 flags, const char *peer, u32 *id)
+{
+	struct iovm_session_add a = { .flags = flags, .nr_fds = nfds };
+	int r;
+
+	PUT(a.dev, dev);
+	PUT(a.peer, peer);
+	memcpy(a.fds, fds, sizeof(*fds) * (nfds < IOVM_MAX_SOCKETS ? nfds : IOVM_MAX_SOCKETS));
+	r = CALL(IOVM_SESSION_ADD, &a);
+	if (id)
+		*id = a.id;
+	return r;
+}
+
+int ctl_session_remove(const char *dev, u32 id)
+{
+	struct iovm_session_remove a = { .id = id };
+
+	PUT(a.dev, dev);
+	return CALL(IOVM_SESSION_REMOVE, &a);
+}
+
+int ctl_session_get(const char *dev, u32 id, struct iovm_session_info *i)
+{
+	memset(i, 0, sizeof(*i));
+	i->size = sizeof(*i);
+	i->id = id;
+	PUT(i->dev, dev);
+	return ctl_ioctl(IOVM_SESSION_GET, i);
+}
+
 int ctl_dev_destroy(const char *name, u32 flags)
 {
 	struct iovm_dev_destroy d = { .flags = flags };
@@ -494,7 +525,7 @@ void ctl_events_dump(struct ctl_events *e)
 		"LOST", "DEV_CREATED", "DEV_DESTROYED", "DEV_OPENED", "DEV_CLOSED", "PATH_ADDED", "PATH_STATE",
 		"PATH_REMOVED", "FIRST_ERROR", "REROUTED", "FIRST_COMPLETION", "PARKED", "TIMEOUT", "SUSPENDED", "RESUMED",
 		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED", "NO_SPACE", "SPACE", "MEDIUM_ERROR",
-		"OVERDUE", "SLOW", "SLOW_OVER", "SLOW_LEFT",
+		"OVERDUE", "SLOW", "SLOW_OVER", "SLOW_LEFT", "FENCE_FAILED", "SESSION_BEGUN", "SESSION_ENDED",
 	};
 	unsigned int i;
 

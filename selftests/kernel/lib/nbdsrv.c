@@ -443,7 +443,7 @@ int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes)
 	return s->mem ? 0 : -ENOMEM;
 }
 
-static int tcp_pair(int sv[2])
+int nbdsrv_tcp_pair(int sv[2])
 {
 	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t n = sizeof(a);
@@ -491,7 +491,7 @@ int nbdsrv_connect(struct nbdsrv *s, bool tcp)
 	int sv[2], r;
 
 	if (tcp)
-		r = s->pair ? s->pair(sv) : tcp_pair(sv);
+		r = s->pair ? s->pair(sv) : nbdsrv_tcp_pair(sv);
 	else
 		r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) ? -errno : 0;
 	if (r)

@@ -84,6 +84,7 @@ struct nbdsrv {
 };
 
 int nbdsrv_init(struct nbdsrv *s, const char *store_node, u64 mem_bytes);	/* node NULL: memory */
+int nbdsrv_tcp_pair(int sv[2]);			/* a connection on the loopback */
 int nbdsrv_connect(struct nbdsrv *s, bool tcp);	/* the client's end */
 int nbdsrv_adopt(struct nbdsrv *s, int fd);	/* serves this socket, an established one; takes it over */
 unsigned int nbdsrv_land(struct nbdsrv *s, bool drop);	/* what was stashed lands, or is dropped; how many writes */
