@@ -35,7 +35,7 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked" "identify" "save" "restore")
+	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end")
 
 echo "KTAP version 1"
 echo "1..31"

@@ -24,13 +24,15 @@ static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
 	struct opt_u64 timeout, no_space, slow_factor, leave_slow;
 	const char *size_from, *serial, *owner, *mode, *identity;
-	bool readonly, discard, no_discard, no_zeroes, bounce_reads;
+	bool target, readonly, discard, no_discard, no_zeroes, bounce_reads;
 } o;
 
 static const struct opt create_opts[] = {
 	{ "size", 's', OPT_SIZE, &o.size, "SIZE", "Size of the disk, as in 10G.", 0, 0 },
 	{ "size-from", 'S', OPT_STR, &o.size_from, "ADDR",
 	  "Take size and block sizes from a block device\nor an NBD URI instead; it is only looked at.", 0, 0 },
+	{ "target", 0, OPT_FLAG, &o.target, NULL,
+	  "For NBD clients instead of a guest: it has no node;\n'iovmctl serve' lets them in.", 0, 0 },
 	{ "serial", 0, OPT_STR, &o.serial, "TEXT", "Serial number the guest sees, at most 20 bytes.\nDefault: the name, cut.",
 	  0, 0 },
 	{ "block-size", 0, OPT_SIZE, &o.block, "512|4096", "Logical block size. Default: that of --size-from, else 512.",
@@ -249,8 +251,12 @@ static int run_create(int argc, char **argv)
 
 	(void)argc;
 	IOVM_INIT(&c);
-	c.class = IOVM_CLASS_BLK;
+	c.class = o.target ? IOVM_CLASS_TARGET : IOVM_CLASS_BLK;
 	err = take_name(&cmd_create, "device", c.name, argv[0]);
+	if (!err && o.target && (o.owner || o.mode || o.queues.set || o.queue_size.set || o.seg_max.set || o.serial || o.iops.set ||
+				 o.bps.set || o.bounce_reads))
+		err = usage_error(&cmd_create, "--target: there is no guest to which --owner, --mode, --serial, --queues, --queue-size, "
+				  "--seg-max, --iops, --bps or --bounce-reads could apply");
 	if (!err)
 		err = take_node(&c);
 	if (!err)
@@ -277,6 +283,10 @@ static int run_create(int argc, char **argv)
 	if (err)
 		return mux_fail(err, c.msg, hint, "cannot create device '%s'", c.name);
 	text_size(size, sizeof(size), c.blk.capacity * 512);
+	if (o.target) {
+		snprintf(text, sizeof(text), "created, %s, for NBD clients", size);
+		return report_dev(c.name, text);
+	}
 	snprintf(text, sizeof(text), "created " NODE_DIR "/%s, %s, %u queue%s", c.name, size, c.blk.num_queues,
 		 c.blk.num_queues == 1 ? "" : "s");
 	return report_dev(c.name, text);

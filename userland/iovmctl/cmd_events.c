@@ -44,6 +44,8 @@ static const char *const event_names[] = {
 	[IOVM_EV_SLOW_OVER] = "slow-over",
 	[IOVM_EV_SLOW_LEFT] = "slow-left",
 	[IOVM_EV_FENCE_FAILED] = "fence-failed",
+	[IOVM_EV_SESSION_BEGUN] = "session-begun",
+	[IOVM_EV_SESSION_ENDED] = "session-ended",
 	NULL
 };
 
@@ -152,6 +154,12 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		break;
 	case IOVM_EV_TIMEOUT:
 		snprintf(buf, n, "%s in time: requests are failed", e->error == -ENOSPC ? "no space came" : "no path came");
+		break;
+	case IOVM_EV_SESSION_BEGUN:
+		snprintf(buf, n, "session %llu begins", e->value);
+		break;
+	case IOVM_EV_SESSION_ENDED:
+		snprintf(buf, n, "session %llu has ended%s%s", e->value, e->error ? ": " : "", e->error ? err : "");
 		break;
 	case IOVM_EV_SUSPENDED:
 		snprintf(buf, n, "suspended, nothing is in flight");
@@ -390,7 +398,7 @@ const struct cmd cmd_events = {
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
-	"space medium-error overdue fence-failed slow slow-over slow-left lost\n"
+	"space medium-error overdue fence-failed slow slow-over slow-left session-begun session-ended lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

@@ -200,13 +200,14 @@ int conf_load(const struct iovm_dev_info *info, struct conf_dev *d)
 	d->bps = info->bps;
 	d->features = info->features;
 	d->blk = info->blk;
-	if (d->class != IOVM_CLASS_BLK)
+	if (d->class != IOVM_CLASS_BLK && d->class != IOVM_CLASS_TARGET)
 		return not_known(d->name, "", "class");
 	if (d->flags & ~IOVM_DEV_F_ALL)
 		return not_known(d->name, "", "flags");
 	if (!is_utf8(d->blk.serial, sizeof(d->blk.serial)))
 		return not_text(d->name, "", "serial");
-	code = load_node(d->name, d);
+	/* the clients of a target device need no node */
+	code = d->class == IOVM_CLASS_TARGET ? EX_DONE : load_node(d->name, d);
 	if (code)
 		return code;
 	/* ids grow in the order in which paths were added, which is that of preference */
@@ -597,8 +598,8 @@ static int read_dev(const char *what, const struct json_node *node, struct conf_
 	err = take_object(what, node, dev_table, d, "paths", &paths);
 	if (err)
 		return err;
-	if (d->class != IOVM_CLASS_BLK)
-		return bad_field(what, node, "device '%s': only class blk is known", d->name);
+	if (d->class != IOVM_CLASS_BLK && d->class != IOVM_CLASS_TARGET)
+		return bad_field(what, node, "device '%s': only the classes blk and target are known", d->name);
 	if (!paths)
 		return bad_field(what, node, "there is no paths");
 	if (paths->type != JSON_ARRAY)

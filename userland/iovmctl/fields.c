@@ -10,7 +10,7 @@
 const char *const dev_state_names[] = { "routed", "parked", "suspended", "failing", NULL };
 const char *const path_state_names[] = { "connecting", "live", "suspect", "failed", "draining", "removed", NULL };
 const char *const path_type_names[] = { "none", "bdev", "nbd", NULL };
-const char *const class_names[] = { "none", "blk", "net", NULL };
+const char *const class_names[] = { "none", "blk", "net", "target", NULL };
 const char *const op_names[] = { "read", "write", "flush", "discard", "write-zeroes", NULL };
 static const char *const fence_names[] = { "default", "local-error", "none", NULL };
 
@@ -170,11 +170,14 @@ int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_v
 	v->bounce_reads = !!(info->flags & IOVM_DEV_F_BOUNCE_READS);
 	snprintf(v->paths, sizeof(v->paths), "%u/%u", v->live_paths, total);
 	snprintf(v->queues, sizeof(v->queues), "%u/%u", info->queues_running, info->blk.num_queues);
-	if (info->in_use && info->owner_pid)
+	if (info->class == IOVM_CLASS_TARGET)
+		snprintf(v->use, sizeof(v->use), "%u session%s", info->in_use, info->in_use == 1 ? "" : "s");
+	else if (info->in_use && info->owner_pid)
 		snprintf(v->use, sizeof(v->use), "pid %u", info->owner_pid);
 	else
 		snprintf(v->use, sizeof(v->use), "%s", info->in_use ? "yes" : "no");
-	snprintf(v->node, sizeof(v->node), NODE_DIR "/%.*s", IOVM_NAME_MAX - 1, info->name);
+	if (info->class != IOVM_CLASS_TARGET)
+		snprintf(v->node, sizeof(v->node), NODE_DIR "/%.*s", IOVM_NAME_MAX - 1, info->name);
 	return 0;
 }
 

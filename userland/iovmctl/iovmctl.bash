@@ -28,7 +28,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == path ]]; then
+	if [[ ${words[0]} == path || ${words[0]} == session ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -82,9 +82,9 @@ _iovmctl() {
 			sed -n 's/^  \([a-z-]*\).*/\1/p' | sort -u) --json --help --version" -- "$cur")
 		return
 	fi
-	if [[ ${cmd[*]} == path ]]; then
+	if [[ ${cmd[*]} == path || ${cmd[*]} == session ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
-			sed -n 's/^  path \([a-z-]*\).*/\1/p')" -- "$cur")
+			sed -n "s/^  ${cmd[0]} \([a-z-]*\).*/\1/p")" -- "$cur")
 		return
 	fi
 	if [[ $cur == -* ]]; then
@@ -103,6 +103,10 @@ _iovmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	*:0)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
+	"session end:1")
+		mapfile -t COMPREPLY < <(compgen -W "all $(iovmctl session list "${args[0]}" 2>/dev/null |
+			sed -n 's/^\([0-9][0-9]*\) .*/\1/p')" -- "$cur") ;;
+	"session "*:1) ;;
 	"path "*:1|failover:1)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_paths "${args[0]}")" -- "$cur") ;;
 	esac

@@ -12,6 +12,7 @@
  *   hist.c        log2 histograms: percentiles and pictures
  *   identity.c    what data is behind an address
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
+ *   nbd_server.c  NBD: the other side of the handshake
  *   fence.c       make sure that nothing sent to a failed path lands any more
  *   offline.c     make the driver of a disk end what it has
  *   conf.c        the configuration of devices as a file
@@ -333,6 +334,8 @@ extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_
 extern const struct cmd cmd_path_fence, cmd_path_set;				/* cmd_path.c */
 extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
 extern const struct cmd cmd_path_watch;						/* cmd_watch.c */
+extern const struct cmd cmd_serve;						/* cmd_serve.c */
+extern const struct cmd cmd_session_list, cmd_session_end;			/* cmd_session.c */
 extern const struct cmd cmd_identify;						/* cmd_identify.c */
 extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */

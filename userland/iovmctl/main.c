@@ -14,6 +14,7 @@ static const struct {
 	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize, &cmd_save, &cmd_restore } },
 	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
+	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },
 };
 
@@ -26,6 +27,7 @@ static const struct {
 	{ "path ls", "path list" },
 	{ "path del", "path remove" },
 	{ "path reconnect", "path connect" },
+	{ "session ls", "session list" },
 };
 
 static void help(FILE *f, const char *prefix)
@@ -85,11 +87,39 @@ static const struct cmd *find(int argc, char **argv, int *words)
 	return find_exact(two);
 }
 
+/* First words of several commands, and what may follow */
+static const struct {
+	const char *word, *needs;
+} families[] = {
+	{ "path", "add, set, remove, list, connect, watch, fail, retry, fence, fenced" },
+	{ "session", "list, end" },
+};
+
+/* Index in families, or -1. */
+static int family(const char *word)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(families) / sizeof(*families); i++)
+		if (!strcmp(families[i].word, word))
+			return (int)i;
+	return -1;
+}
+
+static int help_family(const char *word)
+{
+	char prefix[32];
+
+	snprintf(prefix, sizeof(prefix), "%s ", word);
+	help(stdout, prefix);
+	return EX_DONE;
+}
+
 /* Words that are no command: 'path' alone, help, a mistake. */
 static int not_a_command(int argc, char **argv)
 {
 	const struct cmd *cmd;
-	int words;
+	int words, i;
 
 	if (!strcmp(argv[0], "help")) {
 		if (argc == 1) {
@@ -101,20 +131,17 @@ static int not_a_command(int argc, char **argv)
 			opt_help(cmd, stdout);
 			return EX_DONE;
 		}
-		if (!strcmp(argv[1], "path")) {
-			help(stdout, "path ");
-			return EX_DONE;
-		}
+		if (family(argv[1]) >= 0)
+			return help_family(argv[1]);
 		return usage_error(NULL, "there is no command '%s'", argv[1]);
 	}
-	if (!strcmp(argv[0], "path")) {
-		if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-			help(stdout, "path ");
-			return EX_DONE;
-		}
+	i = family(argv[0]);
+	if (i >= 0) {
+		if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+			return help_family(argv[0]);
 		if (argc > 1)
-			return usage_error(NULL, "there is no command 'path %s'", argv[1]);
-		return usage_error(NULL, "'path' needs one of: add, set, remove, list, connect, watch, fail, retry, fence, fenced");
+			return usage_error(NULL, "there is no command '%s %s'", argv[0], argv[1]);
+		return usage_error(NULL, "'%s' needs one of: %s", argv[0], families[i].needs);
 	}
 	return usage_error(NULL, "there is no command '%s'", argv[0]);
 }

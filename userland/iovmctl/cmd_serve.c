@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * serve: the NBD server in front of a target device. This process listens; a child for each client shakes hands and gives the
+ * socket to the kernel, which serves it from then on, whatever becomes of this process.
+ */
+#include <errno.h>
+#include <linux/nbd.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "iovmctl.h"
+#include "nbd_server.h"
+
+#define MAX_LISTEN	16		/* sockets: a name may have several addresses */
+#define MAX_CHILDREN	32		/* that shake hands at the same time */
+#define HANDSHAKE_MS	10000
+
+static struct {
+	const char *listen, *export;
+	bool readonly;
+	struct opt_u64 timeout;
+} o;
+
+static volatile sig_atomic_t stop;
+
+static const struct opt serve_opts[] = {
+	{ "listen", 'l', OPT_STR, &o.listen, "ADDR",
+	  "HOST:PORT, [V6ADDRESS]:PORT or unix:FILE to listen on.\nDefault localhost:10809.", 0, 0 },
+	{ "export", 'e', OPT_STR, &o.export, "NAME", "Name of the export. Default: the device's.", 0, 0 },
+	{ "readonly", 'r', OPT_FLAG, &o.readonly, NULL, "Clients may not write.", 0, 0 },
+	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "How long a client may take to shake hands. Default 10s.", 0, 0 },
+	{ 0 }
+};
+
+static void on_signal(int sig)
+{
+	stop = sig;
+}
+
+/* --- listening --- */
+
+static int listen_unix(const char *file, int fds[], unsigned int *nr)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd;
+
+	if (!*file || strlen(file) >= sizeof(a.sun_path))
+		return usage_error(NULL, "--listen: '%s' is no name for a unix socket", file);
+	strcpy(a.sun_path, file);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* not for everybody, whatever the umask is */
+	if (fd < 0 || fchmod(fd, 0600) || bind(fd, (void *)&a, sizeof(a)) || listen(fd, 128)) {
+		int err = errno;
+
+		if (fd >= 0)
+			close(fd);
+		return mux_fail(err, NULL, err == EADDRINUSE ? "is a server running? If not, remove the file" : NULL,
+				"cannot listen on '%s'", file);
+	}
+	fds[(*nr)++] = fd;
+	return EX_DONE;
+}
+
+/* "HOST:PORT" or "[HOST]:PORT"; either may be left out. */
+static int split_addr(const char *addr, char *host, size_t n, const char **port)
+{
+	const char *colon = strrchr(addr, ':'), *end = colon ? colon : addr + strlen(addr);
+
+	if (*addr == '[') {
+		end = strchr(addr, ']');
+		if (!end || (end[1] && end[1] != ':'))
+			return -1;
+		colon = end[1] ? end + 1 : NULL;
+		addr++;
+	} else if (colon && strchr(addr, ':') != colon) {
+		return -1;
+	}
+	if ((size_t)(end - addr) >= n)
+		return -1;
+	memcpy(host, addr, (size_t)(end - addr));
+	host[end - addr] = 0;
+	*port = colon && colon[1] ? colon + 1 : NBDS_DEFAULT_PORT;
+	return 0;
+}
+
+static int listen_tcp(const char *addr, int fds[], unsigned int *nr)
+{
+	struct addrinfo hint = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *all, *a;
+	int err, fd, one = 1, last = 0;
+	const char *port;
+	char host[256];
+
+	if (split_addr(addr, host, sizeof(host), &port))
+		return usage_error(NULL, "--listen: '%s' is not HOST:PORT, [V6ADDRESS]:PORT or unix:FILE", addr);
+	err = getaddrinfo(*host && strcmp(host, "*") ? host : NULL, port, &hint, &all);
+	if (err)
+		return fail(EX_USAGE_ERR, NULL, "--listen: '%s': %s", addr, gai_strerror(err));
+	for (a = all; a && *nr < MAX_LISTEN; a = a->ai_next) {
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (fd < 0) {
+			last = errno;
+			continue;
+		}
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (a->ai_family == AF_INET6)
+			setsockopt(fd, IPPROTO_IPV6, 26 /* IPV6_V6ONLY */, &one, sizeof(one));
+		if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 128)) {
+			last = errno;
+			close(fd);
+			continue;
+		}
+		fds[(*nr)++] = fd;
+	}
+	freeaddrinfo(all);
+	if (!*nr)
+		return mux_fail(last, NULL, last == EADDRINUSE ? "another server has this port" : NULL, "cannot listen on '%s'",
+				addr);
+	return EX_DONE;
+}
+
+/* --- a client --- */
+
+static void describe_peer(int fd, char *buf, size_t n)
+{
+	struct sockaddr_storage a;
+	char host[128], port[16];
+	socklen_t len = sizeof(a);
+	struct ucred cred;
+
+	snprintf(buf, n, "?");
+	if (getpeername(fd, (void *)&a, &len))
+		return;
+	if (a.ss_family == AF_UNIX) {
+		len = sizeof(cred);
+		if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
+			snprintf(buf, n, "unix, pid %d", (int)cred.pid);
+	} else if (!getnameinfo((void *)&a, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV)) {
+		snprintf(buf, n, a.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+	}
+}
+
+/* In a child: shakes hands, gives the socket away. */
+static int client(const char *dev, int fd)
+{
+	struct iovm_session_add s;
+	struct iovm_dev_info d;
+	char text[sizeof(IDENTITY_TOKEN) + IOVM_IDENTITY_MAX] = "", why[128];
+	struct nbds_export ex = { .name = o.export ? o.export : dev, .description = text };
+	bool rdonly;
+	int err;
+
+	IOVM_INIT(&s);
+	describe_peer(fd, s.peer, sizeof(s.peer));
+	/* its size may have changed */
+	err = get_dev(dev, &d);
+	if (err)
+		return err;
+	rdonly = o.readonly || d.flags & IOVM_DEV_F_RDONLY;
+	if (*d.identity)
+		snprintf(text, sizeof(text), IDENTITY_TOKEN "%s", d.identity);
+	ex.bytes = d.blk.capacity * 512;
+	ex.min_block = d.blk.block_size;
+	ex.pref_block = d.blk.opt_io_size && !(d.blk.opt_io_size & (d.blk.opt_io_size - 1)) ? d.blk.opt_io_size : 65536;
+	if (ex.pref_block < ex.min_block || ex.pref_block > NBDS_MAX_PAYLOAD)
+		ex.pref_block = 65536;
+	ex.flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN |
+		   (rdonly ? NBD_FLAG_READ_ONLY : NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | 1 << 6 /* SEND_WRITE_ZEROES */);
+	switch (nbds_handshake(fd, &ex, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS), why, sizeof(why))) {
+	case NBDS_LEFT:
+		return EX_DONE;
+	case NBDS_BAD:
+		warn("%s: client %s refused: %s", dev, s.peer, why);
+		return EX_FAILED;
+	case NBDS_GO:
+		break;
+	}
+	strcpy(s.dev, dev);
+	s.flags = rdonly ? IOVM_SESSION_F_RDONLY : 0;
+	s.nr_fds = 1;
+	s.fds[0] = fd;
+	err = mux_ioctl(IOVM_SESSION_ADD, &s);
+	if (err)
+		return mux_fail(err, s.msg, NULL, "%s: client %s cannot be served", dev, s.peer);
+	if (!opt_json)
+		printf("%s: session %u, client %s\n", dev, s.id, s.peer);
+	return EX_DONE;
+}
+
+/* Takes in who has ended; how many are left of @n. */
+static unsigned int reap(unsigned int n, int flags)
+{
+	while (n && waitpid(-1, NULL, flags) > 0)
+		n--;
+	return n;
+}
+
+static int accept_from(const char *dev, int listener, unsigned int *children)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	pid_t pid;
+
+	if (fd < 0)
+		return errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS ? errno : 0;
+	fflush(NULL);
+	pid = fork();
+	if (!pid) {
+		int err;
+
+		signal(SIGTERM, SIG_DFL);
+		signal(SIGINT, SIG_DFL);
+		prctl(PR_SET_PDEATHSIG, SIGTERM);
+		err = client(dev, fd);
+		fflush(NULL);
+		_exit(err);
+	}
+	if (pid > 0)
+		++*children;
+	else
+		warn("%s: cannot fork for a client: %s", dev, strerror(errno));
+	close(fd);
+	return 0;
+}
+
+static int serve(const char *dev, const int *fds, unsigned int nr)
+{
+	struct pollfd p[MAX_LISTEN];
+	unsigned int children = 0, i;
+
+	while (!stop) {
+		for (i = 0; i < nr; i++)
+			p[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+		/* wakes up for those who have ended only as long as there are any */
+		if (poll(p, children < MAX_CHILDREN ? nr : 0, children ? 200 : -1) > 0)
+			for (i = 0; i < nr; i++)
+				if (p[i].revents && accept_from(dev, fds[i], &children))
+					usleep(100000);
+		children = reap(children, WNOHANG);
+	}
+	return EX_DONE;
+}
+
+static int run_serve(int argc, char **argv)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	const char *where = o.listen ? o.listen : "localhost";
+	bool is_unix = !strncmp(where, "unix:", 5);
+	char name[IOVM_NAME_MAX] = "";
+	struct iovm_dev_info d;
+	int fds[MAX_LISTEN], code;
+	unsigned int nr = 0;
+
+	(void)argc;
+	code = take_name(&cmd_serve, "device", name, argv[0]);
+	if (!code && o.export && strlen(o.export) > 4096)
+		code = usage_error(&cmd_serve, "--export: a name has at most 4096 bytes");
+	if (!code)
+		code = mux_open();
+	if (!code)
+		code = get_dev(name, &d);
+	if (code)
+		return code;
+	if (d.class != IOVM_CLASS_TARGET)
+		return fail(EX_REFUSED, "'iovmctl create --target' makes one that NBD clients are served from",
+			    "'%s' is a device for a guest", name);
+	code = is_unix ? listen_unix(where + 5, fds, &nr) : listen_tcp(where, fds, &nr);
+	if (code)
+		return code;
+	/* no SA_RESTART: poll() shall end */
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	if (!is_unix && strncmp(where, "localhost", 9) && strncmp(where, "127.", 4) && strncmp(where, "[::1]", 5))
+		warn("%s: connections are neither encrypted nor authenticated: whoever reaches %s may read%s all data", name, where,
+		     o.readonly ? "" : " and change");
+	if (!opt_json)
+		printf("%s: serving at %s\n", name, where);
+	fflush(stdout);
+	code = serve(name, fds, nr);
+	if (is_unix)
+		unlink(where + 5);
+	return code;
+}
+
+const struct cmd cmd_serve = {
+	.name = "serve", .args = "NAME", .summary = "Listen for NBD clients of a target device.",
+	.detail =
+	"Shakes hands with clients and gives their connections to the kernel, which serves them: when this command ends\n"
+	"(SIGTERM, Ctrl-C) or dies, no new clients come, and those that are served go on. The device is one of\n"
+	"'iovmctl create --target'. Any NBD client will do; 'iovmctl path add' on another host is one. Connections are\n"
+	"neither encrypted nor authenticated yet: listen on a network that you trust.\n"
+	"\n"
+	"Example:\n"
+	"  iovmctl create vm1-disk --target --size-from /dev/sdb\n"
+	"  iovmctl path add vm1-disk local /dev/sdb\n"
+	"  iovmctl serve vm1-disk --listen 10.0.0.2:10809\n",
+	.opts = serve_opts, .min_args = 1, .max_args = 1, .run = run_serve,
+};

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * NBD, the server's side of the handshake (fixed newstyle, simple replies, no TLS). It needs nothing else of iovmctl's.
+ */
+#ifndef NBD_SERVER_H
+#define NBD_SERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NBDS_DEFAULT_PORT	"10809"
+#define NBDS_MAX_PAYLOAD	(32u << 20)	/* what the kernel takes of a READ or WRITE */
+
+/**
+ * struct nbds_export - what is offered
+ * @name: at most 4096 bytes; a client that names none gets this one
+ * @description: for LIST and INFO
+ * @bytes: size
+ * @min_block: bytes
+ * @pref_block: bytes
+ * @flags: transmission flags
+ */
+struct nbds_export {
+	const char *name;
+	const char *description;
+	uint64_t bytes;
+	uint32_t min_block;
+	uint32_t pref_block;
+	uint16_t flags;
+};
+
+enum nbds_end {
+	NBDS_GO,		/* the socket is in the transmission phase, and nothing of it was read */
+	NBDS_LEFT,		/* the client has left, as it may */
+	NBDS_BAD,		/* it broke the protocol, was too slow, or cannot be served: why says how */
+};
+
+/* Shakes hands on a blocking socket, within timeout_ms. why: n bytes, for people. */
+enum nbds_end nbds_handshake(int fd, const struct nbds_export *ex, unsigned int timeout_ms, char *why, size_t n);
+
+#endif /* NBD_SERVER_H */
