@@ -115,7 +115,7 @@ same "$tmp/b" 0
 ok "qemu-io and qemu-img"
 
 if fio --enghelp 2>/dev/null | grep -q nbd; then
-	try fio --name=x --ioengine=nbd --uri="$uri" --rw=randrw --bsrange=512-256k --size=64M --io_size=48M --iodepth=16 \
+	try fio --name=x --ioengine=nbd --uri="$uri" --rw=randrw --bsrange=512-256k --size=16M --io_size=16M --iodepth=16 \
 		--verify=crc32c --verify_fatal=1 --randseed=4 --output="$tmp/fio"
 	ok "fio verifies what it wrote"
 else
