@@ -98,7 +98,7 @@ static void viovm_bdev_end_io(struct bio *bio)
 	/* a device whose table has just changed may not be able to say it any more */
 	if (unlikely(nowait && (status == BLK_STS_AGAIN || status == BLK_STS_NOTSUPP))) {
 		INIT_WORK(&io->work, viovm_bdev_unsent(bio, &io->req) ? viovm_bdev_block_work :
-									    viovm_bdev_rest_work);
+									viovm_bdev_rest_work);
 		queue_work(viovm_path_priv(io->req.path)->wq, &io->work);
 		return;
 	}

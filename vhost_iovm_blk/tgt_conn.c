@@ -17,50 +17,34 @@
 
 /* ---- pages and commands ---- */
 
-static struct page *page_get(struct viovm_tgt_conn *conn)
+static struct page *page_new(void)
 {
-	struct page *page = NULL;
+	struct page *page;
 
-	spin_lock_irq(&conn->lock);
-	if (conn->nr_cached)
-		page = conn->cache[--conn->nr_cached];
-	else
-		conn->nr_pages++;
-	spin_unlock_irq(&conn->lock);
-	while (!page) {
-		page = alloc_page(GFP_NOIO | __GFP_NOWARN);
-		/* what is under way gives some back; nothing here can be refused half-way */
-		if (!page)
-			msleep(20);
-	}
+	/* what is under way gives some back; nothing here can be refused half-way */
+	while (!(page = alloc_page(GFP_NOIO | __GFP_NOWARN)))
+		msleep(20);
 	return page;
 }
 
 static void pages_put(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd)
 {
-	struct page *page;
-	u32 i;
+	u32 n = cmd->io.nr_bv;
 
-	for (i = 0; i < cmd->io.nr_bv; i++) {
-		page = cmd->io.bv[i].bv_page;
-		spin_lock_irq(&conn->lock);
-		if (conn->nr_cached < VTGT_CACHE) {
-			conn->cache[conn->nr_cached++] = page;
-			page = NULL;
-		} else {
-			conn->nr_pages--;
-		}
-		spin_unlock_irq(&conn->lock);
-		if (page)
-			put_page(page);
-	}
+	spin_lock_irq(&conn->lock);
+	while (n && conn->nr_cached < VTGT_CACHE)
+		conn->cache[conn->nr_cached++] = cmd->io.bv[--n].bv_page;
+	conn->nr_pages -= n;
+	spin_unlock_irq(&conn->lock);
+	while (n)
+		put_page(cmd->io.bv[--n].bv_page);
 	cmd->io.nr_bv = 0;
 }
 
 /* Pages for a piece of @len bytes, which is accounted for. */
 static int pages_for(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd, u32 len)
 {
-	u32 n = DIV_ROUND_UP(len, PAGE_SIZE), i;
+	u32 n = DIV_ROUND_UP(len, PAGE_SIZE), cached, i;
 
 	if (n > VTGT_INLINE_BVECS && !cmd->big) {
 		cmd->big = kmalloc_array(VIOVM_BLK_PART_PAGES, sizeof(*cmd->big), GFP_NOIO);
@@ -69,8 +53,15 @@ static int pages_for(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd, u32
 	}
 	cmd->io.bv = n > VTGT_INLINE_BVECS ? cmd->big : cmd->inline_bv;
 	cmd->io.max_bv = n > VTGT_INLINE_BVECS ? VIOVM_BLK_PART_PAGES : VTGT_INLINE_BVECS;
+
+	spin_lock_irq(&conn->lock);
+	cached = min(n, conn->nr_cached);
+	for (i = 0; i < cached; i++)
+		cmd->io.bv[i].bv_page = conn->cache[--conn->nr_cached];
+	conn->nr_pages += n - cached;
+	spin_unlock_irq(&conn->lock);
 	for (i = 0; i < n; i++)
-		bvec_set_page(&cmd->io.bv[i], page_get(conn),
+		bvec_set_page(&cmd->io.bv[i], i < cached ? cmd->io.bv[i].bv_page : page_new(),
 			      min_t(u32, len - i * PAGE_SIZE, PAGE_SIZE), 0);
 	cmd->io.nr_bv = n;
 	return 0;
@@ -268,7 +259,7 @@ static int rx_stage(struct viovm_tgt_conn *conn, u32 n)
 	return 0;
 }
 
-/* Takes up to @len bytes from the stage into @page; how many. */
+/* Takes up to @len bytes from the stage to @to, behind @off; how many. */
 static u32 rx_from_stage(struct viovm_tgt_conn *conn, const struct bio_vec *to, u32 off, u32 len)
 {
 	u32 n = min(len, conn->stage_end - conn->stage_pos);
@@ -358,7 +349,7 @@ static int rx_command(struct viovm_tgt_conn *conn)
 	u64 bytes = READ_ONCE(tgt->cfg.capacity) << SECTOR_SHIFT;
 	struct viovm_nbd_command c;
 	struct viovm_tgt_cmd *cmd;
-	bool data;
+	bool data, pieces;
 	u32 error;
 	int err;
 
@@ -372,6 +363,7 @@ static int rx_command(struct viovm_tgt_conn *conn)
 	if (c.type == VNBD_CMD_DISC)
 		return -ESHUTDOWN;
 	data = c.type == VNBD_CMD_WRITE;
+	pieces = data && c.len > VTGT_PART;
 	conn->data_follows = data;
 
 	error = viovm_nbd_check(&c, bytes, tgt->cfg.block_size, conn->sess->rdonly);
@@ -379,26 +371,22 @@ static int rx_command(struct viovm_tgt_conn *conn)
 	if (!cmd)
 		return -ECONNRESET;
 	cmd->error = error;
-	if (!error && (data || c.type == VNBD_CMD_READ) && c.len <= VTGT_PART &&
-	    pages_for(conn, cmd, c.len))
-		cmd->error = VNBD_ENOMEM;
-	if (!cmd->error && c.type == VNBD_CMD_READ && c.len > VTGT_PART &&
-	    pages_for(conn, cmd, VTGT_PART))
+	if (!error && !pieces && pages_for(conn, cmd, cmd_bytes(&c)))
 		cmd->error = VNBD_ENOMEM;
 
 	if (cmd->error)
 		err = data ? rx_skip(conn, c.len) : 0;
-	else if (data && c.len > VTGT_PART)
+	else if (pieces)
 		err = rx_long_write(conn, cmd);
 	else if (data)
 		err = rx_data(conn, cmd->io.bv, cmd->io.nr_bv);
 	if (err && !cmd->error)
 		cmd->error = VNBD_ESHUTDOWN;
 
-	if (cmd->error || (data && c.len > VTGT_PART))
+	if (cmd->error || pieces)
 		viovm_tgt_cmd_ended(cmd, 0);
 	else
-		cmd_go(cmd, c.type == VNBD_CMD_READ ? min(c.len, VTGT_PART) : c.len);
+		cmd_go(cmd, cmd_bytes(&c) ?: c.len);
 	return err;
 }
 
