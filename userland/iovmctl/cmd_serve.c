@@ -4,8 +4,8 @@
  * socket to the kernel, which serves it from then on, whatever becomes of this process.
  */
 #include <errno.h>
-#include <linux/nbd.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -112,7 +112,7 @@ static int listen_tcp(const char *addr, int fds[], unsigned int *nr)
 		}
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		if (a->ai_family == AF_INET6)
-			setsockopt(fd, IPPROTO_IPV6, 26 /* IPV6_V6ONLY */, &one, sizeof(one));
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
 		if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 128)) {
 			last = errno;
 			close(fd);
@@ -172,8 +172,8 @@ static int client(const char *dev, int fd)
 	ex.pref_block = d.blk.opt_io_size && !(d.blk.opt_io_size & (d.blk.opt_io_size - 1)) ? d.blk.opt_io_size : 65536;
 	if (ex.pref_block < ex.min_block || ex.pref_block > NBDS_MAX_PAYLOAD)
 		ex.pref_block = 65536;
-	ex.flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_CAN_MULTI_CONN |
-		   (rdonly ? NBD_FLAG_READ_ONLY : NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM | 1 << 6 /* SEND_WRITE_ZEROES */);
+	ex.flags = 1 << NBD_HAS_FLAGS | 1 << NBD_SEND_FLUSH | 1 << NBD_CAN_MULTI_CONN |
+		   (rdonly ? 1 << NBD_READ_ONLY : 1 << NBD_SEND_FUA | 1 << NBD_SEND_TRIM | 1 << NBD_SEND_WRITE_ZEROES);
 	switch (nbds_handshake(fd, &ex, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS), why, sizeof(why))) {
 	case NBDS_LEFT:
 		return EX_DONE;

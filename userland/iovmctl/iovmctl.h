@@ -254,6 +254,22 @@ void hist_bound(char *buf, size_t n, uint64_t below);
 
 /* ---- NBD (nbd.c) ---- */
 
+/* Transmission flags, by bit (the NBD protocol's numbers) */
+enum {
+	NBD_HAS_FLAGS,
+	NBD_READ_ONLY,
+	NBD_SEND_FLUSH,
+	NBD_SEND_FUA,
+	NBD_ROTATIONAL,
+	NBD_SEND_TRIM,
+	NBD_SEND_WRITE_ZEROES,
+	NBD_SEND_DF,
+	NBD_CAN_MULTI_CONN,
+	NBD_SEND_RESIZE,
+	NBD_SEND_CACHE,
+	NBD_SEND_FAST_ZERO,
+};
+
 struct nbd_export {
 	uint64_t bytes;
 	uint32_t flags;			/* transmission flags */

@@ -16,22 +16,6 @@
 
 #include "iovmctl.h"
 
-/* Transmission flags, by bit (the NBD protocol's numbers) */
-enum {
-	NBD_HAS_FLAGS,
-	NBD_READ_ONLY,
-	NBD_SEND_FLUSH,
-	NBD_SEND_FUA,
-	NBD_ROTATIONAL,
-	NBD_SEND_TRIM,
-	NBD_SEND_WRITE_ZEROES,
-	NBD_SEND_DF,
-	NBD_CAN_MULTI_CONN,
-	NBD_SEND_RESIZE,
-	NBD_SEND_CACHE,
-	NBD_SEND_FAST_ZERO,
-};
-
 const char *const nbd_flag_names[16] = {
 	[NBD_READ_ONLY] = "read-only",
 	[NBD_SEND_FLUSH] = "flush",
