@@ -41,14 +41,6 @@ int iovm_refuse_name(char *msg)
 			   IOVM_NAME_MAX - 1);
 }
 
-/* Its name has to be given. */
-static struct iovm_dev *iovm_dev_named(const char *name, char *msg)
-{
-	if (!name[0])
-		return ERR_PTR(iovm_refuse(-EINVAL, msg, "no device is named"));
-	return iovm_dev_find(name, 0, msg);
-}
-
 static int iovm_refuse_session(const struct iovm_dev *dev, char *msg)
 {
 	return iovm_refuse(-EOPNOTSUPP, msg, "%s is no target device: it has a node, not sessions",
@@ -98,9 +90,9 @@ static int iovm_ioc_dev_stats(struct file *file, void *buf)
 	struct iovm_dev_stats *stats = buf;
 	struct iovm_dev *dev;
 
-	if (stats->pad || !stats->name[0])
+	if (stats->pad)
 		return -EINVAL;
-	dev = iovm_dev_find(stats->name, 0, NULL);
+	dev = iovm_dev_named(stats->name, NULL);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	iovm_dev_stats_fill(dev, stats);

@@ -95,6 +95,20 @@ struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg)
 	}
 }
 
+/**
+ * iovm_dev_named - likewise, but its name has to be given
+ * @name: IOVM_NAME_MAX bytes from user space
+ * @msg: why not, or NULL
+ *
+ * Return: as iovm_dev_find(), or -EINVAL.
+ */
+struct iovm_dev *iovm_dev_named(const char *name, char *msg)
+{
+	if (!name[0])
+		return ERR_PTR(iovm_refuse(-EINVAL, msg, "no device is named"));
+	return iovm_dev_find(name, 0, msg);
+}
+
 static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 				       const struct iovm_dev_create *arg)
 {
@@ -292,9 +306,7 @@ int iovm_dev_destroy(struct iovm_dev_destroy *arg)
 	iovm_todo_init(&todo);
 	if (arg->flags & ~IOVM_DESTROY_F_FORCE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
-	if (!arg->name[0])
-		return iovm_refuse(-EINVAL, arg->msg, "no device is named");
-	dev = iovm_dev_find(arg->name, 0, arg->msg);
+	dev = iovm_dev_named(arg->name, arg->msg);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 	class = dev->class;
@@ -573,9 +585,7 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "this operation has no path");
 	if (arg->path[0] && !iovm_name_valid(arg->path))
 		return iovm_refuse(-EINVAL, arg->msg, "not a path name");
-	if (!arg->name[0])
-		return iovm_refuse(-EINVAL, arg->msg, "no device is named");
-	dev = iovm_dev_find(arg->name, 0, arg->msg);
+	dev = iovm_dev_named(arg->name, arg->msg);
 	if (IS_ERR(dev))
 		return PTR_ERR(dev);
 

@@ -75,6 +75,7 @@ int iovm_refuse_name(char *msg);
 
 /* device.c */
 struct iovm_dev *iovm_dev_find(const char *name, u32 id, char *msg);
+struct iovm_dev *iovm_dev_named(const char *name, char *msg);
 void iovm_dev_release(struct iovm_dev *dev);
 int iovm_dev_drain(struct iovm_dev *dev, struct iovm_path *path);
 int iovm_dev_create(struct iovm_dev_create *arg);
