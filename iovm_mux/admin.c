@@ -72,6 +72,11 @@ static int iovm_path_check(struct iovm_path_add *arg)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if ((arg->flags & IOVM_PATH_F_CACHE) == IOVM_PATH_F_CACHE)
 		return iovm_refuse(-EINVAL, arg->msg, "a cache cannot both survive and die");
+	if (arg->flags & IOVM_PATH_F_SHARED && nbd)
+		return iovm_refuse(-EINVAL, arg->msg, "an nbd path has no block device to share");
+	if (arg->flags & IOVM_PATH_F_SHARED && arg->fence_by == IOVM_FENCE_BY_RESERVATION)
+		return iovm_refuse(-EINVAL, arg->msg,
+				   "one host has one reservation key at a disk: no sharing with it");
 	if (arg->fence > IOVM_FENCE_NONE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
 	if (arg->io_timeout_ms != IOVM_NO_TIMEOUT && arg->io_timeout_ms &&

@@ -276,14 +276,20 @@ struct iovm_dev_ctl {
 #define IOVM_PATH_F_ASSUME_SAME		(1u << 2)
 /* its identity is the operator's word: nothing else shows it. For user space to go by */
 #define IOVM_PATH_F_IDENTITY_GIVEN	(1u << 3)
+/*
+ * bdev: other devices' paths that have this too may use the same block device. Nothing keeps them
+ * from writing at the same time. Not with IOVM_FENCE_BY_RESERVATION
+ */
+#define IOVM_PATH_F_SHARED		(1u << 4)
 #define IOVM_PATH_F_ALL			(IOVM_PATH_F_CACHE_SURVIVES | IOVM_PATH_F_CACHE_DIES | \
-					 IOVM_PATH_F_ASSUME_SAME | IOVM_PATH_F_IDENTITY_GIVEN)
+					 IOVM_PATH_F_ASSUME_SAME | IOVM_PATH_F_IDENTITY_GIVEN | \
+					 IOVM_PATH_F_SHARED)
 
 /*
  * IOVM_PATH_ADD. The new path is last in order. ENOENT no such device; EEXIST name taken; ENOSPC
- * IOVM_MAX_PATHS; EBUSY bdev in use; ENXIO/ENOTBLK bad device; EMEDIUMTYPE size or block size
- * differ, or the identity of the data does or is missing (msg says how). A bdev path is live on
- * return. An nbd path is `connecting` until IOVM_PATH_CONNECT.
+ * IOVM_MAX_PATHS; EBUSY bdev in use, and not shared by all; ENXIO/ENOTBLK bad device; EMEDIUMTYPE
+ * size or block size differ, or the identity of the data does or is missing (msg says how). A bdev
+ * path is live on return. An nbd path is `connecting` until IOVM_PATH_CONNECT.
  */
 struct iovm_path_add {
 	__u32 size;

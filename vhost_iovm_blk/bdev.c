@@ -15,18 +15,19 @@
 #include "blk.h"
 #include "direct.h"
 #include "pr.h"
+#include "share.h"
 
 /**
  * struct viovm_bdev - a bdev path's private part
- * @open: the opened device; constant while the path exists
- * @path: back pointer, also the holder's identity
+ * @claim: the opened device; constant while the path exists
+ * @path: back pointer
  * @wq: for what sleeps: discards, zeroes, what would block. A path's own: one that hangs must not
  *	stop others
  * @flush_work: submits @flush_bio
  * @flush_bio: the path's own FLUSH; the mux has one at a time
  */
 struct viovm_bdev {
-	struct viovm_bdev_open open;
+	struct viovm_claim claim;
 	struct iovm_path *path;
 	struct workqueue_struct *wq;
 	struct work_struct flush_work;
@@ -42,7 +43,7 @@ static struct viovm_bdev *viovm_path_priv(const struct iovm_path *path)
 
 static struct block_device *viovm_path_bdev(const struct iovm_path *path)
 {
-	return viovm_path_priv(path)->open.bdev;
+	return viovm_path_priv(path)->claim.bdev;
 }
 
 /* What a block layer status says about request and path */
@@ -216,7 +217,7 @@ static void viovm_bdev_submit(struct iovm_path *path, struct iovm_req *req)
 		queue_work(b->wq, &io->work);
 		return;
 	}
-	viovm_bdev_send(io, bdev_nowait(b->open.bdev) ? REQ_NOWAIT : 0);
+	viovm_bdev_send(io, bdev_nowait(b->claim.bdev) ? REQ_NOWAIT : 0);
 }
 
 static void viovm_bdev_flushed(struct bio *bio)
@@ -232,7 +233,7 @@ static void viovm_bdev_flush_work(struct work_struct *work)
 {
 	struct viovm_bdev *b = container_of(work, struct viovm_bdev, flush_work);
 
-	bio_init(&b->flush_bio, b->open.bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH);
+	bio_init(&b->flush_bio, b->claim.bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH);
 	b->flush_bio.bi_end_io = viovm_bdev_flushed;
 	submit_bio(&b->flush_bio);
 }
@@ -243,14 +244,6 @@ static void viovm_bdev_flush(struct iovm_path *path)
 	struct viovm_bdev *b = path->priv;
 
 	queue_work(b->wq, &b->flush_work);
-}
-
-/* The device is going away. The block layer holds the holder's lock. */
-static void viovm_bdev_dead(void *holder)
-{
-	struct viovm_bdev *b = holder;
-
-	iovm_path_fail(b->path, -ENODEV);
 }
 
 static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, const char *id,
@@ -278,7 +271,6 @@ static int viovm_bdev_check(struct iovm_path *path, struct block_device *bdev, c
 
 static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *arg, char *msg)
 {
-	bool ro = path->dev->flags & IOVM_DEV_F_RDONLY;
 	struct block_device *bdev;
 	struct viovm_bdev *b;
 	struct file *file;
@@ -311,13 +303,10 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		err = -ENOMEM;
 		goto free;
 	}
-	err = viovm_bdev_open(&b->open, devt, ro, b, viovm_bdev_dead);
-	if (err) {
-		scnprintf(msg, IOVM_MSG_MAX, "%s cannot be opened: %s", path->addr,
-			  err == -EBUSY ? "it is in use on this host" : "see the error code");
+	err = viovm_claim_get(&b->claim, path, devt, msg);
+	if (err)
 		goto destroy_wq;
-	}
-	bdev = b->open.bdev;
+	bdev = b->claim.bdev;
 	err = viovm_bdev_check(path, bdev, arg->identity, msg);
 	if (err)
 		goto close;
@@ -350,7 +339,7 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 	return IOVM_ADD_LIVE;
 
 close:
-	viovm_bdev_close(&b->open);
+	viovm_claim_put(&b->claim);
 destroy_wq:
 	destroy_workqueue(b->wq);
 free:
@@ -408,10 +397,10 @@ static void viovm_bdev_remove(struct iovm_path *path)
 
 	path->priv = NULL;
 	/* one that has failed may not answer, or has no key any more */
-	if (path->pr_key && !path->had_error && !test_bit(GD_DEAD, &b->open.bdev->bd_disk->state))
-		viovm_pr_unregister(b->open.bdev, path->pr_key);
-	/* after this no viovm_bdev_dead() runs */
-	viovm_bdev_close(&b->open);
+	if (path->pr_key && !path->had_error && !test_bit(GD_DEAD, &b->claim.bdev->bd_disk->state))
+		viovm_pr_unregister(b->claim.bdev, path->pr_key);
+	/* after this nobody is told of the disk's end */
+	viovm_claim_put(&b->claim);
 	destroy_workqueue(b->wq);
 	kfree(b);
 }

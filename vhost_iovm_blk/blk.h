@@ -10,6 +10,7 @@
  *	retake.c   requests taken back from a path that hangs
  *	map.c      a part's guest memory: pin, bounce, copy back, unpin
  *	bdev.c     path type bdev: a bio per part
+ *	share.c    which paths have which block device
  *	nbd*.c     path type nbd: transmission phase on sockets from user space
  *	tgt*.c     class target: the other end of it (tgt.h)
  *

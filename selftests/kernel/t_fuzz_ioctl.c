@@ -270,6 +270,8 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		fd = p->type == IOVM_PATH_BDEV ? open_store(t) : -1;
 		p->fd = fd;
 		p->flags = IOVM_PATH_F_ASSUME_SAME | fuzz_below(r, 3);
+		if (!fuzz_one_in(r, 3))
+			p->flags |= IOVM_PATH_F_SHARED;
 		p->fence = fuzz_below(r, 3);
 		p->io_timeout_ms = some_ms(t);
 		p->heartbeat_ms = some_ms(t);

@@ -15,7 +15,7 @@
 static struct {
 	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout, fence_after;
 	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key;
-	bool offline, assume;
+	bool offline, assume, shared;
 } o;
 
 #define OPT_FENCE_COMMAND								\
@@ -46,6 +46,9 @@ static const struct opt add_opts[] = {
 	  "What data it is, as SCHEME:TEXT, where nothing shows it.", 0, 0 },
 	{ "assume-same-data", 0, OPT_FLAG, &o.assume, NULL,
 	  "Take the path although nothing shows that its data is\nthe device's. If it is not, the guest's data is lost.", 0, 0 },
+	{ "shared", 0, OPT_FLAG, &o.shared, NULL,
+	  "bdev: other devices' paths that have this too may use the\nsame disk (one for a guest and a target, say). Nothing\n"
+	  "keeps them from writing at the same time: you must. Not\nwith a reservation.", 0, 0 },
 	{ "io-timeout", 0, OPT_TIME, &o.io_timeout, "TIME",
 	  "How long a request may take. After half of it the path\nis suspect, after all of it failed. Default 10s; 0 or\n'never': for ever.",
 	  0, 0 },
@@ -111,6 +114,12 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
 		return usage_error(&cmd_path_add,
 				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
+	if (*kind == ADDR_NBD && o.shared)
+		return usage_error(&cmd_path_add, "--shared is for bdev paths");
+	if (o.shared && o.pr_key)
+		return usage_error(&cmd_path_add, "--shared: one host has one reservation key at a disk; no --pr-key with it");
+	if (o.shared)
+		a->flags |= IOVM_PATH_F_SHARED;
 	if (o.cache && !strcmp(o.cache, "survives"))
 		a->flags |= IOVM_PATH_F_CACHE_SURVIVES;
 	else if (o.cache && !strcmp(o.cache, "dies"))
@@ -169,7 +178,8 @@ const char *path_add_hint(int err)
 {
 	switch (err) {
 	case EBUSY:
-		return "'lsblk' and 'fuser -v' tell what uses the device: a mount, LVM, dm, another path?";
+		return "'lsblk' and 'fuser -v' tell what uses the device: a mount, LVM, dm? Or another path: paths of several devices "
+		       "may use it if all have --shared";
 	case EMEDIUMTYPE:
 		return "every path must have the size, a block size and the data of its device: see 'iovmctl show', and "
 		       "'iovmctl path add --help' on --identity and --assume-same-data";

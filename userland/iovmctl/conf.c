@@ -99,6 +99,7 @@ static const struct conf_field path_table[] = {
 	{ "identity", C_IDENTITY, P(identity) },
 	{ "identity_given", C_FLAG, P(flags), .arg = IOVM_PATH_F_IDENTITY_GIVEN },
 	{ "assume_same_data", C_FLAG, P(flags), .arg = IOVM_PATH_F_ASSUME_SAME },
+	{ "shared", C_FLAG, P(flags), .arg = IOVM_PATH_F_SHARED },
 	{ "io_timeout_ms", C_OR_OFF, P(io_timeout_ms), .need = true },
 	{ "heartbeat_ms", C_U32, P(heartbeat_ms) },
 	{ "dead_ms", C_U32, P(dead_ms) },
@@ -584,6 +585,8 @@ static int check_path(const char *what, const struct json_node *node, const stru
 				 name_of(path_type_names, p->type));
 	if (p->flags & IOVM_PATH_F_IDENTITY_GIVEN && !*p->identity)
 		return bad_field(what, node, "path '%s': identity_given without an identity", p->name);
+	if (p->flags & IOVM_PATH_F_SHARED && (p->type == IOVM_PATH_NBD || p->fence_by == IOVM_FENCE_BY_RESERVATION))
+		return bad_field(what, node, "path '%s': shared is for bdev paths without a reservation", p->name);
 	return EX_DONE;
 }
 

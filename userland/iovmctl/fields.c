@@ -81,6 +81,7 @@ const struct field path_fields[] = {
 	{ "generation", "times connected", F_U32, P(i.generation) },
 	{ "identity", "data identity", F_STR, P(i.identity), .zero = "none" },
 	{ "same_data", "same data", F_STR, P(same_data), .col = "DATA" },
+	{ "shared", "disk shared", F_BOOL32, P(shared) },
 	{ "cache", "cache", F_STR, P(cache) },
 	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
 	{ "fenced", "fenced", F_BOOL32, P(i.fenced) },
@@ -124,6 +125,7 @@ static void load_path(const struct iovm_path_info *info, uint32_t route_id, stru
 	if (info->io_timeout_ms == IOVM_NO_TIMEOUT)
 		v->i.io_timeout_ms = 0;
 	v->routed = route_id != IOVM_NO_ID && info->id == route_id;
+	v->shared = !!(info->flags & IOVM_PATH_F_SHARED);
 	if (info->flags & IOVM_PATH_F_CACHE_SURVIVES)
 		strcpy(v->cache, "survives");
 	else if (info->flags & IOVM_PATH_F_CACHE_DIES)

@@ -213,6 +213,7 @@ struct path_view {
 	struct iovm_path_info i;
 	uint32_t routed;		/* the device's requests go here */
 	char cache[16];
+	uint32_t shared;		/* IOVM_PATH_F_SHARED */
 	char same_data[16];		/* shown, stated, assumed, unknown */
 	char fence_status[160];		/* how the last attempt to fence it went */
 	char nbd_flags[160];
