@@ -114,7 +114,7 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
 		return usage_error(&cmd_path_add,
 				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
-	if (*kind == ADDR_NBD && o.shared)
+	if (*kind != ADDR_BDEV && o.shared)
 		return usage_error(&cmd_path_add, "--shared is for bdev paths");
 	if (o.shared && o.pr_key)
 		return usage_error(&cmd_path_add, "--shared: one host has one reservation key at a disk; no --pr-key with it");
