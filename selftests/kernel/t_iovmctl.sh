@@ -63,6 +63,8 @@ mark
 want 0 "path 'local' .* is live and takes requests" path add one local /dev/ram0
 came path-state '"path":"local".*"new_state":"live"'
 want 4 'in use' path add one again /dev/ram0 --assume-same-data
+want 4 'neither is shared' path add one again /dev/ram0 --assume-same-data
+want 4 'that one is not shared' path add one again /dev/ram0 --assume-same-data --shared
 want 4 'sectors' path add two big /dev/ram1
 want 4 'no identity' path add one other /dev/ram1
 want 4 'has a path local already' path add one local /dev/ram1

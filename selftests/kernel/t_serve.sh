@@ -69,7 +69,7 @@ head -c 20M /dev/urandom >"$tmp/b"
 
 want 2 'no guest' create disk --target --size 64M --queues 2
 want 0 'disk: created, 64M, for NBD clients' create disk --target --size-from /dev/ram0 --identity local:ram0
-want 0 'is live' path add disk local /dev/ram0 --assume-same-data
+want 0 'is live' path add disk local /dev/ram0 --assume-same-data --shared
 json 'd["class"] == "target" and d["node"] is None and not d["in_use"]' show disk
 want 0 'disk .*0 sessions' list
 want 0 created create guest --size 64M
@@ -195,7 +195,7 @@ kill "$server"
 wait "$server"
 want 0 destroyed destroy disk
 want 0 'disk' restore "$tmp/saved"
-json 'd["class"] == "target" and d["size_bytes"] == 32 << 20 and d["state"] == "routed"' show disk
+json 'd["class"] == "target" and d["size_bytes"] == 32 << 20 and d["state"] == "routed" and d["paths"][0]["shared"]' show disk
 ok "resize, save and restore"
 
 conclude

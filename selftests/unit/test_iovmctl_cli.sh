@@ -91,6 +91,8 @@ want 2 "" "names a user that does not exist" create x --size 1G --owner nobody-h
 want 2 "" "is not an address" path add vm1 p dev/sdb
 want 2 "" "asks for TLS, which is not supported yet" path add vm1 p nbds://h/x
 want 2 "" "are for nbd paths" path add vm1 p /dev/null --heartbeat 5
+want 2 "" "--shared is for bdev paths" path add vm1 p nbd://h --shared
+want 2 "" "one reservation key" path add vm1 p /dev/null --shared --pr-key 1
 want 2 "" "neither survives nor dies" path add vm1 p /dev/null --cache maybe
 want 2 "" "--identity: 'vm1' is not an identity" path add vm1 p /dev/null --identity vm1
 want 2 "" "--identity: 'id:a b' holds a character" create x --size 1G --identity "id:a b"
@@ -245,6 +247,7 @@ completes "vm-2.data vm1" show vm
 completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""
 completes "--cache" path add vm1 n nbd://h --ca
+completes "--shared" path add vm1 n /dev/null --sh
 completes "off" set vm1 --slow-factor ""
 completes "local-error none" path add vm1 n nbd://h --fence ""
 completes "first-completion first-error" events --wait first

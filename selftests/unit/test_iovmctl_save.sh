@@ -203,6 +203,8 @@ wrong "cache: 'maybe' is neither" 'p["cache"] = "maybe"'
 wrong "path 'local': addr: 'sdb' is not an address" 'p["addr"] = "sdb"'
 wrong "path 'local': addr: 'nbd://h/x' is not the address of a path of type bdev" 'p["addr"] = "nbd://h/x"'
 wrong "path 'local': identity_given without" 'p["identity_given"] = True'
+wrong "path '[a-z]*': shared is for bdev paths" '[q for q in a["paths"] if q["type"] == "nbd"][0]["shared"] = True'
+wrong "path 'local': shared is for bdev paths without a reservation" 'p.update(shared=True, fence_by="reservation", pr_key=1)'
 wrong "devices: more than 1024 devices" 'd["devices"] = [{**a, "name": "d%u" % i} for i in range(1025)]'
 ok "restore: a file with a mistake is refused as a whole, by line and field"
 
