@@ -77,8 +77,10 @@ static int iovm_path_check(struct iovm_path_add *arg)
 	if (arg->flags & IOVM_PATH_F_SHARED && arg->fence_by == IOVM_FENCE_BY_RESERVATION)
 		return iovm_refuse(-EINVAL, arg->msg,
 				   "one host has one reservation key at a disk: no sharing with it");
-	if (arg->fence > IOVM_FENCE_NONE)
+	if (arg->fence > IOVM_FENCE_EPOCH)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown fence");
+	if (!nbd && arg->fence == IOVM_FENCE_EPOCH)
+		return iovm_refuse(-EINVAL, arg->msg, "a fence by epoch is an NBD server's");
 	if (arg->io_timeout_ms != IOVM_NO_TIMEOUT && arg->io_timeout_ms &&
 	    (arg->io_timeout_ms < IOVM_IO_TIMEOUT_MIN_MS || arg->io_timeout_ms > IOVM_MS_MAX))
 		return iovm_refuse(-EINVAL, arg->msg,
@@ -260,6 +262,12 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 				  path->ops->name);
 		goto out;
 	}
+	if (arg->flags & IOVM_NBD_F_DRAINED && path->fence != IOVM_FENCE_EPOCH) {
+		err = iovm_refuse(-EINVAL, arg->msg,
+				  "the fence of path %s is not by epoch: nothing drains its sessions",
+				  path->name);
+		goto out;
+	}
 	spin_lock_irq(&dev->lock);
 	err = 0;
 	if (path->removing || path->probing || iovm_path_is_fencing(path) ||
@@ -281,6 +289,9 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 	spin_lock_irq(&dev->lock);
 	path->connect_error = 0;
 	spin_unlock_irq(&dev->lock);
+	/* true whatever becomes of the new connection */
+	if (arg->flags & IOVM_NBD_F_DRAINED)
+		iovm_path_drained(path);
 	err = iovm_identity_connect(path, arg->identity, arg->msg);
 	if (!err)
 		err = path->ops->connect(path, arg, arg->msg);
@@ -334,8 +345,24 @@ static bool iovm_path_wants_probe(struct iovm_path *path)
 	       !path->removing;
 }
 
+/* Writes that a path's removal would leave unsettled. dev->lock. */
+static u32 iovm_path_unsettled(const struct iovm_path *path)
+{
+	u32 n = path->nr_held + path->nr_bound;
+
+	lockdep_assert_held(&path->dev->lock);
+	/* where an epoch is given up later, it counts what became of those that nobody waits for */
+	if (!n && path->dev->flags & IOVM_DEV_F_EPOCH)
+		n = path->in_doubt;
+	return n;
+}
+
 static int iovm_refuse_waiting(struct iovm_path *path, u32 n, char *msg)
 {
+	if (!(path->nr_held + path->nr_bound))
+		return iovm_refuse(-EBUSY, msg,
+				   "writes may still land on path %s: fail it and confirm its fence, or use force",
+				   path->name);
 	return iovm_refuse(-EBUSY, msg,
 			   "%u writes wait for the fence of path %s: confirm it, or use force",
 			   n, path->name);
@@ -366,8 +393,8 @@ static int iovm_path_take_out(struct iovm_path *path, bool force, char *msg)
 	if (iovm_path_inflight(path)) {
 		/* what is bound to it is routed under dev->lock */
 		err = -EAGAIN;
-	} else if (!force && path->nr_held + path->nr_bound) {
-		err = iovm_refuse_waiting(path, path->nr_held + path->nr_bound, msg);
+	} else if (!force && iovm_path_unsettled(path)) {
+		err = iovm_refuse_waiting(path, iovm_path_unsettled(path), msg);
 	} else {
 		/*
 		 * by force: to the guest as errors, never issued elsewhere; those the class has,
@@ -406,7 +433,7 @@ int iovm_path_remove(struct iovm_path_remove *arg)
 		path->by_hand = true;
 		iovm_path_error(path, 0, &todo);
 	} else {
-		waiting = path->nr_held + path->nr_bound;
+		waiting = iovm_path_unsettled(path);
 		if (!waiting && !path->removing)
 			iovm_path_set_state(path, IOVM_PATH_DRAINING, 0, &todo);
 	}

@@ -178,7 +178,8 @@ static int iovm_ioc_session_add(struct file *file, void *buf)
 		err = iovm_refuse(-EROFS, arg->msg, "%s is read-only, the session is not",
 				  dev->name);
 	else
-		err = dev->class->session_add(dev, arg);
+		err = iovm_epoch_admits(dev, arg->epoch, arg->msg) ?:
+		      dev->class->session_add(dev, arg);
 	iovm_dev_release(dev);
 	return err;
 }

@@ -126,7 +126,10 @@ static struct iovm_dev *iovm_dev_alloc(const struct iovm_class *class,
 	dev->flags = arg->flags;
 	mutex_init(&dev->mutex);
 	spin_lock_init(&dev->lock);
-	dev->state = IOVM_DEV_PARKED;
+	dev->epoch = arg->epoch;
+	spin_lock_irq(&dev->lock);
+	dev->state = iovm_derive_state(false, false, iovm_dev_lacks_epoch(dev), false);
+	spin_unlock_irq(&dev->lock);
 	INIT_LIST_HEAD(&dev->paths);
 	dev->next_path_id = 1;
 	dev->last_route_id = IOVM_NO_ID;
@@ -217,6 +220,8 @@ int iovm_dev_create(struct iovm_dev_create *arg)
 		err = iovm_slow_check(arg->slow_factor, arg->msg);
 	if (!err)
 		err = iovm_ms_check(arg->leave_slow_after_ms, arg->msg);
+	if (!err)
+		err = iovm_epoch_check(arg, arg->msg);
 	if (err)
 		return err;
 
@@ -577,7 +582,7 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 	struct iovm_dev *dev;
 	int err = 0;
 
-	if (!arg->op || arg->op > IOVM_DEV_SET_LEAVE_SLOW_AFTER)
+	if (!arg->op || arg->op > IOVM_DEV_EPOCH_GIVE)
 		return iovm_refuse(-EINVAL, arg->msg, "unknown operation %u", arg->op);
 	if (arg->op < IOVM_DEV_RESIZE && arg->value)
 		return iovm_refuse(-EINVAL, arg->msg, "this operation has no value");
@@ -637,6 +642,12 @@ int iovm_dev_ctl(struct iovm_dev_ctl *arg)
 			dev->leave_slow_ms = arg->value;
 			spin_unlock_irq(&dev->lock);
 		}
+		break;
+	case IOVM_DEV_EPOCH_TAKE:
+		err = iovm_epoch_take(dev, arg->value, arg->msg);
+		break;
+	case IOVM_DEV_EPOCH_GIVE:
+		err = iovm_epoch_give(dev, arg->value, arg->msg);
 		break;
 	}
 	iovm_dev_release(dev);

@@ -72,11 +72,13 @@ static void iovm_path_set_fenced(struct iovm_path *path, struct iovm_todo *todo)
 
 	lockdep_assert_held(&dev->lock);
 	path->fenced = true;
+	path->in_doubt = false;
 	path->fence_tries = 0;
 	path->fence_status = 0;
 	n += iovm_held_release(path, false, todo);
 	iovm_event_emit(dev, path, IOVM_EV_FENCED, 0, 0, 0, n);
 	iovm_retake_changed(dev, todo);
+	wake_up(&dev->wait);
 }
 
 /* @path could not be fenced. dev->lock. */
@@ -127,6 +129,24 @@ int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, ch
 	spin_unlock_irq(&dev->lock);
 	iovm_todo_run(dev, &todo);
 	return err;
+}
+
+/**
+ * iovm_path_drained - its server has ended and drained the path's earlier sessions
+ * @path: which, just being connected: what it had in flight has come back; dev->mutex is held
+ */
+void iovm_path_drained(struct iovm_path *path)
+{
+	struct iovm_dev *dev = path->dev;
+	struct iovm_todo todo;
+
+	lockdep_assert_held(&dev->mutex);
+	iovm_todo_init(&todo);
+	spin_lock_irq(&dev->lock);
+	if (!path->fenced)
+		iovm_path_set_fenced(path, &todo);
+	spin_unlock_irq(&dev->lock);
+	iovm_todo_run(dev, &todo);
 }
 
 /**
@@ -242,7 +262,7 @@ static bool iovm_path_wants_fence(struct iovm_path *path, u64 *left_ms)
 	spin_lock_irq(&path->dev->lock);
 	wants = path->pr_key && path->ops->fence && path->state == IOVM_PATH_FAILED &&
 		!path->fenced && !path->removing &&
-		(path->nr_held || path->nr_bound || iovm_path_inflight(path));
+		(path->nr_held || path->nr_bound || path->in_doubt || iovm_path_inflight(path));
 	failed_ms = div_u64(ktime_get_ns() - path->state_ns, NSEC_PER_MSEC);
 	*left_ms = path->fence_after_ms > failed_ms ? path->fence_after_ms - failed_ms : 0;
 	spin_unlock_irq(&path->dev->lock);
@@ -338,8 +358,12 @@ void iovm_fence_work(struct work_struct *work)
 void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info)
 {
 	lockdep_assert_held(&path->dev->lock);
-	if (path->state == IOVM_PATH_FAILED && !path->fenced)
+	if (path->state == IOVM_PATH_FAILED && !path->fenced) {
 		info->unsettled = path->nr_held + path->nr_bound + writes;
+		/* its front end waits for it no more, but a successor elsewhere would */
+		if (!info->unsettled && path->dev->flags & IOVM_DEV_F_EPOCH)
+			info->unsettled = path->in_doubt;
+	}
 	info->fence_by = path->fence_by;
 	info->fence_after_ms = path->fence_after_ms;
 	info->pr_key = path->pr_key;

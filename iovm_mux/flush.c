@@ -121,7 +121,7 @@ static int iovm_dev_in_use(struct iovm_dev *dev)
 }
 
 /**
- * iovm_dev_flush - make stable what was acknowledged on any path, if there is no front end any more
+ * iovm_dev_flush_paths - make stable what was acknowledged on any path
  * @dev: which; a reference is held, and dev->mutex, which is dropped while it waits
  * @msg: why not
  *
@@ -129,17 +129,14 @@ static int iovm_dev_in_use(struct iovm_dev *dev)
  *
  * Return: 0 when there was nothing to do, and the mutex has been held all the time; -EAGAIN when it
  * is done, and everything may have changed meanwhile; -EINTR killed; -EIO a flush failed, and its
- * path has; -ENODEV the device was destroyed meanwhile; -ENOMEM.
+ * path has; -ENODEV the device was destroyed meanwhile.
  */
-int iovm_dev_flush(struct iovm_dev *dev, char *msg)
+int iovm_dev_flush_paths(struct iovm_dev *dev, char *msg)
 {
 	struct iovm_path *path;
 	bool waited = false;
-	int err;
+	int err = 0;
 
-	err = iovm_dev_in_use(dev);
-	if (err)
-		return min(err, 0);
 	list_for_each_entry(path, &dev->paths, node)
 		waited |= iovm_path_flush(path);
 	waited |= iovm_dev_in_flush(dev);
@@ -159,4 +156,18 @@ int iovm_dev_flush(struct iovm_dev *dev, char *msg)
 	if (err)
 		return err;
 	return waited ? -EAGAIN : 0;
+}
+
+/**
+ * iovm_dev_flush - likewise, if there is no front end any more
+ * @dev: as for iovm_dev_flush_paths()
+ * @msg: why not
+ *
+ * Return: as iovm_dev_flush_paths(); 0 also when there is a front end; -ENOMEM.
+ */
+int iovm_dev_flush(struct iovm_dev *dev, char *msg)
+{
+	int err = iovm_dev_in_use(dev);
+
+	return err ? min(err, 0) : iovm_dev_flush_paths(dev, msg);
 }

@@ -14,6 +14,7 @@
  *	hang.c     requests that are overdue: suspect, failed, taken back
  *	fence.c    when may what a failed path had be issued elsewhere?
  *	flush.c    what was acknowledged is made stable before its path goes
+ *	epoch.c    who may write: epochs are taken and given up
  *	slow.c     paths that are slower than they used to be
  *	drift.c    how that is decided, free of everything else
  *	event.c    the event stream
@@ -175,12 +176,21 @@ int iovm_fence_check(struct iovm_path_add *arg);
 int iovm_path_fenced(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 int iovm_path_fence_failed(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
 int iovm_path_set_fence(struct iovm_path *path, const struct iovm_path_ctl *arg, char *msg);
+void iovm_path_drained(struct iovm_path *path);
 void iovm_fence_info(struct iovm_path *path, u32 writes, struct iovm_path_info *info);
 
 /* flush.c; dev->mutex */
 bool iovm_path_flush(struct iovm_path *path);
 int iovm_path_flush_failed(struct iovm_path *path, char *msg);
+int iovm_dev_flush_paths(struct iovm_dev *dev, char *msg);
 int iovm_dev_flush(struct iovm_dev *dev, char *msg);
+
+/* epoch.c; the first under dev->lock, the others under dev->mutex */
+bool iovm_dev_lacks_epoch(const struct iovm_dev *dev);
+int iovm_epoch_check(const struct iovm_dev_create *arg, char *msg);
+int iovm_epoch_take(struct iovm_dev *dev, u64 epoch, char *msg);
+int iovm_epoch_give(struct iovm_dev *dev, u64 epoch, char *msg);
+int iovm_epoch_admits(struct iovm_dev *dev, u64 epoch, char *msg);
 
 /* slow.c */
 struct iovm_drift *iovm_slow_alloc(void);

@@ -232,6 +232,8 @@ struct iovm_path_pcpu {
  * @last_error: negative errno; dev->lock
  * @generation: dev->lock, read without it by READ_ONCE(); incremented each time the path becomes
  *	live from a state that was not usable
+ * @in_doubt: a write was sent here and came back so that it may still land, and nobody has fenced
+ *	the path since, whatever became of the write; dev->lock
  * @held: writes that wait for a fence; dev->lock
  * @nr_held: dev->lock
  * @nr_media: medium errors; dev->lock
@@ -303,6 +305,7 @@ struct iovm_path {
 	u64 live_ns;
 	int last_error;
 	u32 generation;
+	bool in_doubt;
 	struct list_head held;
 	u32 nr_held;
 	u64 nr_media;
@@ -369,6 +372,8 @@ struct iovm_path {
  *	on error. NULL, like the next two, for classes whose front end opens a node
  * @session_remove: process context, dev->mutex held: begin to end one session, or all
  * @session_get: process context, dev->mutex held: the session with the lowest id not below info->id
+ * @session_expire: process context, dev->mutex held: begin to end all sessions; what they have sent
+ *	and was not issued is not issued any more. Each ends with iovm_fe_end()
  * @oldest: process context, no spinlock held: iovm_req.issue_ns of the oldest request that is at
  *	@path (a pointer to compare with, not to follow), 0 when there is none. It may be that of
  *	a request which ends just now. @writes, if not NULL: how many of those modify
@@ -390,6 +395,7 @@ struct iovm_class {
 	int (*session_add)(struct iovm_dev *dev, struct iovm_session_add *arg);
 	int (*session_remove)(struct iovm_dev *dev, u32 id);
 	int (*session_get)(struct iovm_dev *dev, struct iovm_session_info *info);
+	void (*session_expire)(struct iovm_dev *dev);
 };
 
 /*
@@ -415,6 +421,12 @@ struct iovm_dev_pcpu {
  * @suspended: by the operator; @lock
  * @failing: no_path_timeout_ms has passed; @lock, read without it as a hint
  * @dead: being destroyed; @mutex and @lock
+ * @epoch: with IOVM_DEV_F_EPOCH: the one that it holds, or the last it had, or is being raised to;
+ *	0 none yet; @mutex and @lock for writing
+ * @epoch_held: it holds it; @lock
+ * @epoch_giving: IOVM_DEV_EPOCH_GIVE waits: nothing is issued; @lock
+ * @epoch_waiters: who waits to give it up, or for a target to hold it; @mutex
+ * @nr_fe: queues of the front end that run, or sessions; @lock
  * @preferred: the current path, or the one chosen by hand: is the route while usable; @lock
  * @pinned: chosen by hand: no automatic failback while it is live; @lock
  * @paths: in order; see iovm_path.node
@@ -487,6 +499,11 @@ struct iovm_dev {
 	bool failing;
 	bool dead;
 	bool pinned;
+	bool epoch_held;
+	bool epoch_giving;
+	u64 epoch;
+	u32 epoch_waiters;
+	u32 nr_fe;
 	struct iovm_path *preferred;
 	struct list_head paths;
 	u32 nr_paths;
@@ -660,6 +677,24 @@ bool iovm_req_hangs(const struct iovm_req *req);
  * they may still be held afterwards, so call this again until the front end has everything back.
  */
 void iovm_dev_cancel(struct iovm_dev *dev, bool held);
+
+/* epoch.c */
+
+/**
+ * iovm_fe_begin - a queue of a front end starts, or a session begins
+ * @dev: whose
+ *
+ * Process context; before its first request. A device whose EPOCH_GIVE waits keeps its epoch.
+ */
+void iovm_fe_begin(struct iovm_dev *dev);
+
+/**
+ * iovm_fe_end - the queue has stopped, or the session has ended
+ * @dev: whose; it may go as soon as this returns
+ *
+ * Process context; it has no request any more.
+ */
+void iovm_fe_end(struct iovm_dev *dev);
 
 /* flush.c */
 

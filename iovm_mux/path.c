@@ -125,7 +125,7 @@ static void iovm_route_taken(struct iovm_dev *dev, struct iovm_path *route, enum
 	dev->route_ns = now;
 	dev->preferred = route;
 	dev->last_route_id = route->id;
-	if (first || (!other && old == IOVM_DEV_SUSPENDED))
+	if (first || (!other && (old == IOVM_DEV_SUSPENDED || old == IOVM_DEV_NO_EPOCH)))
 		return;
 	if (!dev->switch_ns)
 		WRITE_ONCE(dev->switch_ns, now);
@@ -136,7 +136,7 @@ static void iovm_route_taken(struct iovm_dev *dev, struct iovm_path *route, enum
 
 /**
  * iovm_route_update - derive route and state of a device anew
- * @dev: after a change of path states, preferred path, suspended or failing
+ * @dev: after a change of path states, preferred path, suspended, failing or epoch
  * @todo: what to do after the lock
  */
 void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo)
@@ -147,18 +147,20 @@ void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo)
 	struct iovm_path *paths[IOVM_MAX_PATHS];
 	struct iovm_path *route;
 	int n, cur, best;
+	bool no_epoch;
 
 	lockdep_assert_held(&dev->lock);
 	n = iovm_path_states(dev, state, paths, dev->preferred, &cur);
 	best = iovm_choose(state, n, cur);
 	if (best != cur)
 		dev->pinned = false;
-	route = best < 0 || dev->suspended || dev->dead ? NULL : paths[best];
+	no_epoch = iovm_dev_lacks_epoch(dev);
+	route = best < 0 || dev->suspended || no_epoch || dev->dead ? NULL : paths[best];
 
 	rcu_assign_pointer(dev->route, route);
-	if (route)
+	if (route || no_epoch)
 		WRITE_ONCE(dev->failing, false);
-	dev->state = iovm_derive_state(route, dev->suspended, dev->failing);
+	dev->state = iovm_derive_state(route, dev->suspended, no_epoch, dev->failing);
 
 	if (route && route != old) {
 		iovm_route_taken(dev, route, old_state);
@@ -166,7 +168,8 @@ void iovm_route_update(struct iovm_dev *dev, struct iovm_todo *todo)
 	}
 	if (route)
 		dev->parked_ns = 0;
-	else if (old || (old_state == IOVM_DEV_SUSPENDED && dev->state != old_state))
+	else if (old || (dev->state != old_state && (old_state == IOVM_DEV_SUSPENDED ||
+						     old_state == IOVM_DEV_NO_EPOCH)))
 		dev->parked_ns = ktime_get_ns();
 	if (dev->dead)
 		return;

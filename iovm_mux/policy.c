@@ -127,12 +127,15 @@ int iovm_choose_first(const enum iovm_path_state *state, int n)
  * iovm_derive_state - a device's state
  * @routed: it has a route
  * @suspended: the operator parked it
+ * @no_epoch: it needs an epoch and holds none
  * @failing: no_path_timeout has passed
  */
-enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing)
+enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool no_epoch, bool failing)
 {
 	if (suspended)
 		return IOVM_DEV_SUSPENDED;
+	if (no_epoch)
+		return IOVM_DEV_NO_EPOCH;
 	if (routed)
 		return IOVM_DEV_ROUTED;
 	return failing ? IOVM_DEV_FAILING : IOVM_DEV_PARKED;

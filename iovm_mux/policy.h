@@ -131,7 +131,7 @@ bool iovm_state_may(enum iovm_path_state from, enum iovm_path_state to);
 int iovm_choose(const enum iovm_path_state *state, int n, int cur);
 int iovm_choose_next(const enum iovm_path_state *state, int n, int cur);
 int iovm_choose_first(const enum iovm_path_state *state, int n);
-enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool failing);
+enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool no_epoch, bool failing);
 enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail);
 bool iovm_name_valid(const char *name);
 bool iovm_identity_valid(const char *id);

@@ -157,7 +157,7 @@ static struct iovm_path *iovm_req_pick(struct iovm_dev *dev, struct iovm_req *re
 	struct iovm_path *route = rcu_dereference_protected(dev->route,
 							    lockdep_is_held(&dev->lock));
 
-	if (dev->suspended)
+	if (dev->suspended || iovm_dev_lacks_epoch(dev))
 		return NULL;
 	if (iovm_req_bound_write(req)) {
 		if (!bound)
@@ -395,6 +395,8 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		dev->requeues++;
 		if (!req->error_ns)
 			req->error_ns = ktime_get_ns();
+		if (fate == IOVM_FATE_HOLD || fate == IOVM_FATE_BIND)
+			path->in_doubt = true;
 		if (fate == IOVM_FATE_HOLD) {
 			iovm_req_hold(path, req, &todo);
 		} else {

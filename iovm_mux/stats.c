@@ -76,6 +76,9 @@ void iovm_dev_info_fill(struct iovm_dev *dev, struct iovm_dev_info *info)
 	info->failback_after_ms = dev->failback_after_ms;
 	if (!route)
 		info->parked_ms = iovm_ago_ms(dev->parked_ns);
+	info->epoch = dev->epoch;
+	info->epoch_held = dev->epoch_held;
+	info->epoch_waits = !!dev->epoch_waiters;
 	info->slow_factor = dev->slow_factor;
 	info->leave_slow_after_ms = dev->leave_slow_ms;
 	info->no_space_timeout_ms = dev->no_space_timeout_ms;
@@ -149,6 +152,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->inflight = iovm_path_inflight(path);
 	info->held = path->nr_held;
 	info->fenced = path->fenced;
+	info->in_doubt = path->in_doubt;
 	iovm_slow_info(path, info);
 	iovm_fence_info(path, writes, info);
 	info->by_hand = path->state == IOVM_PATH_FAILED && path->by_hand;

@@ -93,12 +93,14 @@ enum iovm_path_state {
  * @IOVM_DEV_PARKED: no usable path; the guest waits, at most no_path_timeout_ms
  * @IOVM_DEV_SUSPENDED: parked by the operator
  * @IOVM_DEV_FAILING: no_path_timeout_ms has passed; requests are failed until a path is live
+ * @IOVM_DEV_NO_EPOCH: it needs an epoch and holds none: the guest waits, without a limit
  */
 enum iovm_dev_state {
 	IOVM_DEV_ROUTED = 0,
 	IOVM_DEV_PARKED = 1,
 	IOVM_DEV_SUSPENDED = 2,
 	IOVM_DEV_FAILING = 3,
+	IOVM_DEV_NO_EPOCH = 4,
 };
 
 /* What ends an earlier issue of a request on a failed path: iovm_path_add.fence */
@@ -107,6 +109,11 @@ enum iovm_dev_state {
 #define IOVM_FENCE_LOCAL_ERROR	1
 /* nothing: writes wait for the same path or for IOVM_PATH_CTL_FENCED */
 #define IOVM_FENCE_NONE		2
+/*
+ * nbd: the server is a target of ours. As NONE; and whoever connects the path again may say that
+ * its earlier sessions were drained: IOVM_NBD_F_DRAINED
+ */
+#define IOVM_FENCE_EPOCH	3
 
 /*
  * Who sees to it, once writes wait for a failed path, that nothing issued there lands any more:
@@ -135,7 +142,10 @@ struct iovm_version {
 #define IOVM_DEV_F_RDONLY		(1u << 0)
 /* reads land in pages of the kernel's and are copied: one that hangs can go elsewhere */
 #define IOVM_DEV_F_BOUNCE_READS		(1u << 1)
-#define IOVM_DEV_F_ALL			(IOVM_DEV_F_RDONLY | IOVM_DEV_F_BOUNCE_READS)
+/* it needs an epoch: a guest's device to issue anything, a target to admit sessions */
+#define IOVM_DEV_F_EPOCH		(1u << 2)
+#define IOVM_DEV_F_ALL			(IOVM_DEV_F_RDONLY | IOVM_DEV_F_BOUNCE_READS | \
+					 IOVM_DEV_F_EPOCH)
 
 /* The part of a block device's configuration that is fixed at creation. */
 struct iovm_blk_config {
@@ -186,6 +196,7 @@ struct iovm_dev_create {
 	__u32 pad2;
 	/* leave a path that has been slow for so long, if another one is better; 0 = only report */
 	__u64 leave_slow_after_ms;
+	__u64 epoch;			/* IOVM_DEV_F_EPOCH: the last one it had, and holds not; or 0 */
 };
 
 /*
@@ -239,6 +250,9 @@ struct iovm_dev_info {
 	/* path that takes requests if it is usable and the device not suspended; or IOVM_NO_ID */
 	__u32 preferred_id;
 	__u32 pinned;			/* IOVM_DEV_FAILOVER chose it: no automatic failback */
+	__u64 epoch;			/* the one that it holds, or had last; 0 none yet */
+	__u32 epoch_held;		/* it holds it; a target: it admits sessions of it */
+	__u32 epoch_waits;		/* EPOCH_GIVE, or EPOCH_TAKE of a target, waits */
 };
 
 /* IOVM_DEV_CTL ops */
@@ -258,6 +272,20 @@ struct iovm_dev_info {
 /* value: as iovm_dev_create.slow_factor; what is usual is learned anew */
 #define IOVM_DEV_SET_SLOW_FACTOR 12
 #define IOVM_DEV_SET_LEAVE_SLOW_AFTER 13	/* value: ms; 0 = only report */
+/*
+ * The device holds the epoch value from now on. ESTALE it is not newer than the last it had (the
+ * one that it holds: 0); EBUSY an EPOCH_GIVE waits; EOPNOTSUPP it needs none. A target: all its
+ * sessions have an older one, and end; returns when they have, and nothing that they issued can
+ * land any more, and admits none before (EINTR killed: once more to go on waiting)
+ */
+#define IOVM_DEV_EPOCH_TAKE	14
+/*
+ * The device gives up the epoch value: returns when nothing that it issued can land any more, and
+ * what it acknowledged is stable. 0 also if it has given up that one before. ESTALE it holds
+ * another one; EBUSY queues of its front end run, or start meanwhile; EINTR killed, EIO a flush
+ * failed: it holds it still; EOPNOTSUPP it needs none, or is a target
+ */
+#define IOVM_DEV_EPOCH_GIVE	15
 struct iovm_dev_ctl {
 	__u32 size;
 	__u32 op;
@@ -379,6 +407,9 @@ struct iovm_path_info {
 	__u64 pr_key;
 	__u32 by_hand;			/* failed, and by IOVM_PATH_CTL_FAIL */
 	__u32 unflushed;		/* holds acknowledged writes no FLUSH has covered */
+	/* a write that came back may still land; until it is fenced no epoch is given up */
+	__u32 in_doubt;
+	__u32 pad2;
 };
 
 /*
@@ -389,6 +420,11 @@ struct iovm_path_info {
  */
 /* structured replies were negotiated on every socket */
 #define IOVM_NBD_F_STRUCTURED	(1u << 0)
+/*
+ * path with IOVM_FENCE_EPOCH: the server has ended and drained all earlier sessions of this path,
+ * which confirms its fence before it is live
+ */
+#define IOVM_NBD_F_DRAINED	(1u << 1)
 struct iovm_path_connect {
 	__u32 size;
 	__u32 nr_fds;			/* 1..IOVM_MAX_SOCKETS */
@@ -444,7 +480,9 @@ struct iovm_path_ctl {
  * replies), the handshake done, nothing unread in user space. ENOENT no such device; EOPNOTSUPP it
  * is no target; ENOSPC IOVM_MAX_SESSIONS; EROFS the device is read-only, the session not;
  * ENOTSOCK, EPROTOTYPE, ENOTCONN bad socket. The kernel holds its own references: close yours. A
- * session ends when all its connections have, and what they had in flight.
+ * session ends when all its connections have, and what they had in flight. A device with
+ * IOVM_DEV_F_EPOCH: ESTALE the session has an older epoch than the device, or none; ERANGE it has a
+ * newer one: raise the device's first; EBUSY the device has none yet, or older sessions are ending.
  */
 #define IOVM_SESSION_F_RDONLY	(1u << 0)
 struct iovm_session_add {
@@ -456,6 +494,7 @@ struct iovm_session_add {
 	__u32 id;			/* out */
 	char  peer[IOVM_ADDR_MAX];	/* for people: who it is */
 	char  msg[IOVM_MSG_MAX];
+	__u64 epoch;			/* of the client; 0 = none */
 };
 
 /*
@@ -485,6 +524,7 @@ struct iovm_session_info {
 	__u64 read_bytes;
 	__u64 written_bytes;
 	__u64 mem_bytes;		/* kernel memory that it holds now */
+	__u64 epoch;			/* 0 = none */
 };
 
 /* Indices of the per-operation counters */
@@ -567,6 +607,10 @@ struct iovm_dev_stats {
  *	fence command ended, see struct iovm_path_ctl; for the 1st, 2nd, 4th, ... time
  * @IOVM_EV_SESSION_BEGUN: a target device has a session more; value = its id
  * @IOVM_EV_SESSION_ENDED: and one less, with nothing in flight; value = its id, error = why
+ * @IOVM_EV_EPOCH_WANTED: the first queue of a device that holds no epoch has started; value = the
+ *	last one that it had
+ * @IOVM_EV_EPOCH_TAKEN: the device holds an epoch; value = which
+ * @IOVM_EV_EPOCH_GIVEN: it has given it up; value = which
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -599,6 +643,9 @@ enum iovm_event_type {
 	IOVM_EV_FENCE_FAILED = 27,
 	IOVM_EV_SESSION_BEGUN = 28,
 	IOVM_EV_SESSION_ENDED = 29,
+	IOVM_EV_EPOCH_WANTED = 32,
+	IOVM_EV_EPOCH_TAKEN = 33,
+	IOVM_EV_EPOCH_GIVEN = 34,
 };
 
 /*

@@ -54,9 +54,9 @@ static int check_export(struct iovm_path *path, const struct iovm_path_connect *
 			 IOVM_MAX_SOCKETS);
 		return -EINVAL;
 	}
-	if (arg->flags & ~IOVM_NBD_F_STRUCTURED) {
+	if (arg->flags & ~(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED)) {
 		snprintf(msg, IOVM_MSG_MAX, "unknown flags 0x%x",
-			 arg->flags & ~IOVM_NBD_F_STRUCTURED);
+			 arg->flags & ~(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED));
 		return -EINVAL;
 	}
 	if (arg->nbd_flags > U16_MAX || !(arg->nbd_flags & VNBD_F_HAS_FLAGS)) {

@@ -63,6 +63,7 @@ int viovm_blk_vq_start(struct viovm_vq *vq)
 	mutex_lock(&q->blk->queues_lock);
 	list_add_tail(&q->node, &q->blk->queues);
 	mutex_unlock(&q->blk->queues_lock);
+	iovm_fe_begin(q->blk->dev);
 	return 0;
 }
 
@@ -125,6 +126,7 @@ static int viovm_blk_queue_alloc(struct viovm_blk_queue *q)
 void viovm_blk_vq_stop(struct viovm_vq *vq)
 {
 	struct viovm_blk_queue *q = vq->priv;
+	struct iovm_dev *dev = q->blk->dev;
 
 	hrtimer_cancel(&q->timer);
 	mutex_lock(&q->blk->queues_lock);
@@ -132,6 +134,7 @@ void viovm_blk_vq_stop(struct viovm_vq *vq)
 	mutex_unlock(&q->blk->queues_lock);
 	vq->priv = NULL;
 	viovm_blk_queue_free(q);
+	iovm_fe_end(dev);
 }
 
 /**

@@ -21,6 +21,12 @@ static bool viovm_tgt_try(struct viovm_tgt_cmd *cmd)
 	struct iovm_req *req = &cmd->io.req;
 	int err;
 
+	if (unlikely(READ_ONCE(cmd->conn->sess->expired))) {
+		/* nothing of it is under way */
+		iovm_req_drop(req);
+		viovm_tgt_cmd_ended(cmd, -ESHUTDOWN);
+		return true;
+	}
 	err = iovm_req_route(req);
 	if (err == -EAGAIN)
 		return false;
@@ -184,6 +190,7 @@ static void viovm_tgt_end_work(struct work_struct *work)
 	mutex_lock(&tgt->mutex);
 	WRITE_ONCE(tgt->nr_sessions, tgt->nr_sessions - 1);
 	mutex_unlock(&tgt->mutex);
+	iovm_fe_end(tgt->dev);
 	/* the workqueue is flushed before the device goes */
 	wake_up(&tgt->wait);
 }
@@ -211,6 +218,7 @@ static int viovm_tgt_session_add(struct iovm_dev *dev, struct iovm_session_add *
 	sess->nr_conns = arg->nr_fds;
 	sess->tgt = tgt;
 	sess->rdonly = arg->flags & IOVM_SESSION_F_RDONLY;
+	sess->epoch = arg->epoch;
 	strscpy(sess->peer, arg->peer, sizeof(sess->peer));
 	sess->since = ktime_get_ns();
 	/* one for us, until all connections were started */
@@ -247,6 +255,7 @@ static int viovm_tgt_session_add(struct iovm_dev *dev, struct iovm_session_add *
 	list_add_tail(&sess->node, &tgt->sessions);
 	mutex_unlock(&tgt->mutex);
 
+	iovm_fe_begin(dev);
 	iovm_event_emit(dev, NULL, IOVM_EV_SESSION_BEGUN, 0, 0, 0, sess->id);
 	/* from here on it ends by itself */
 	for (i = 0; i < sess->nr_conns; i++) {
@@ -285,6 +294,18 @@ static int viovm_tgt_session_remove(struct iovm_dev *dev, u32 id)
 	return err;
 }
 
+static void viovm_tgt_session_expire(struct iovm_dev *dev)
+{
+	struct viovm_tgt *tgt = dev->fe;
+	struct viovm_tgt_sess *sess;
+
+	mutex_lock(&tgt->mutex);
+	list_for_each_entry(sess, &tgt->sessions, node)
+		WRITE_ONCE(sess->expired, true);
+	mutex_unlock(&tgt->mutex);
+	viovm_tgt_session_remove(dev, IOVM_NO_ID);
+}
+
 static void viovm_tgt_sess_fill(struct viovm_tgt_sess *sess, struct iovm_session_info *info)
 {
 	struct viovm_tgt_conn *conn;
@@ -295,6 +316,7 @@ static void viovm_tgt_sess_fill(struct viovm_tgt_sess *sess, struct iovm_session
 	info->flags = sess->rdonly ? IOVM_SESSION_F_RDONLY : 0;
 	memset(info->peer, 0, sizeof(info->peer));
 	strscpy(info->peer, sess->peer, sizeof(info->peer));
+	info->epoch = sess->epoch;
 	info->since_ms = (ktime_get_ns() - sess->since) / NSEC_PER_MSEC;
 	info->nr_sockets = 0;
 	info->inflight = 0;
@@ -460,6 +482,7 @@ const struct iovm_class viovm_tgt_class = {
 	.session_add		= viovm_tgt_session_add,
 	.session_remove		= viovm_tgt_session_remove,
 	.session_get		= viovm_tgt_session_get,
+	.session_expire		= viovm_tgt_session_expire,
 };
 
 int viovm_tgt_init(void)

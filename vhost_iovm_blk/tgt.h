@@ -146,11 +146,13 @@ struct viovm_tgt_conn {
 
 /**
  * struct viovm_tgt_sess - a client
- * @tgt: constant, like all down to @since
+ * @tgt: constant, like all down to @epoch
  * @id: unique in the device
  * @rdonly: it may not modify
  * @peer: for people
  * @since: ktime_get_ns() when it began
+ * @epoch: of the client, 0 none
+ * @expired: an older one than the device's: nothing of it is issued or answered any more; set once
  * @running: connections that have not ended
  * @end_work: when there are none
  * @node: in tgt->sessions; tgt->mutex
@@ -163,6 +165,8 @@ struct viovm_tgt_sess {
 	bool rdonly;
 	char peer[IOVM_ADDR_MAX];
 	u64 since;
+	u64 epoch;
+	bool expired;
 	atomic_t running;
 	struct work_struct end_work;
 	struct list_head node;

@@ -415,6 +415,9 @@ static int tx_send(struct viovm_tgt_conn *conn, const struct bio_vec *bv, u32 nr
 {
 	u32 sent;
 
+	/* what is thrown away has no answer: its client takes its connection for broken */
+	if (READ_ONCE(conn->sess->expired))
+		conn->broken = -ESHUTDOWN;
 	if (conn->broken || !nr)
 		return conn->broken;
 	conn->broken = viovm_nbd_sock_send(&conn->s, bv, nr, len, more, &conn->broken, &sent);

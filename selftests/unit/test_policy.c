@@ -108,12 +108,15 @@ static void test_choose_by_hand(void)
 
 static void test_dev_state(void)
 {
-	CHECK(iovm_derive_state(true, false, false) == IOVM_DEV_ROUTED);
-	CHECK(iovm_derive_state(false, false, false) == IOVM_DEV_PARKED);
-	CHECK(iovm_derive_state(false, false, true) == IOVM_DEV_FAILING);
+	CHECK(iovm_derive_state(true, false, false, false) == IOVM_DEV_ROUTED);
+	CHECK(iovm_derive_state(false, false, false, false) == IOVM_DEV_PARKED);
+	CHECK(iovm_derive_state(false, false, false, true) == IOVM_DEV_FAILING);
+	CHECK(iovm_derive_state(false, false, true, false) == IOVM_DEV_NO_EPOCH);
+	CHECK(iovm_derive_state(false, false, true, true) == IOVM_DEV_NO_EPOCH);
+	CHECK(iovm_derive_state(false, true, true, false) == IOVM_DEV_SUSPENDED);
 	for (int routed = 0; routed < 2; routed++)
 		for (int failing = 0; failing < 2; failing++)
-			CHECK(iovm_derive_state(routed, true, failing) == IOVM_DEV_SUSPENDED);
+			CHECK(iovm_derive_state(routed, true, failing, routed) == IOVM_DEV_SUSPENDED);
 }
 
 static const struct iovm_end plain = {
