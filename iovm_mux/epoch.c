@@ -178,6 +178,17 @@ static int iovm_epoch_raise(struct iovm_dev *dev, u64 epoch, char *msg)
 	return err;
 }
 
+/* Has it to do with epochs, and is this one? */
+static int iovm_epoch_valid(const struct iovm_dev *dev, u64 epoch, char *msg)
+{
+	if (!iovm_dev_needs_epoch(dev))
+		return iovm_refuse(-EOPNOTSUPP, msg, "%s was made without the need of an epoch",
+				   dev->name);
+	if (!epoch)
+		return iovm_refuse(-EINVAL, msg, "an epoch is greater than 0");
+	return 0;
+}
+
 /**
  * iovm_epoch_take - a device is to hold an epoch
  * @dev: which; a reference is held, and dev->mutex, which is dropped while a target waits
@@ -189,14 +200,12 @@ static int iovm_epoch_raise(struct iovm_dev *dev, u64 epoch, char *msg)
 int iovm_epoch_take(struct iovm_dev *dev, u64 epoch, char *msg)
 {
 	struct iovm_todo todo;
-	int err = 0;
+	int err;
 
 	lockdep_assert_held(&dev->mutex);
-	if (!iovm_dev_needs_epoch(dev))
-		return iovm_refuse(-EOPNOTSUPP, msg, "%s was made without the need of an epoch",
-				   dev->name);
-	if (!epoch)
-		return iovm_refuse(-EINVAL, msg, "an epoch is greater than 0");
+	err = iovm_epoch_valid(dev, epoch, msg);
+	if (err)
+		return err;
 	if (iovm_dev_is_target(dev))
 		return iovm_epoch_raise(dev, epoch, msg);
 
@@ -287,9 +296,9 @@ int iovm_epoch_give(struct iovm_dev *dev, u64 epoch, char *msg)
 	int err;
 
 	lockdep_assert_held(&dev->mutex);
-	if (!iovm_dev_needs_epoch(dev))
-		return iovm_refuse(-EOPNOTSUPP, msg, "%s was made without the need of an epoch",
-				   dev->name);
+	err = iovm_epoch_valid(dev, epoch, msg);
+	if (err)
+		return err;
 	if (iovm_dev_is_target(dev))
 		return iovm_refuse(-EOPNOTSUPP, msg, "%s is a target: its epoch is only raised",
 				   dev->name);
