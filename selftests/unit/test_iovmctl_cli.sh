@@ -35,7 +35,8 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end")
+	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end"
+	"epoch take" "epoch give")
 
 echo "KTAP version 1"
 echo "1..31"

@@ -8,10 +8,14 @@
 #include "iovmctl.h"
 
 static struct opt_u64 opt_connections, opt_timeout;
+static bool opt_drained;
 
 static const struct opt connect_opts[] = {
 	{ "connections", 'c', OPT_NUM, &opt_connections, "N",
 	  "Connections to make, 1 to 16. Default 4, or 1 when the\nserver does not allow several.", 1, IOVM_MAX_SOCKETS },
+	{ "drained", 0, OPT_FLAG, &opt_drained, NULL,
+	  "The server has ended the path's earlier sessions, and all\nthat they had issued has ended: held writes go on. For a\n"
+	  "path with --fence epoch; you must know.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for connecting. Default 10s.", 0, 0 },
 	{ 0 }
 };
@@ -42,7 +46,7 @@ int connect_path(const char *dev, const char *name, const struct nbd_export *ex,
 		c.fds[i] = i < ex->nr ? ex->fds[i] : 0;
 	c.export_bytes = ex->bytes;
 	c.nbd_flags = ex->flags;
-	c.flags = ex->structured ? IOVM_NBD_F_STRUCTURED : 0;
+	c.flags = (ex->structured ? IOVM_NBD_F_STRUCTURED : 0) | (ex->drained ? IOVM_NBD_F_DRAINED : 0);
 	c.min_block = ex->min_block;
 	c.max_payload = ex->max_payload;
 	snprintf(c.identity, sizeof(c.identity), "%s", id);
@@ -89,6 +93,7 @@ static int run_connect(int argc, char **argv)
 	err = nbd_open_export(pi.addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
 	if (err)
 		return err;
+	ex.drained = opt_drained;
 	err = reconnect_path(&pi, &ex);
 	nbd_close_export(&ex);
 	return err ? err : report_path(pi.dev, pi.name);

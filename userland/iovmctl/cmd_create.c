@@ -24,7 +24,7 @@ static struct {
 	struct opt_u64 size, block, queues, queue_size, seg_max, iops, bps, no_path, failback, max_discard, max_zeroes;
 	struct opt_u64 timeout, no_space, slow_factor, leave_slow;
 	const char *size_from, *serial, *owner, *mode, *identity;
-	bool target, readonly, discard, no_discard, no_zeroes, bounce_reads;
+	bool target, epoch, readonly, discard, no_discard, no_zeroes, bounce_reads;
 } o;
 
 static const struct opt create_opts[] = {
@@ -33,6 +33,8 @@ static const struct opt create_opts[] = {
 	  "Take size and block sizes from a block device\nor an NBD URI instead; it is only looked at.", 0, 0 },
 	{ "target", 0, OPT_FLAG, &o.target, NULL,
 	  "For NBD clients instead of a guest: it has no node;\n'iovmctl serve' lets them in.", 0, 0 },
+	{ "epoch", 0, OPT_FLAG, &o.epoch, NULL,
+	  "It needs an epoch before it issues anything, or admits\nclients: see 'epoch take'.", 0, 0 },
 	{ "serial", 0, OPT_STR, &o.serial, "TEXT", "Serial number the guest sees, at most 20 bytes.\nDefault: the name, cut.",
 	  0, 0 },
 	{ "block-size", 0, OPT_SIZE, &o.block, "512|4096", "Logical block size. Default: that of --size-from, else 512.",
@@ -270,7 +272,8 @@ static int run_create(int argc, char **argv)
 	c.no_space_timeout_ms = o.no_space.v;
 	c.slow_factor = (uint32_t)o.slow_factor.v;
 	c.leave_slow_after_ms = o.leave_slow.v;
-	c.flags = (o.readonly ? IOVM_DEV_F_RDONLY : 0) | (o.bounce_reads ? IOVM_DEV_F_BOUNCE_READS : 0);
+	c.flags = (o.readonly ? IOVM_DEV_F_RDONLY : 0) | (o.bounce_reads ? IOVM_DEV_F_BOUNCE_READS : 0) |
+		  (o.epoch ? IOVM_DEV_F_EPOCH : 0);
 	c.no_path_timeout_ms = o.no_path.set ? o.no_path.v : DEFAULT_NO_PATH_MS;
 	c.failback_after_ms = o.failback.v;
 	c.iops = o.iops.v;

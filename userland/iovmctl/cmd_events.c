@@ -46,6 +46,11 @@ static const char *const event_names[] = {
 	[IOVM_EV_FENCE_FAILED] = "fence-failed",
 	[IOVM_EV_SESSION_BEGUN] = "session-begun",
 	[IOVM_EV_SESSION_ENDED] = "session-ended",
+	[IOVM_EV_SESSION_ENDED + 1] = "reserved",
+	[IOVM_EV_SESSION_ENDED + 2] = "reserved",
+	[IOVM_EV_EPOCH_WANTED] = "epoch-wanted",
+	[IOVM_EV_EPOCH_TAKEN] = "epoch-taken",
+	[IOVM_EV_EPOCH_GIVEN] = "epoch-given",
 	NULL
 };
 
@@ -160,6 +165,15 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		break;
 	case IOVM_EV_SESSION_ENDED:
 		snprintf(buf, n, "session %llu has ended%s%s", e->value, e->error ? ": " : "", e->error ? err : "");
+		break;
+	case IOVM_EV_EPOCH_WANTED:
+		snprintf(buf, n, "wants an epoch: its queues have started, and their requests wait; the last was %llu", e->value);
+		break;
+	case IOVM_EV_EPOCH_TAKEN:
+		snprintf(buf, n, "holds epoch %llu", e->value);
+		break;
+	case IOVM_EV_EPOCH_GIVEN:
+		snprintf(buf, n, "has given up epoch %llu", e->value);
 		break;
 	case IOVM_EV_SUSPENDED:
 		snprintf(buf, n, "suspended, nothing is in flight");
@@ -398,7 +412,8 @@ const struct cmd cmd_events = {
 	"\n"
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
-	"space medium-error overdue fence-failed slow slow-over slow-left session-begun session-ended lost\n"
+	"space medium-error overdue fence-failed slow slow-over slow-left session-begun session-ended\n"
+	"epoch-wanted epoch-taken epoch-given lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

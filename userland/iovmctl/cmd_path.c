@@ -31,7 +31,7 @@ static const struct opt add_opts[] = {
 	{ "cache", 0, OPT_STR, &o.cache, "survives|dies",
 	  "Do acknowledged writes survive the loss of this path?\nIf they die with it, every write is sent as FUA.\n"
 	  "Default: bdev survives, nbd dies.", 0, 0 },
-	{ "fence", 0, OPT_STR, &o.fence, "local-error|none",
+	{ "fence", 0, OPT_STR, &o.fence, "local-error|none|epoch",
 	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
 	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
 	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline|reservation",
@@ -130,8 +130,10 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 		a->fence = IOVM_FENCE_LOCAL_ERROR;
 	else if (o.fence && !strcmp(o.fence, "none"))
 		a->fence = IOVM_FENCE_NONE;
+	else if (o.fence && !strcmp(o.fence, "epoch"))
+		a->fence = IOVM_FENCE_EPOCH;
 	else if (o.fence)
-		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none", o.fence);
+		return usage_error(&cmd_path_add, "--fence: '%s' is neither local-error nor none nor epoch", o.fence);
 	err = take_fence_by(&cmd_path_add, a);
 	if (err)
 		return err;

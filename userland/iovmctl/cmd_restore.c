@@ -12,11 +12,14 @@
 
 #include "conf.h"
 
-static bool opt_dry;
+static bool opt_dry, opt_hand_over;
 static struct opt_u64 opt_timeout;
 
 static const struct opt restore_opts[] = {
 	{ "dry-run", 'n', OPT_FLAG, &opt_dry, NULL, "Only check the file, and tell what would be done.", 0, 0 },
+	{ "hand-over", 0, OPT_FLAG, &opt_hand_over, NULL,
+	  "A device that held an epoch takes it again. Only between\n'save' and 'restore' of an upgrade, in the same boot: when\n"
+	  "no other host can have taken one since.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "nbd: time limit for connecting each path. Default 10s.", 0, 0 },
 	{ 0 }
 };
@@ -96,6 +99,15 @@ static int read_file(const char *file, struct conf_dev **devs, size_t *nr)
 	return err;
 }
 
+/* Did it hold its epoch in this boot, and shall it again? */
+static bool may_hold(const struct conf_dev *d)
+{
+	char boot[CONF_BOOT_ID];
+
+	conf_boot_id(boot);
+	return opt_hand_over && *boot && !strcmp(d->epoch_boot, boot);
+}
+
 static void fill_create(const struct conf_dev *d, struct iovm_dev_create *c)
 {
 	IOVM_INIT(c);
@@ -113,6 +125,9 @@ static void fill_create(const struct conf_dev *d, struct iovm_dev_create *c)
 	c->iops = d->iops;
 	c->bps = d->bps;
 	c->blk = d->blk;
+	/* what is taken again must be newer */
+	if (!may_hold(d))
+		c->epoch = d->epoch;
 	/* it got its identity from a later path, whose data was assumed to be that of the first: so again */
 	if (!d->nr_paths || *d->paths[0].identity || d->paths[0].flags & IOVM_PATH_F_ASSUME_SAME)
 		strcpy(c->identity, d->identity);
@@ -126,6 +141,37 @@ static int create_dev(const struct conf_dev *d)
 	fill_create(d, &c);
 	err = mux_ioctl(IOVM_DEV_CREATE, &c);
 	return err ? mux_fail(err, c.msg, NULL, "cannot create device '%s'", d->name) : EX_DONE;
+}
+
+static int dev_ctl(const char *name, uint32_t op, const char *path, uint64_t value, const char *what)
+{
+	struct iovm_dev_ctl c;
+	int err;
+
+	IOVM_INIT(&c);
+	c.op = op;
+	c.value = value;
+	strcpy(c.name, name);
+	strcpy(c.path, path);
+	err = mux_ioctl(IOVM_DEV_CTL, &c);
+	return err ? mux_fail(err, c.msg, NULL, "cannot %s '%s'", what, name) : EX_DONE;
+}
+
+/*
+ * Its epoch: who holds one may have changed since the file was written, except in an upgrade. A device that is there already and
+ * has another one is left alone.
+ */
+static int hold(const struct conf_dev *d, const struct conf_dev *is)
+{
+	if (!*d->epoch_boot || *is->epoch_boot)
+		return EX_DONE;
+	if (may_hold(d))
+		return dev_ctl(d->name, IOVM_DEV_EPOCH_TAKE, "", d->epoch, "restore the epoch of");
+	if (opt_hand_over)
+		return fail(EX_REFUSED, "ask the other host, then 'iovmctl epoch take' with a new one",
+			    "%s: it held epoch %" PRIu64 " in another boot: that may not be restored", d->name, d->epoch);
+	say("%s: it held epoch %" PRIu64 ", and does not any more: 'iovmctl epoch take' gives it a new one", d->name, d->epoch);
+	return EX_DONE;
 }
 
 static int settle(const struct conf_path *p, const char *found, struct iovm_path_add *a)
@@ -326,19 +372,6 @@ static void compare_order(const struct conf_dev *is, const struct conf_dev *file
 			note(o, complain(file->name, is->paths[i].name, "it", "there", "not"));
 }
 
-static int dev_ctl(const char *name, uint32_t op, const char *path, const char *what)
-{
-	struct iovm_dev_ctl c;
-	int err;
-
-	IOVM_INIT(&c);
-	c.op = op;
-	strcpy(c.name, name);
-	strcpy(c.path, path);
-	err = mux_ioctl(IOVM_DEV_CTL, &c);
-	return err ? mux_fail(err, c.msg, NULL, "cannot %s '%s'", what, name) : EX_DONE;
-}
-
 /* What it did: before a front end opens it, so that no request takes another way first */
 static void set_state(const struct conf_dev *d, struct outcome *o)
 {
@@ -351,11 +384,11 @@ static void set_state(const struct conf_dev *d, struct outcome *o)
 		/* what is not by hand goes back by itself anyway; what is chosen here is by hand and would not */
 		code = get_path(d->name, d->route, &route);
 		if (!code && (d->by_hand || (info.route_id != route.id && !d->failback_after_ms)))
-			code = dev_ctl(d->name, IOVM_DEV_FAILOVER, d->route, "route as before the requests of");
+			code = dev_ctl(d->name, IOVM_DEV_FAILOVER, d->route, 0, "route as before the requests of");
 	}
 	note(o, code);
 	if (d->suspended)
-		note(o, dev_ctl(d->name, IOVM_DEV_SUSPEND, "", "suspend"));
+		note(o, dev_ctl(d->name, IOVM_DEV_SUSPEND, "", 0, "suspend"));
 }
 
 static void would(const struct conf_dev *d, const struct conf_dev *is, bool there, struct outcome *o)
@@ -419,6 +452,7 @@ static void restore_dev(const struct conf_dev *d, struct conf_dev *is, struct ou
 		}
 		o->created = o->changed = true;
 	}
+	note(o, hold(d, is));
 	restore_paths(d, is, o);
 	if (o->changed)
 		set_state(d, o);

@@ -27,7 +27,7 @@
 static struct {
 	const char *listen, *export;
 	bool readonly;
-	struct opt_u64 timeout;
+	struct opt_u64 timeout, epoch;
 } o;
 
 static volatile sig_atomic_t stop;
@@ -37,6 +37,7 @@ static const struct opt serve_opts[] = {
 	  "HOST:PORT, [V6ADDRESS]:PORT or unix:FILE to listen on.\nDefault localhost:10809.", 0, 0 },
 	{ "export", 'e', OPT_STR, &o.export, "NAME", "Name of the export. Default: the device's.", 0, 0 },
 	{ "readonly", 'r', OPT_FLAG, &o.readonly, NULL, "Clients may not write.", 0, 0 },
+	{ "epoch", 0, OPT_NUM, &o.epoch, "N", "The epoch of the clients, of a device that needs one.", 1, UINT64_MAX },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "How long a client may take to shake hands. Default 10s.", 0, 0 },
 	{ 0 }
 };
@@ -185,11 +186,14 @@ static int client(const char *dev, int fd)
 	}
 	strcpy(s.dev, dev);
 	s.flags = rdonly ? IOVM_SESSION_F_RDONLY : 0;
+	s.epoch = o.epoch.v;
 	s.nr_fds = 1;
 	s.fds[0] = fd;
 	err = mux_ioctl(IOVM_SESSION_ADD, &s);
 	if (err)
-		return mux_fail(err, s.msg, NULL, "%s: client %s cannot be served", dev, s.peer);
+		return mux_fail(err, s.msg, err == ESTALE || err == ERANGE || err == EBUSY ?
+				"'iovmctl show' tells the device's epoch: 'serve --epoch' and 'epoch take' must agree" : NULL,
+				"%s: client %s cannot be served", dev, s.peer);
 	if (!opt_json)
 		printf("%s: session %u, client %s\n", dev, s.id, s.peer);
 	return EX_DONE;

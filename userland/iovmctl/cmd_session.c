@@ -20,6 +20,7 @@ static const struct field session_fields[] = {
 	{ "peer", "client", F_STR, S(i.peer), .col = "CLIENT" },
 	{ "readonly", "read-only", F_BOOL32, S(rdonly), .col = "READONLY" },
 	{ "sockets", "sockets", F_U32, S(i.nr_sockets), .col = "SOCKETS", .zero = "0" },
+	{ "epoch", "epoch", F_U64, S(i.epoch), .zero = "none" },
 	{ "since_ms", "for", F_MS, S(i.since_ms), .col = "SINCE" },
 	{ "inflight", "commands in flight", F_U32, S(i.inflight), .col = "INFLIGHT", .zero = "0" },
 	{ "commands", "commands", F_U64, S(i.commands), .col = "COMMANDS" },

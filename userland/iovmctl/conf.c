@@ -48,7 +48,7 @@ struct conf_field {
 #define CONF_OFF	IOVM_NO_TIMEOUT
 _Static_assert(IOVM_SLOW_OFF == CONF_OFF, "one kind of field for both");
 
-static const char *const fence_names[] = { "default", "local-error", "none", NULL };
+static const char *const fence_names[] = { "default", "local-error", "none", "epoch", NULL };
 
 #define D(m)	offsetof(struct conf_dev, m)
 static const struct conf_field dev_table[] = {
@@ -67,6 +67,9 @@ static const struct conf_field dev_table[] = {
 	{ "serial", C_SERIAL, D(blk.serial) },
 	{ "read_only", C_FLAG, D(flags), .arg = IOVM_DEV_F_RDONLY },
 	{ "bounce_reads", C_FLAG, D(flags), .arg = IOVM_DEV_F_BOUNCE_READS },
+	{ "needs_epoch", C_FLAG, D(flags), .arg = IOVM_DEV_F_EPOCH },
+	{ "epoch", C_U64, D(epoch), .state = true },
+	{ "epoch_held_in_boot", C_TEXT, D(epoch_boot), .arg = CONF_BOOT_ID, .state = true },
 	{ "identity", C_IDENTITY, D(identity) },
 	{ "no_path_timeout_ms", C_U64, D(no_path_timeout_ms), .need = true },
 	{ "no_space_timeout_ms", C_U64, D(no_space_timeout_ms) },
@@ -179,6 +182,12 @@ static int load_node(const char *name, struct conf_dev *d)
 	return EX_DONE;
 }
 
+void conf_boot_id(char id[CONF_BOOT_ID])
+{
+	if (!read_attr("/proc/sys/kernel/random", "boot_id", id, CONF_BOOT_ID))
+		*id = 0;
+}
+
 int conf_load(const struct iovm_dev_info *info, struct conf_dev *d)
 {
 	struct iovm_path_info pi = { .id = 0 };
@@ -197,6 +206,9 @@ int conf_load(const struct iovm_dev_info *info, struct conf_dev *d)
 	d->failback_after_ms = info->failback_after_ms;
 	d->slow_factor = info->slow_factor;
 	d->leave_slow_after_ms = info->leave_slow_after_ms;
+	d->epoch = info->epoch;
+	if (info->epoch_held)
+		conf_boot_id(d->epoch_boot);
 	d->iops = info->iops;
 	d->bps = info->bps;
 	d->features = info->features;

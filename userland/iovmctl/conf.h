@@ -12,6 +12,7 @@
 #define CONF_VERSION	1
 #define CONF_MAX_BYTES	(16u << 20)
 #define CONF_TEXT	300
+#define CONF_BOOT_ID	64
 
 /**
  * struct conf_path - a path as it was added
@@ -35,6 +36,8 @@ struct conf_path {
  * @mode: of its node, as it is now; so are @uid and @gid
  * @route: the path that took its requests, or would have if it had been usable, "" none
  * @by_hand: it was chosen by the operator
+ * @epoch: that it held, or had last, 0 none
+ * @epoch_boot: the id of the boot in which it held it, "" when it did not
  * @features: the virtio feature bits it offered
  */
 struct conf_dev {
@@ -44,6 +47,8 @@ struct conf_dev {
 	uint32_t class, flags, mode, uid, gid, suspended, by_hand;
 	uint64_t no_path_timeout_ms, no_space_timeout_ms, failback_after_ms, leave_slow_after_ms, iops, bps;
 	uint32_t slow_factor;
+	uint64_t epoch;
+	char epoch_boot[CONF_BOOT_ID];
 	uint64_t features;
 	struct iovm_blk_config blk;
 	unsigned int nr_paths;
@@ -54,6 +59,9 @@ struct conf_dev {
 int conf_load(const struct iovm_dev_info *info, struct conf_dev *d);
 /* The one of that name that is there, EX_DONE; -1 when there is none; else an exit code, explained. */
 int conf_load_name(const char *name, struct conf_dev *d);
+
+/* Of this boot of the host; "" when it cannot be told. */
+void conf_boot_id(char id[CONF_BOOT_ID]);
 
 void conf_write(FILE *f, const struct conf_dev *devs, size_t nr);
 

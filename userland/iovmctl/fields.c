@@ -7,12 +7,12 @@
 
 #include "iovmctl.h"
 
-const char *const dev_state_names[] = { "routed", "parked", "suspended", "failing", NULL };
+const char *const dev_state_names[] = { "routed", "parked", "suspended", "failing", "no-epoch", NULL };
 const char *const path_state_names[] = { "connecting", "live", "suspect", "failed", "draining", "removed", NULL };
 const char *const path_type_names[] = { "none", "bdev", "nbd", NULL };
 const char *const class_names[] = { "none", "blk", "net", "target", NULL };
 const char *const op_names[] = { "read", "write", "flush", "discard", "write-zeroes", NULL };
-static const char *const fence_names[] = { "default", "local-error", "none", NULL };
+static const char *const fence_names[] = { "default", "local-error", "none", "epoch", NULL };
 
 #define D(m)	offsetof(struct dev_view, m)
 const struct field dev_fields[] = {
@@ -36,6 +36,10 @@ const struct field dev_fields[] = {
 	{ "identity", "data identity", F_STR, D(i.identity), .zero = "not known" },
 	{ "read_only", "read only", F_BOOL32, D(rdonly) },
 	{ "bounce_reads", "bounce reads", F_BOOL32, D(bounce_reads) },
+	{ "needs_epoch", "needs an epoch", F_BOOL32, D(needs_epoch) },
+	{ "epoch", "epoch", F_U64, D(i.epoch), .zero = "none" },
+	{ "epoch_held", "epoch held", F_BOOL32, D(i.epoch_held) },
+	{ "epoch_waits", "epoch just changes", F_BOOL32, D(i.epoch_waits) },
 	{ "serial", "serial", F_SERIAL, D(i.blk.serial) },
 	{ "block_size", "block size", F_U32, D(i.blk.block_size) },
 	{ "physical_block_size", "physical block size", F_U32, D(i.blk.physical_block_size) },
@@ -86,6 +90,7 @@ const struct field path_fields[] = {
 	{ "fence", "fence", F_ENUM, P(i.fence), .names = fence_names },
 	{ "fenced", "fenced", F_BOOL32, P(i.fenced) },
 	{ "unsettled", "writes unsettled", F_U64, P(i.unsettled) },
+	{ "in_doubt", "writes in doubt", F_BOOL32, P(i.in_doubt) },
 	{ "fence_by", "to be fenced by", F_ENUM, P(i.fence_by), .names = fence_by_names },
 	{ "fence_command", "fence command", F_STR, P(i.fence_command) },
 	{ "pr_key", "reservation key", F_HEX64, P(i.pr_key), .zero = "none" },
@@ -170,6 +175,7 @@ int load_dev(const struct iovm_dev_info *info, struct dev_view *v, struct path_v
 	v->i.nr_paths = total;
 	v->rdonly = !!(info->flags & IOVM_DEV_F_RDONLY);
 	v->bounce_reads = !!(info->flags & IOVM_DEV_F_BOUNCE_READS);
+	v->needs_epoch = !!(info->flags & IOVM_DEV_F_EPOCH);
 	snprintf(v->paths, sizeof(v->paths), "%u/%u", v->live_paths, total);
 	snprintf(v->queues, sizeof(v->queues), "%u/%u", info->queues_running, info->blk.num_queues);
 	if (info->class == IOVM_CLASS_TARGET)

@@ -28,7 +28,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == path || ${words[0]} == session ]]; then
+	if [[ ${words[0]} == path || ${words[0]} == session || ${words[0]} == epoch ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -50,7 +50,7 @@ _iovmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "survives dies" -- "$cur")
 		return ;;
 	--fence)
-		mapfile -t COMPREPLY < <(compgen -W "local-error none" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "local-error none epoch" -- "$cur")
 		return ;;
 	--fence-by)
 		mapfile -t COMPREPLY < <(compgen -W "hand command offline reservation" -- "$cur")
@@ -82,7 +82,7 @@ _iovmctl() {
 			sed -n 's/^  \([a-z-]*\).*/\1/p' | sort -u) --json --help --version" -- "$cur")
 		return
 	fi
-	if [[ ${cmd[*]} == path || ${cmd[*]} == session ]]; then
+	if [[ ${cmd[*]} == path || ${cmd[*]} == session || ${cmd[*]} == epoch ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
 			sed -n "s/^  ${cmd[0]} \([a-z-]*\).*/\1/p")" -- "$cur")
 		return
@@ -107,6 +107,9 @@ _iovmctl() {
 		mapfile -t COMPREPLY < <(compgen -W "all $(iovmctl session list "${args[0]}" 2>/dev/null |
 			sed -n 's/^\([0-9][0-9]*\) .*/\1/p')" -- "$cur") ;;
 	"session "*:1) ;;
+	"epoch give:1")
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl show "${args[0]}" --json 2>/dev/null |
+			sed -n 's/^  "epoch": \([0-9]*\),$/\1/p')" -- "$cur") ;;
 	"path "*:1|failover:1)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_paths "${args[0]}")" -- "$cur") ;;
 	esac

@@ -206,7 +206,7 @@ struct dev_view {
 	char use[32];			/* "pid 1234", "no" */
 	char node[sizeof(NODE_DIR) + IOVM_NAME_MAX];
 	uint32_t live_paths;
-	uint32_t rdonly, bounce_reads;
+	uint32_t rdonly, bounce_reads, needs_epoch;
 };
 
 struct path_view {
@@ -276,6 +276,7 @@ struct nbd_export {
 	uint32_t flags;			/* transmission flags */
 	uint32_t min_block, pref_block, max_payload;	/* bytes, 0 not stated */
 	bool structured;
+	bool drained;			/* whoever connects knows that it has ended and drained the path's earlier sessions */
 	char identity[IOVM_IDENTITY_MAX];	/* what the export says of its data; "" nothing */
 	unsigned int nr;		/* connections; 0 when only asked about */
 	int fds[IOVM_MAX_SOCKETS];
@@ -345,6 +346,7 @@ extern const struct cmd cmd_list, cmd_show, cmd_version;			/* cmd_list.c */
 extern const struct cmd cmd_create, cmd_destroy;				/* cmd_create.c */
 extern const struct cmd cmd_failover, cmd_failback, cmd_suspend, cmd_resume;	/* cmd_ctl.c */
 extern const struct cmd cmd_fail_parked, cmd_set;			/* cmd_ctl.c */
+extern const struct cmd cmd_epoch_take, cmd_epoch_give;			/* cmd_epoch.c */
 extern const struct cmd cmd_resize;						/* cmd_resize.c */
 extern const struct cmd cmd_path_add, cmd_path_remove, cmd_path_list;		/* cmd_path.c */
 extern const struct cmd cmd_path_fail, cmd_path_retry, cmd_path_fenced;		/* cmd_path.c */

@@ -15,6 +15,7 @@ static const struct {
 	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
+	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
 	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },
 };
 
@@ -93,6 +94,7 @@ static const struct {
 } families[] = {
 	{ "path", "add, set, remove, list, connect, watch, fail, retry, fence, fenced" },
 	{ "session", "list, end" },
+	{ "epoch", "take, give" },
 };
 
 /* Index in families, or -1. */

@@ -109,6 +109,7 @@ static enum exit_code exit_of(int err)
 	case EOPNOTSUPP:
 	case EROFS:
 	case ERANGE:
+	case ESTALE:
 		return EX_REFUSED;
 	case EPERM:
 	case EACCES:
