@@ -227,6 +227,10 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		c->class = fuzz_one_in(r, 4) ? IOVM_CLASS_TARGET : IOVM_CLASS_BLK;
 		dev_name(t, c->name);
 		c->flags = fuzz_below(r, 4) == 3 ? 3 : fuzz_below(r, 3) & ~1u;
+		if (fuzz_one_in(r, 4)) {
+			c->flags |= IOVM_DEV_F_EPOCH;
+			c->epoch = fuzz_below(r, 3);
+		}
 		c->no_path_timeout_ms = some_ms(t);
 		c->no_space_timeout_ms = some_ms(t);
 		c->failback_after_ms = some_ms(t);
@@ -253,8 +257,8 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		dev_name(t, c->name);
 		if (fuzz_one_in(r, 2))
 			path_name(t, c->path);
-		c->op = 1 + fuzz_below(r, 12);
-		c->value = c->op == IOVM_DEV_RESIZE ? DEV_MB * 2048 - 8 * fuzz_below(r, 3) :
+		c->op = 1 + fuzz_below(r, 15);
+		c->value = c->op >= IOVM_DEV_EPOCH_TAKE ? fuzz_below(r, 30) : c->op == IOVM_DEV_RESIZE ? DEV_MB * 2048 - 8 * fuzz_below(r, 3) :
 			   c->op == IOVM_DEV_SET_IOPS || c->op == IOVM_DEV_SET_BPS ? fuzz_value(r) : some_ms(t);
 		break;
 	}
@@ -272,7 +276,7 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		p->flags = IOVM_PATH_F_ASSUME_SAME | fuzz_below(r, 3);
 		if (!fuzz_one_in(r, 3))
 			p->flags |= IOVM_PATH_F_SHARED;
-		p->fence = fuzz_below(r, 3);
+		p->fence = fuzz_below(r, 4);
 		p->io_timeout_ms = some_ms(t);
 		p->heartbeat_ms = some_ms(t);
 		p->dead_ms = some_ms(t);
@@ -307,7 +311,7 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 			c->nr_fds = 1;
 		c->export_bytes = DEV_MB * MiB;
 		c->nbd_flags = NBDSRV_FLAGS;
-		c->flags = fuzz_below(r, 2);
+		c->flags = fuzz_below(r, 4);
 		break;
 	}
 	case IOVM_PATH_CTL: {
@@ -338,6 +342,7 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 		if (!fuzz_one_in(r, 3))
 			s->nr_fds = 1;
 		s->flags = fuzz_below(r, 2);
+		s->epoch = fuzz_below(r, 2) * fuzz_below(r, 30);
 		break;
 	}
 	case IOVM_SESSION_REMOVE:

@@ -7,10 +7,12 @@
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define TGT		"kt-t"
@@ -31,6 +33,8 @@ static struct ctl_events ev;
 static struct vload L;
 static bool loading;
 static u32 sess;
+static u64 epoch;		/* of the sessions that are made */
+static pid_t taker;
 
 static void hang_up(struct client *c)
 {
@@ -45,6 +49,12 @@ static void cleanup(void)
 
 	if (ktap_failed() && ev.fd >= 0 && ev.nr_seen)
 		ctl_events_dump(&ev);
+	if (taker > 0) {
+		kill(taker, SIGKILL);
+		waitpid(taker, NULL, 0);
+	}
+	taker = 0;
+	epoch = 0;
 	dm_suspend("iovmt-a", false);
 	dm_suspend("iovmt-b", false);
 	for (i = 0; i < IOVM_MAX_SOCKETS; i++)
@@ -95,6 +105,7 @@ static void plain_device(void)
 
 static int connect_n(unsigned int n, u32 flags, bool tcp)
 {
+	struct iovm_session_add a = { .flags = flags, .peer = "the test", .epoch = epoch };
 	int fds[IOVM_MAX_SOCKETS], sv[2], r;
 	unsigned int i;
 
@@ -104,7 +115,8 @@ static int connect_n(unsigned int n, u32 flags, bool tcp)
 		C[i] = (struct client){ .fd = sv[0] };
 		fds[i] = sv[1];
 	}
-	r = ctl_session_add(TGT, fds, n, flags, "the test", &sess);
+	r = ctl_session_add_arg(TGT, fds, n, &a);
+	sess = a.id;
 	for (i = 0; i < n; i++)
 		close(fds[i]);
 	return r;
@@ -691,6 +703,206 @@ static void hangs(void)
 	T_CHECK(reply(&C[0], &cookie, 5000) == 0 && cookie == 1 && get_all(C[0].fd, buf, 4096, 1000), "the READ does not end");
 }
 
+/* --- epochs --- */
+
+static int take(u64 n)
+{
+	return ctl_dev_ctl(TGT, IOVM_DEV_EPOCH_TAKE, NULL, n);
+}
+
+/* In another process, for what waits. */
+static void take_elsewhere(u64 n)
+{
+	taker = fork();
+	T_REQUIRE(taker >= 0, "fork");
+	if (!taker)
+		_exit(-take(n));
+}
+
+/* How that ended: 0 or an errno; -1 it goes on, -2 it was killed. */
+static int taken(int timeout_ms)
+{
+	u64 end = now_ns() + timeout_ms * 1000000ull;
+	int status;
+
+	do {
+		if (waitpid(taker, &status, WNOHANG) == taker) {
+			taker = 0;
+			return WIFEXITED(status) ? WEXITSTATUS(status) : -2;
+		}
+		sleep_ms(5);
+	} while (now_ns() < end);
+	return -1;
+}
+
+/* A session of epoch n is refused so, or (0) begins and ends again. */
+static void admits(u64 n, int error)
+{
+	u64 old = epoch;
+	int r;
+
+	epoch = n;
+	r = connect_n(1, 0, true);
+	epoch = old;
+	T_CHECK(r == error && !!ctl_msg[0] == !!r, "a session of epoch %llu: %d, not %d: %s", (unsigned long long)n, r, error,
+		ctl_msg);
+	hang_up(&C[0]);
+	if (!r)
+		T_CHECK(sessions_are(0, 5000), "it does not end");
+}
+
+static void epoch_rules(void)
+{
+	struct iovm_session_info s;
+	struct iovm_dev_info d;
+	u8 byte;
+	int r;
+
+	fix_store_make(SIZE_MB, 512);
+	create(512, 0);
+	add("a", fix_store);
+	admits(1, -EINVAL);
+	r = take(1);
+	T_CHECK(r == -EOPNOTSUPP && ctl_msg[0], "take of a device that needs none: %d", r);
+	T_REQUIRE(!ctl_dev_destroy(TGT, 0), "destroy: %s", ctl_msg);
+	ctl_events_close(&ev);
+	create(512, IOVM_DEV_F_EPOCH);
+	add("a", fix_store);
+	T_CHECK(ctl_wait_dev_state(TGT, IOVM_DEV_ROUTED, 0), "a target has no route");
+	admits(0, -ESTALE);
+	admits(1, -ERANGE);
+	r = take(0);
+	T_CHECK(r == -EINVAL, "epoch 0: %d", r);
+	T_CHECK(!take(5), "take: %s", ctl_msg);
+	r = ctl_events_wait(&ev, 0, IOVM_EV_EPOCH_TAKEN, TGT, NULL, 1000);
+	T_CHECK(r >= 0 && ev.seen[r].value == 5, "no event");
+	admits(0, -ESTALE);
+	admits(4, -ESTALE);
+	T_CHECK(strstr(ctl_msg, "4") && strstr(ctl_msg, "5"), "it does not name both: %s", ctl_msg);
+	admits(6, -ERANGE);
+	admits(5, 0);
+	epoch = 5;
+	attach(1, 0, true);
+	T_CHECK(!ctl_session_get(TGT, 0, &s) && s.epoch == 5, "epoch of the session: %llu", (unsigned long long)s.epoch);
+	T_CHECK(!take(5) && sessions_are(1, 0), "the one that it holds: %s", ctl_msg);
+	r = take(4);
+	T_CHECK(r == -ESTALE && sessions_are(1, 0), "an older one: %d", r);
+	r = ctl_dev_ctl(TGT, IOVM_DEV_EPOCH_GIVE, NULL, 5);
+	T_CHECK(r == -EOPNOTSUPP && ctl_msg[0], "give: %d", r);
+	T_CHECK(!take(6), "raise: %s", ctl_msg);
+	T_CHECK(sessions_are(0, 0), "a session of an older epoch is there when it is raised");
+	T_CHECK(!get_all(C[0].fd, &byte, 1, 1000), "its connection is open");
+	hang_up(&C[0]);
+	T_CHECK(!ctl_dev_get(TGT, &d) && d.epoch == 6 && d.epoch_held && !d.epoch_waits, "epoch %llu, held %u",
+		(unsigned long long)d.epoch, d.epoch_held);
+	admits(5, -ESTALE);
+	admits(6, 0);
+}
+
+/* Raised while a write of an older session is under way, which lands late. */
+static void epoch_drains(void)
+{
+	struct iovm_dev_info d;
+	char a[64], b[64];
+	u8 buf[4096];
+	int r;
+
+	fix_store_make(SIZE_MB, 512);
+	fix_two_paths(a, b);
+	create(512, IOVM_DEV_F_EPOCH);
+	add("a", a);
+	T_CHECK(!take(1), "take");
+	epoch = 1;
+	attach(1, 0, true);
+	T_REQUIRE(!dm_suspend("iovmt-a", true), "dm");
+	fill(buf, 0, 4096, 3);
+	request(&C[0], WRITE, 0, 0, 4096);
+	put_all(C[0].fd, buf, 4096);
+	sleep_ms(100);
+	take_elsewhere(2);
+	T_CHECK(taken(400) == -1, "raised although a write of an older session is under way");
+	T_CHECK(!ctl_dev_get(TGT, &d) && d.epoch == 2 && !d.epoch_held && d.epoch_waits, "epoch %llu, held %u, waits %u",
+		(unsigned long long)d.epoch, d.epoch_held, d.epoch_waits);
+	admits(1, -ESTALE);
+	admits(2, -EBUSY);
+	kill(taker, SIGKILL);
+	r = taken(5000);
+	T_CHECK(r == -2, "not to be killed: %d", r);
+	admits(2, -EBUSY);
+	/* raised further by another one meanwhile: the first has lost */
+	take_elsewhere(2);
+	T_CHECK(taken(300) == -1, "raised");
+	{
+		pid_t first = taker;
+		int status;
+
+		take_elsewhere(3);
+		T_CHECK(taken(300) == -1, "raised");
+		T_CHECK(waitpid(first, &status, 0) == first && WIFEXITED(status) && WEXITSTATUS(status) == ESTALE,
+			"the older raise: %x", status);
+	}
+	T_REQUIRE(!dm_suspend("iovmt-a", false), "dm");
+	r = taken(5000);
+	T_CHECK(r == 0, "not raised: %d", r);
+	T_CHECK(!stor_pread(fix_store, buf, 4096, 0) && is(buf, 0, 4096, 3), "the write has not landed before");
+	hang_up(&C[0]);
+	admits(3, 0);
+}
+
+/* Commands that have come and were not issued: without a route, and the later pieces of a long one. */
+static void epoch_drops(void)
+{
+	static u8 data[4 * MiB], at[MiB];
+	char a[64], b[64];
+	u8 buf[4096];
+	int r;
+
+	fix_store_make(SIZE_MB, 512);
+	fix_two_paths(a, b);
+	create(512, IOVM_DEV_F_EPOCH);
+	add("a", a);
+	T_CHECK(!take(1), "take");
+	epoch = 1;
+	attach(1, 0, true);
+	T_CHECK(!ctl_path_ctl(TGT, "a", IOVM_PATH_CTL_FAIL), "fail");
+	fill(buf, 0, 4096, 5);
+	request(&C[0], WRITE, 0, 0, 4096);
+	put_all(C[0].fd, buf, 4096);
+	sleep_ms(100);
+	T_CHECK(!take(2), "what waits for a route keeps it: %s", ctl_msg);
+	hang_up(&C[0]);
+	T_CHECK(!ctl_path_ctl(TGT, "a", IOVM_PATH_CTL_RETRY), "retry: %s", ctl_msg);
+	sleep_ms(100);
+	T_CHECK(!stor_pread(fix_store, at, 4096, 0) && is(at, 0, 4096, GEN_ZERO), "a dropped command was executed");
+
+	/* the first piece hangs, the others are in the socket */
+	epoch = 2;
+	attach(1, 0, true);
+	T_REQUIRE(!dm_suspend("iovmt-a", true), "dm");
+	fill(data, 0, sizeof(data), 6);
+	request(&C[0], WRITE, 0, 0, sizeof(data));
+	for (r = 0; r < (int)sizeof(data); ) {
+		struct pollfd pf = { .fd = C[0].fd, .events = POLLOUT };
+		ssize_t n;
+
+		if (poll(&pf, 1, 300) != 1)
+			break;
+		n = send(C[0].fd, data + r, sizeof(data) - r, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n <= 0)
+			break;
+		r += n;
+	}
+	T_CHECK(r > 2 * (int)MiB, "only %d bytes are in the socket: nothing to be seen", r);
+	take_elsewhere(3);
+	T_CHECK(taken(300) == -1, "raised although a piece is under way");
+	T_REQUIRE(!dm_suspend("iovmt-a", false), "dm");
+	r = taken(5000);
+	T_CHECK(r == 0, "raise: %d", r);
+	T_CHECK(!stor_pread(fix_store, at, MiB, 0) && is(at, 0, MiB, 6), "the piece that was issued has not landed");
+	T_CHECK(!stor_pread(fix_store, at, MiB, MiB) && is(at, MiB, MiB, GEN_ZERO), "the next piece was executed");
+	hang_up(&C[0]);
+}
+
 static const struct ktap_case cases[] = {
 	{ "commands", commands },
 	{ "commands_unix", commands_unix },
@@ -705,6 +917,9 @@ static const struct ktap_case cases[] = {
 	{ "by_hand", by_hand },
 	{ "bad_sessions", bad_sessions },
 	{ "own_client", own_client },
+	{ "epoch_rules", epoch_rules },
+	{ "epoch_drains", epoch_drains },
+	{ "epoch_drops", epoch_drops },
 };
 
 int main(int argc, char **argv)

@@ -171,15 +171,21 @@ void ctl_must_create(const char *name, u64 sectors, unsigned int queues)
 	T_REQUIRE(r == 0, "create %s: %s: %s", name, strerror(-r), ctl_msg);
 }
 
+int ctl_session_add_arg(const char *dev, const int *fds, unsigned int nfds, struct iovm_session_add *a)
+{
+	PUT(a->dev, dev);
+	a->nr_fds = nfds;
+	memcpy(a->fds, fds, sizeof(*fds) * (nfds < IOVM_MAX_SOCKETS ? nfds : IOVM_MAX_SOCKETS));
+	return CALL(IOVM_SESSION_ADD, a);
+}
+
 int ctl_session_add(const char *dev, const int *fds, unsigned int nfds, u32 flags, const char *peer, u32 *id)
 {
-	struct iovm_session_add a = { .flags = flags, .nr_fds = nfds };
+	struct iovm_session_add a = { .flags = flags };
 	int r;
 
-	PUT(a.dev, dev);
 	PUT(a.peer, peer);
-	memcpy(a.fds, fds, sizeof(*fds) * (nfds < IOVM_MAX_SOCKETS ? nfds : IOVM_MAX_SOCKETS));
-	r = CALL(IOVM_SESSION_ADD, &a);
+	r = ctl_session_add_arg(dev, fds, nfds, &a);
 	if (id)
 		*id = a.id;
 	return r;

@@ -27,6 +27,7 @@ int ctl_ioctl(unsigned long req, void *arg);
 void ctl_dev_defaults(struct iovm_dev_create *c, const char *name, u64 sectors, unsigned int queues);
 int ctl_dev_create(struct iovm_dev_create *c);
 void ctl_must_create(const char *name, u64 sectors, unsigned int queues);
+int ctl_session_add_arg(const char *dev, const int *fds, unsigned int nfds, struct iovm_session_add *a);
 int ctl_session_add(const char *dev, const int *fds, unsigned int nfds, u32 flags, const char *peer, u32 *id);
 int ctl_session_remove(const char *dev, u32 id);
 int ctl_session_get(const char *dev, u32 id, struct iovm_session_info *i);	/* the first one from @id on */
