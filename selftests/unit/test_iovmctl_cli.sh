@@ -250,7 +250,7 @@ completes "hostb local" path remove vm1 ""
 completes "--cache" path add vm1 n nbd://h --ca
 completes "--shared" path add vm1 n /dev/null --sh
 completes "off" set vm1 --slow-factor ""
-completes "local-error none" path add vm1 n nbd://h --fence ""
+completes "epoch local-error none" path add vm1 n nbd://h --fence ""
 completes "first-completion first-error" events --wait first
 ok "bash completion"
 
