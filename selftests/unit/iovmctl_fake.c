@@ -359,6 +359,8 @@ static int create(struct iovm_dev_create *c)
 	     c->blk.max_write_zeroes_sectors, c->blk.serial);
 	if (*c->identity || c->no_space_timeout_ms)
 		note("create identity=%s no_space=%llu", c->identity, c->no_space_timeout_ms);
+	if (c->epoch)
+		note("create epoch=%llu", c->epoch);
 	if (dev_named(c->name)) {
 		snprintf(c->msg, sizeof(c->msg), "the name '%s' is taken", c->name);
 		return EEXIST;
@@ -368,6 +370,7 @@ static int create(struct iovm_dev_create *c)
 	d = add_dev(7 + nr_devs, c->name);
 	d->blk = c->blk;
 	d->flags = c->flags;
+	d->epoch = c->epoch;
 	d->no_path_timeout_ms = c->no_path_timeout_ms;
 	d->no_space_timeout_ms = c->no_space_timeout_ms;
 	d->failback_after_ms = c->failback_after_ms;
@@ -511,6 +514,18 @@ static int dev_ctl(struct iovm_dev_ctl *c)
 		d->route_id = d->preferred_id = 1;
 	if (c->op == IOVM_DEV_SUSPEND)
 		delay();
+	if ((c->op == IOVM_DEV_EPOCH_TAKE || c->op == IOVM_DEV_EPOCH_GIVE) && !(d->flags & IOVM_DEV_F_EPOCH))
+		return EOPNOTSUPP;
+	if (c->op == IOVM_DEV_EPOCH_TAKE) {
+		if (c->value <= d->epoch)
+			return ESTALE;
+		d->epoch = c->value;
+		d->epoch_held = 1;
+	} else if (c->op == IOVM_DEV_EPOCH_GIVE) {
+		if (c->value != d->epoch)
+			return ESTALE;
+		d->epoch_held = 0;
+	}
 	return 0;
 }
 

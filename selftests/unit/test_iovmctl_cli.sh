@@ -99,6 +99,10 @@ want 2 "" "--identity: 'vm1' is not an identity" path add vm1 p /dev/null --iden
 want 2 "" "--identity: 'id:a b' holds a character" create x --size 1G --identity "id:a b"
 want 2 "" "neither local-error nor none" path add vm1 p /dev/null --fence maybe
 want 2 "" "nothing to set" set vm1
+want 2 "" "missing argument: epoch take NAME N" epoch take vm1
+want 2 "" "'0' is no epoch: they begin at 1" epoch take vm1 0
+want 2 "" "'-1' is not" epoch give vm1 -- -1
+want 2 "" "needs one of: take, give" epoch
 want 2 "" "not a multiple of 512" resize vm1 1000
 want 2 "" "is not a type of event" events --wait frob
 want 2 "" "hint: see 'iovmctl create --help'" create x

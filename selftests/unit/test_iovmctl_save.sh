@@ -34,7 +34,7 @@ json.dump(d, open(sys.argv[2], "w"), indent=1)' "$1" "$2" "$3" || complain "edit
 }
 
 echo "KTAP version 1"
-echo "1..9"
+echo "1..10"
 
 serve s memory size=512M
 export IOVM_FAKE_ADDR="nbd+unix:///?socket=$tmp/s.sock" IOVM_FAKE_IDENTITY=id:vm2
@@ -162,6 +162,31 @@ want 4 "" "path 'a': identity is nothing, in the file it is id:vm2" restore "$tm
 # the server says nothing: what the path had shown is not made up for it
 not_logged "^connect identity"
 ok "restore: features that a guest would miss, refusals of the kernel"
+
+# An epoch is held in one boot of the host, and across an upgrade in it.
+boot=$(cat /proc/sys/kernel/random/boot_id)
+edit "$tmp/new.json" "$tmp/epoch.json" '
+d["devices"][0].update(needs_epoch=True, epoch=7, epoch_held_in_boot="'"$boot"'", route=None, suspended=False)'
+fresh_log
+want 0 "^new: it held epoch 7, and does not any more: 'iovmctl epoch take'" "" restore "$tmp/epoch.json"
+logged "^create new flags=7 "
+logged "^create epoch=7$"
+not_logged "^ctl"
+fresh_log
+want 0 "^new: created, 1 of 1 paths added$" "" restore --hand-over "$tmp/epoch.json"
+not_logged "^create epoch="
+logged "^ctl new op=14 path= value=7$"
+edit "$tmp/epoch.json" "$tmp/boot.json" 'd["devices"][0].update(epoch_held_in_boot="another")'
+fresh_log
+want 4 "" "new: it held epoch 7 in another boot: that may not be restored" restore --hand-over "$tmp/boot.json"
+logged "^create epoch=7$"
+not_logged "^ctl"
+edit "$tmp/epoch.json" "$tmp/given.json" 'd["devices"][0].update(epoch_held_in_boot=None)'
+fresh_log
+want 0 "^new: created, 1 of 1 paths added$" "" restore --hand-over "$tmp/given.json"
+logged "^create epoch=7$"
+not_logged "^ctl"
+ok "restore: an epoch that was held is taken again by --hand-over, in the same boot"
 
 # wrong WHY EXPRESSION: the file with this done to it is refused, and nothing is tried
 wrong() {

@@ -532,6 +532,7 @@ void ctl_events_dump(struct ctl_events *e)
 		"PATH_REMOVED", "FIRST_ERROR", "REROUTED", "FIRST_COMPLETION", "PARKED", "TIMEOUT", "SUSPENDED", "RESUMED",
 		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED", "NO_SPACE", "SPACE", "MEDIUM_ERROR",
 		"OVERDUE", "SLOW", "SLOW_OVER", "SLOW_LEFT", "FENCE_FAILED", "SESSION_BEGUN", "SESSION_ENDED",
+		[IOVM_EV_EPOCH_WANTED] = "EPOCH_WANTED", "EPOCH_TAKEN", "EPOCH_GIVEN",
 	};
 	unsigned int i;
 
@@ -540,7 +541,7 @@ void ctl_events_dump(struct ctl_events *e)
 		struct iovm_event *v = &e->seen[i];
 
 		ktap_note("event %llu +%.3f ms %s %s/%s %u->%u error %d value %llu", (unsigned long long)v->seq,
-			  (v->mono_ns - e->seen[0].mono_ns) / 1e6, v->type < ARRAY_SIZE(name) ? name[v->type] : "?", v->dev,
+			  (v->mono_ns - e->seen[0].mono_ns) / 1e6, v->type < ARRAY_SIZE(name) ? name[v->type] ?: "?" : "?", v->dev,
 			  v->path, v->old_state, v->new_state, v->error, (unsigned long long)v->value);
 	}
 }
