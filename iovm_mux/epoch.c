@@ -337,9 +337,11 @@ int iovm_epoch_admits(struct iovm_dev *dev, u64 epoch, char *msg)
 	int err = 0;
 
 	lockdep_assert_held(&dev->mutex);
+	if (!iovm_dev_needs_epoch(dev) && epoch)
+		return iovm_refuse(-EINVAL, msg, "%s was made without the need of an epoch",
+				   dev->name);
 	if (!iovm_dev_needs_epoch(dev))
-		return epoch ? iovm_refuse(-EINVAL, msg,
-					   "%s was made without the need of an epoch", dev->name) : 0;
+		return 0;
 	spin_lock_irq(&dev->lock);
 	if (!epoch)
 		err = iovm_refuse(-ESTALE, msg, "%s admits no session without an epoch", dev->name);
@@ -348,11 +350,11 @@ int iovm_epoch_admits(struct iovm_dev *dev, u64 epoch, char *msg)
 				  epoch, dev->epoch, dev->name);
 	else if (epoch > dev->epoch)
 		err = iovm_refuse(-ERANGE, msg,
-				  "the session's epoch %llu is newer than %llu of %s: raise that first",
+				  "the session's epoch %llu is newer than %llu of %s: raise that",
 				  epoch, dev->epoch, dev->name);
 	else if (!dev->epoch_held)
 		err = iovm_refuse(-EBUSY, msg,
-				  "%s does not hold epoch %llu: take it, and wait for older sessions",
+				  "%s does not hold epoch %llu: take it; older sessions may be ending",
 				  dev->name, epoch);
 	spin_unlock_irq(&dev->lock);
 	return err;

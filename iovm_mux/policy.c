@@ -215,6 +215,19 @@ enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail)
 }
 
 /**
+ * iovm_in_doubt - may a request land although it has ended, whatever becomes of it?
+ * @end: how it ended
+ *
+ * Return: true for one that modifies, on a path whose errors prove nothing, unless it never left or
+ * was answered by an error that is about itself.
+ */
+bool iovm_in_doubt(const struct iovm_end *end)
+{
+	return iovm_op_modifies(end->op) && end->fence != IOVM_FENCE_LOCAL_ERROR && !end->fenced &&
+	       (end->res == IOVM_RES_IO || end->res == IOVM_RES_PATH);
+}
+
+/**
  * iovm_name_valid - may a device or path be called that?
  * @name: IOVM_NAME_MAX bytes
  *

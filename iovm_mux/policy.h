@@ -133,6 +133,7 @@ int iovm_choose_next(const enum iovm_path_state *state, int n, int cur);
 int iovm_choose_first(const enum iovm_path_state *state, int n);
 enum iovm_dev_state iovm_derive_state(bool routed, bool suspended, bool no_epoch, bool failing);
 enum iovm_fate iovm_judge(const struct iovm_end *end, bool *fail);
+bool iovm_in_doubt(const struct iovm_end *end);
 bool iovm_name_valid(const char *name);
 bool iovm_identity_valid(const char *id);
 

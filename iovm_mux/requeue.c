@@ -357,6 +357,7 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		.fenced = path->fenced,
 	};
 	fate = iovm_judge(&end, &fail);
+	path->in_doubt |= iovm_in_doubt(&end);
 	if (res == IOVM_RES_IO) {
 		req->tried |= BIT(path->slot);
 		req->io_errors++;
@@ -395,8 +396,6 @@ void iovm_req_error(struct iovm_req *req, enum iovm_result res, int error)
 		dev->requeues++;
 		if (!req->error_ns)
 			req->error_ns = ktime_get_ns();
-		if (fate == IOVM_FATE_HOLD || fate == IOVM_FATE_BIND)
-			path->in_doubt = true;
 		if (fate == IOVM_FATE_HOLD) {
 			iovm_req_hold(path, req, &todo);
 		} else {

@@ -196,7 +196,7 @@ struct iovm_dev_create {
 	__u32 pad2;
 	/* leave a path that has been slow for so long, if another one is better; 0 = only report */
 	__u64 leave_slow_after_ms;
-	__u64 epoch;			/* IOVM_DEV_F_EPOCH: the last one it had, and holds not; or 0 */
+	__u64 epoch;			/* the last one that it had, and does not hold; 0 none */
 };
 
 /*

@@ -23,13 +23,16 @@ TBDEV, TNBD = 30, 31
 LOCAL, NONE = 1, 2
 ASSUME_SAME = 4
 CONNECTING, LIVE, SUSPECT, FAILED, DRAINING, REMOVED = range(6)
-ROUTED, PARKED, SUSPENDED, FAILING = range(4)
+ROUTED, PARKED, SUSPENDED, FAILING, NO_EPOCH = range(5)
+F_EPOCH = 4
 FAILOVER, FAILBACK, SUSPEND, RESUME, FAIL_PARKED = range(1, 6)
 SET_NO_PATH_TIMEOUT, SET_FAILBACK_AFTER = 7, 8
+TAKE, GIVE = 14, 15
 FAIL, RETRY, FENCED = 1, 2, 3
 EVENTS = """LOST DEV_CREATED DEV_DESTROYED DEV_OPENED DEV_CLOSED PATH_ADDED PATH_STATE PATH_REMOVED
     FIRST_ERROR REROUTED FIRST_COMPLETION PARKED TIMEOUT SUSPENDED RESUMED HELD FENCED RESIZED
-    QUEUE_BROKEN FAIL_PARKED NO_SPACE SPACE MEDIUM_ERROR OVERDUE SLOW SLOW_OVER SLOW_LEFT FENCE_FAILED""".split()
+    QUEUE_BROKEN FAIL_PARKED NO_SPACE SPACE MEDIUM_ERROR OVERDUE SLOW SLOW_OVER SLOW_LEFT FENCE_FAILED
+    SESSION_BEGUN SESSION_ENDED 30 31 EPOCH_WANTED EPOCH_TAKEN EPOCH_GIVEN""".split()
 EVENT = struct.Struct("<IIQQQIIIIiIQ64s64sQ")
 
 
@@ -95,8 +98,8 @@ class Control:
         self.msg = text(bytes(buf[-192:])) if msg else ""
         return err
 
-    def create(self, name, timeout_ms=0, failback_ms=0):
-        return self.call(1, "I64sIIIIQQQQ", 1, name.encode(), 0, 0o660, 0, 0, timeout_ms, failback_ms, 0, 0,
+    def create(self, name, timeout_ms=0, failback_ms=0, flags=0):
+        return self.call(1, "I64sIIIIQQQQ", 1, name.encode(), flags, 0o660, 0, 0, timeout_ms, failback_ms, 0, 0,
                          size=392)
 
     def destroy(self, name, force=True):
@@ -131,11 +134,11 @@ class Control:
         return dict(zip(keys, struct.unpack_from("<6I3Q", self.out, 80)))
 
     def path(self, dev, name):
-        if self.call(0x12, "I64s64s", 0, dev.encode(), name.encode(), size=960, msg=False):
+        if self.call(0x12, "I64s64s", 0, dev.encode(), name.encode(), size=968, msg=False):
             return None
         keys = "type flags fence state order error sockets generation since inflight held".split()
         info = dict(zip(keys, struct.unpack_from("<5IiIIQQQ", self.out, 392)))
-        info["by_hand"], info["unflushed"] = struct.unpack_from("<2I", self.out, 952)
+        info["by_hand"], info["unflushed"], info["in_doubt"] = struct.unpack_from("<3I", self.out, 952)
         return info
 
     def dev_stats(self, name):
@@ -604,6 +607,79 @@ def test_reservation_ways(ctl):
         check(not ctl.destroy("d"), ctl.msg)
 
 
+def test_epoch(ctl):
+    """Given up and taken again and again, with errors, and with writes of guests that have gone and may land late."""
+    rates()
+    check(not ctl.create("d", flags=F_EPOCH), ctl.msg)
+    for name, kind in {"A": (TBDEV,), "B": (TNBD, NONE), "C": (TBDEV, NONE)}.items():
+        check(not ctl.add("d", name, *kind), ctl.msg)
+    check(not ctl.connect("d", "B"), ctl.msg)
+    before = param("completed")
+    time.sleep(0.3)
+    check(param("completed") == before and ctl.dev("d")["state"] == NO_EPOCH, ctl.dev("d"))
+    check(ctl.ctl("d", TAKE, value=0) == errno.EINVAL, ctl.msg)
+    check(not ctl.ctl("d", TAKE, value=3), ctl.msg)
+    check(moves(ctl) and ctl.events_until("EPOCH_TAKEN"))
+    check(ctl.ctl("d", TAKE, value=2) == errno.ESTALE and ctl.ctl("d", GIVE, value=2) == errno.ESTALE, ctl.msg)
+    rnd = random.Random(test_random.seed)
+    late, doubts, again, epoch = param("late_landed"), 0, 0, 3
+
+    for _ in range(40):
+        check(ctl.ctl("d", GIVE, value=epoch) == errno.EBUSY, ctl.msg)
+        rates(path=20, io=5, unsent=10, retry=5)
+        ctl.ctl("d", FAILOVER, rnd.choice("BC"))
+        time.sleep(rnd.random() * .2)
+        set_param("front_end", "d 0")
+        result = []
+
+        def give(result=result, epoch=epoch):
+            own = Control()
+            result.append((own.ctl("d", GIVE, value=epoch), own.msg))
+            own.close()
+
+        thread = threading.Thread(target=give)
+        thread.start()
+        end = time.monotonic() + 60
+        while thread.is_alive() and time.monotonic() < end:
+            for path in "BC":
+                if not ctl.path("d", path)["in_doubt"]:
+                    continue
+                doubts += 1
+                if rnd.random() < .5:
+                    # it is back, which settles nothing
+                    again += 1
+                    ctl.connect("d", path) if path == "B" else ctl.pctl("d", path, RETRY)
+                    thread.join(.05)
+                    check(thread.is_alive() or not ctl.path("d", path)["in_doubt"], "given up in doubt", path)
+                else:
+                    ctl.pctl("d", path, FAIL)
+                    set_param("fence", "d " + path)
+                    ctl.pctl("d", path, FENCED)
+            thread.join(.01)
+        check(result and result[0][0] == 0, result, *[ctl.path("d", p) for p in "ABC"])
+        # what may land does so now, at the latest
+        ctl.connect("d", "B")
+        ctl.pctl("d", "C", RETRY)
+        set_param("fence", "d B")
+        set_param("fence", "d C")
+        check(ctl.ctl("d", TAKE, value=epoch) == errno.ESTALE, ctl.msg)
+        if rnd.random() < .5:
+            set_param("front_end", "d 1")
+            time.sleep(.01)
+        rates()
+        epoch += rnd.choice([1, 1000])
+        check(not ctl.ctl("d", TAKE, value=epoch), ctl.msg)
+        try:
+            set_param("front_end", "d 1")
+        except FileNotFoundError:
+            pass
+        ctl.connect("d", "B")
+        check(moves(ctl))
+        check(not [e for e in ctl.events() if e.type == "LOST"])
+    print(f"# in doubt {doubts} times, of these {again} connected again; {param('late_landed') - late} late writes")
+    check(doubts > 5 and again, "nothing was in doubt")
+
+
 def test_lost_events(ctl):
     two_paths(ctl)
     ctl.events()
@@ -736,7 +812,7 @@ def test_random(ctl):
 TESTS = [test_refused, test_in_use, test_failover_by_error, test_failback_after, test_failovers, test_fence,
          test_suspend, test_no_path, test_fail_parked, test_io_errors_end, test_media, test_no_space,
          test_remove_while_probed, test_fail_while_probed, test_hung_probe, test_hung_flush, test_reservation_times,
-         test_reservation_ways, test_lost_events, test_random]
+         test_reservation_ways, test_epoch, test_lost_events, test_random]
 
 
 def main():

@@ -18,6 +18,8 @@
  *	a read yields what was acknowledged last
  *	when a flush is done, every live path has flushed what was acknowledged before it
  *	nothing is counted as waiting at the end
+ *	a device that needs an epoch issues nothing without one, and when it has given it up nothing
+ *	lands late
  */
 #include <linux/delay.h>
 #include <linux/hrtimer.h>
@@ -111,6 +113,7 @@ struct tdev {
 	bool flushing;
 	u64 seq;
 	bool stop, kick;
+	bool fe_on;		/* the guest is there */
 	wait_queue_head_t wait;
 	struct task_struct *task;
 	struct list_head all;
@@ -126,8 +129,16 @@ static struct workqueue_struct *twq;
 static LIST_HEAD(all_devs);
 static DEFINE_MUTEX(all_lock);
 
+static bool no_epoch(struct tdev *td)
+{
+	return td->dev->flags & IOVM_DEV_F_EPOCH && !READ_ONCE(td->dev->epoch_held);
+}
+
 static void land(struct tdev *td, u32 block, u64 ver, bool late)
 {
+	if (no_epoch(td))
+		BAD("dev %s block %u: version %llu lands without an epoch%s", td->dev->name, block,
+		    ver, late ? " (late)" : "");
 	if (td->medium[block] > ver)
 		BAD("dev %s block %u: version %llu lands on %llu%s", td->dev->name, block, ver,
 		    td->medium[block], late ? " (late)" : "");
@@ -342,7 +353,9 @@ static int t_worker(void *arg)
 						 READ_ONCE(td->kick) || kthread_should_stop(), HZ);
 		WRITE_ONCE(td->kick, false);
 		spin_lock_irq(&td->lock);
-		list_splice_init(&td->back, &again);
+		/* else fe_off() takes them */
+		if (td->fe_on)
+			list_splice_init(&td->back, &again);
 		spin_unlock_irq(&td->lock);
 		while (!list_empty(&again)) {
 			t = list_first_entry(&again, struct treq, fe);
@@ -370,8 +383,8 @@ static int t_worker(void *arg)
 		while (!quiet && iovm_dev_may_fetch(td->dev)) {
 			spin_lock_irq(&td->lock);
 			t = list_first_entry_or_null(&td->free, struct treq, fe);
-			if (!t || !t_fetch(td, t)) {
-				if (t)
+			if (!t || !td->fe_on || !t_fetch(td, t)) {
+				if (t && td->fe_on)
 					td->kick = true;
 				spin_unlock_irq(&td->lock);
 				break;
@@ -404,6 +417,73 @@ static int t_worker(void *arg)
 	return 0;
 }
 
+/* The guest goes, and nobody issues again what it had. */
+static void fe_off(struct tdev *td)
+{
+	struct treq *t, *n;
+	int out;
+
+	spin_lock_irq(&td->lock);
+	td->fe_on = false;
+	spin_unlock_irq(&td->lock);
+	do {
+		iovm_dev_cancel(td->dev, true);
+		spin_lock_irq(&td->lock);
+		list_for_each_entry_safe(t, n, &td->back, fe) {
+			list_del(&t->fe);
+			iovm_req_drop(&t->req);
+			t->state = OUT;
+			t_finish(td, t, -ECANCELED);
+		}
+		out = td->out;
+		spin_unlock_irq(&td->lock);
+		if (out)
+			usleep_range(1000, 2000);
+	} while (out);
+	iovm_fe_end(td->dev);
+}
+
+/* Another one: what is on the medium is what it finds, and nothing of the first lands any more. */
+static void fe_on(struct tdev *td)
+{
+	int i;
+
+	iovm_fe_begin(td->dev);
+	spin_lock_irq(&td->lock);
+	for (i = 0; i < NBLK; i++) {
+		td->busy[i] = 0;
+		td->acked[i] = td->medium[i];
+	}
+	td->fe_on = true;
+	td->kick = true;
+	spin_unlock_irq(&td->lock);
+	wake_up(&td->wait);
+}
+
+/* "DEV 1": a guest comes; "DEV 0": it goes */
+static int fe_set(const char *val, const struct kernel_param *kp)
+{
+	struct tdev *td, *found = NULL;
+	char dev[64];
+	int on;
+
+	if (sscanf(val, "%63s %d", dev, &on) != 2)
+		return -EINVAL;
+	mutex_lock(&all_lock);
+	list_for_each_entry(td, &all_devs, all)
+		if (!strcmp(td->dev->name, dev) && td->fe_on != on)
+			found = td;
+	if (found && on)
+		fe_on(found);
+	else if (found)
+		fe_off(found);
+	mutex_unlock(&all_lock);
+	return found ? 0 : -ENOENT;
+}
+
+static const struct kernel_param_ops fe_ops = { .set = fe_set };
+module_param_cb(front_end, &fe_ops, NULL, 0200);
+
 static int t_create(struct iovm_dev *dev, const struct iovm_dev_create *arg, char *msg)
 {
 	struct tdev *td = kzalloc(sizeof(*td), GFP_KERNEL);
@@ -429,7 +509,9 @@ static int t_create(struct iovm_dev *dev, const struct iovm_dev_create *arg, cha
 		list_add_tail(&t->fe, &td->free);
 	}
 	td->kick = true;
+	td->fe_on = true;
 	dev->fe = td;
+	iovm_fe_begin(dev);
 	mutex_lock(&all_lock);
 	list_add(&td->all, &all_devs);
 	mutex_unlock(&all_lock);
@@ -460,6 +542,8 @@ static int t_destroy_prepare(struct iovm_dev *dev, bool force, char *msg)
 		if (out)
 			usleep_range(1000, 2000);
 	} while (out);
+	if (td->fe_on)
+		iovm_fe_end(dev);
 	if (atomic_read(&dev->nr_requeued))
 		BAD("nr_requeued %d at the end", atomic_read(&dev->nr_requeued));
 	if (dev->nr_nospc)
@@ -562,6 +646,8 @@ static void t_submit(struct iovm_path *path, struct iovm_req *req)
 	struct tdev *td = path->dev->fe;
 	bool bad = only_slot < 0 || only_slot == path->slot;
 
+	if (no_epoch(td))
+		BAD("dev %s: a request is issued without an epoch", td->dev->name);
 	atomic_inc(&tp->out);
 	t->res = IOVM_RES_OK;
 	spin_lock_irq(&td->lock);

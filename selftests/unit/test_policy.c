@@ -106,6 +106,20 @@ static void test_choose_by_hand(void)
 	CHECK(iovm_choose_first(s3, 4) == -1);
 }
 
+static void test_in_doubt(void)
+{
+	for (unsigned int res = IOVM_RES_REQUEST; res <= IOVM_RES_NOSPC; res++)
+		for (unsigned int op = IOVM_OP_READ; op <= IOVM_OP_WRITE_ZEROES; op++)
+			for (unsigned int fence = IOVM_FENCE_LOCAL_ERROR; fence <= IOVM_FENCE_EPOCH; fence++)
+				for (int fenced = 0; fenced < 2; fenced++) {
+					struct iovm_end end = { .res = res, .op = op, .fence = fence, .fenced = fenced };
+					bool left = res == IOVM_RES_IO || res == IOVM_RES_PATH;
+
+					CHECK(iovm_in_doubt(&end) == (left && iovm_op_modifies(op) && !fenced &&
+								      fence != IOVM_FENCE_LOCAL_ERROR));
+				}
+}
+
 static void test_dev_state(void)
 {
 	CHECK(iovm_derive_state(true, false, false, false) == IOVM_DEV_ROUTED);
@@ -392,6 +406,7 @@ static const struct ktap_case cases[] = {
 	{ "choice of the route, all combinations of up to four paths", test_choose },
 	{ "failover and failback by hand", test_choose_by_hand },
 	{ "state of a device", test_dev_state },
+	{ "writes in doubt", test_in_doubt },
 	{ "a request's own error is reported", test_judge_request },
 	{ "a bare I/O error", test_judge_io },
 	{ "a path error", test_judge_path },

@@ -33,7 +33,8 @@ static const struct opt add_opts[] = {
 	  "Default: bdev survives, nbd dies.", 0, 0 },
 	{ "fence", 0, OPT_STR, &o.fence, "local-error|none|epoch",
 	  "What proves that a write that failed here will not land\nlater: the error itself (a directly attached disk), or\n"
-	  "nothing (writes wait for this path to return, or for\n'path fenced'). Default: bdev local-error, nbd none.", 0, 0 },
+	  "nothing (writes wait for this path to return, or for\n'path fenced'), or a target device that drains what came\n"
+	  "before ('path connect --drained'). Default: bdev\nlocal-error, nbd none.", 0, 0 },
 	{ "fence-by", 0, OPT_STR, &o.fence_by, "hand|command|offline|reservation",
 	  "Who makes sure of that once writes wait: you, by 'path\nfenced', which is the default; or 'path watch', by the\n"
 	  "fence command, or by having the disk's driver give back\nwhat it has (SCSI, NVMe; with --fence local-error); or\n"
