@@ -88,7 +88,8 @@ static bool iovm_epoch_over(struct iovm_dev *dev, u64 epoch, bool giving)
 	bool over;
 
 	spin_lock_irq(&dev->lock);
-	over = dev->dead || dev->epoch != epoch || (giving && !dev->epoch_giving) ||
+	over = dev->dead || dev->epoch != epoch ||
+	       (giving ? !dev->epoch_giving : dev->epoch_held) ||
 	       (!dev->nr_fe && iovm_dev_settled(dev));
 	spin_unlock_irq(&dev->lock);
 	return over;
@@ -168,7 +169,8 @@ static int iovm_epoch_raise(struct iovm_dev *dev, u64 epoch, char *msg)
 		if (dev->epoch != epoch)
 			err = iovm_refuse(-ESTALE, msg, "%s was raised to epoch %llu meanwhile",
 					  dev->name, dev->epoch);
-		else if (dev->nr_fe || !iovm_dev_settled(dev))
+		/* held: another one has waited for the same, and there may be sessions */
+		else if (!dev->epoch_held && (dev->nr_fe || !iovm_dev_settled(dev)))
 			err = -EAGAIN;
 		else if (!dev->epoch_held)
 			iovm_epoch_hold(dev, epoch, &todo);

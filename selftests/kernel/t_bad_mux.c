@@ -110,7 +110,7 @@ static void mux_devices(void)
 	struct iovm_dev_stats s;
 	unsigned int n;
 	int r;
-	static const u32 bad_ops[] = { 0, IOVM_DEV_SET_LEAVE_SLOW_AFTER + 1, 99, 0xffffffff };
+	static const u32 bad_ops[] = { 0, IOVM_DEV_EPOCH_GIVE + 1, 99, 0xffffffff };
 
 	r = ctl_dev_destroy("kt-none", 0);
 	T_CHECK(r == -ENOENT && ctl_msg[0], "destroy: %s", strerror(-r));

@@ -581,7 +581,7 @@ static void bad_arguments(void)
 	a = (struct iovm_path_add){ .io_timeout_ms = IOVM_NO_TIMEOUT - 1 };
 	r = ctl_path_add_arg("kt-0", "a", fix_store, &a);
 	T_CHECK(r == -EINVAL, "49 days: %s", strerror(-r));
-	a = (struct iovm_path_add){ .fence = IOVM_FENCE_NONE + 1 };
+	a = (struct iovm_path_add){ .fence = IOVM_FENCE_EPOCH + 1 };
 	r = ctl_path_add_arg("kt-0", "a", fix_store, &a);
 	T_CHECK(r == -EINVAL, "unknown fence: %s", strerror(-r));
 }
