@@ -15,7 +15,7 @@ for need in nbdkit python3; do
 done
 modprobe brd rd_nr=3 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
-echo "1..10"
+echo "1..11"
 
 finish() {
 	local n
@@ -199,6 +199,39 @@ json 'd == []' list
 setpriv --bounding-set -net_admin --inh-caps -net_admin "$ctl" list >"$tmp/out" 2>&1
 [ $? = 5 ] || complain "without CAP_NET_ADMIN: $(cat "$tmp/out")"
 ok "path remove, destroy, permission"
+
+want 0 created create one --size-from /dev/ram0 --epoch
+want 0 'is live' path add one local /dev/ram0
+json 'd["needs_epoch"] and d["epoch"] == 0 and not d["epoch_held"] and d["state"] == "no-epoch" and d["route"] is None' show one
+mark
+want 0 '^one: holds epoch 5$' epoch take one 5
+came epoch-taken '"value":5[,}]'
+json 'd["epoch"] == 5 and d["epoch_held"] and d["state"] == "routed"' epoch take one 5
+want 4 'epoch 4 is not newer than 5' epoch take one 4
+want 4 'hint: .*greater than all' epoch take one 4
+want 4 'holds epoch 5, not 4' epoch give one 4
+want 0 '' save -o "$tmp/held" one
+mark
+want 0 '^one: has given up epoch 5$' epoch give one 5
+came epoch-given '"value":5[,}]'
+json 'd["epoch"] == 5 and not d["epoch_held"]' show one
+want 4 'not newer than 5, which one had last' epoch take one 5
+want 0 destroyed destroy one
+# what was held is not, but in an upgrade
+want 0 '^one: it held epoch 5, and does not any more' restore "$tmp/held"
+json 'd["epoch"] == 5 and not d["epoch_held"] and d["state"] == "no-epoch"' show one
+want 0 destroyed destroy one
+want 0 'created' restore --hand-over "$tmp/held"
+json 'd["epoch"] == 5 and d["epoch_held"] and d["state"] == "routed"' show one
+want 0 destroyed destroy one
+want 0 created create two --size 1M --target --epoch
+want 4 'only raised' epoch give two 1
+want 0 '^two: holds epoch 3$' epoch take two 3
+want 0 destroyed destroy two
+want 0 created create two --size 1M
+want 4 'hint: .*create --epoch' epoch take two 1
+want 0 destroyed destroy two
+ok "epoch take, epoch give, save and restore"
 
 # udev: what the creator said stands, and /dev/iovm-mux is root's whatever was done to it.
 if udevadm --version >/dev/null 2>&1 && [ -x /lib/systemd/systemd-udevd ]; then
