@@ -6,6 +6,7 @@
  *	ringbench --device /dev/vhost-iovm/x | --vhost-user SOCKET | --bdev /dev/x   (%d: 0..N-1 with --devices N)
  *	          [--rw randread|randwrite|read|write] [--bs BYTES] [--depth N] [--queues N] [--devices N]
  *	          [--runtime SECONDS | --ios N] [--warmup-ios N] [--span MIB] [--direct-desc] [--server-pid PID]
+ *	          [--server-comm PREFIX]...
  *	ringbench create NAME BDEV QUEUES       a device with one path
  *	ringbench destroy NAME
  *
@@ -14,9 +15,11 @@
  * calls and kicks as Linux does: EVENT_IDX, indirect descriptors.
  *
  * What the host did is measured from outside: time not idle (all CPUs, from /proc/timer_list where it can be read, in ns, else
- * /proc/stat), context switches of the system. The driver's own part is the same for every back end; it is shown apart.
+ * /proc/stat), context switches of the system. The driver's own part is the same for every back end; it is shown apart. So is
+ * the server's: the threads of --server-pid, and the kernel's threads whose names begin with one of --server-comm.
  */
 #include "ctl.h"
+#include "ktap.h"
 #include "stor.h"
 #include "vdrv.h"
 
@@ -49,6 +52,8 @@ static struct {
 	u64 ios, warmup;
 	u64 span;			/* bytes of the disk that are used */
 	int server_pid;
+	const char *server_comm[4];
+	unsigned int nr_server_comm;
 } o = { .bs = 4096, .depth = 1, .queues = 1, .devices = 1, .runtime = 1, .indirect = true };
 
 struct req {
@@ -62,7 +67,7 @@ struct req {
 
 struct ring {			/* one queue's load */
 	struct vq *q;
-	struct io_uring *u;
+	struct io_uring u;
 	int fd;
 	struct req *reqs;
 	u64 next;		/* sequential position */
@@ -226,25 +231,33 @@ static void tasks(const char *dir, const char *prefix, u64 *ns, u64 *ctxt)
 
 static bool precise;
 
-static void measure(struct host *h)
+/* Looking through all tasks takes time too, so it is done outside of what is measured. */
+static void measure_tasks(struct host *h)
 {
 	char dir[64], name[32];
-	u64 idle;
+	unsigned int i;
 
-	memset(h, 0, sizeof(*h));
-	read_stat(h);
-	precise = idle_from_timer_list(&idle);
-	if (precise)
-		h->idle = idle;
 	if (o.server_pid) {
 		snprintf(dir, sizeof(dir), "/proc/%d/task", o.server_pid);
 		tasks(dir, NULL, &h->server_ns, &h->server_ctxt);
 	}
+	for (i = 0; i < o.nr_server_comm; i++)
+		tasks("/proc", o.server_comm[i], &h->server_ns, &h->server_ctxt);
 	if (o.node) {
 		snprintf(name, sizeof(name), "iovm-%d", getpid());
 		tasks("/proc/self/task", name, &h->worker_ns, &h->worker_ctxt);
 		tasks("/proc", name, &h->worker_ns, &h->worker_ctxt);
 	}
+}
+
+static void measure_host(struct host *h)
+{
+	u64 idle;
+
+	read_stat(h);
+	precise = idle_from_timer_list(&idle);
+	if (precise)
+		h->idle = idle;
 	getrusage(RUSAGE_SELF, &h->self);
 	h->wall = now_ns();
 }
@@ -385,7 +398,7 @@ static void virtio_run(struct worker *w)
 
 static void uring_issue(struct worker *w, struct ring *r, struct req *q)
 {
-	struct io_uring_sqe *s = io_uring_get_sqe(r->u);
+	struct io_uring_sqe *s = io_uring_get_sqe(&r->u);
 	u64 at = place(w, r);
 
 	if (o.write)
@@ -396,6 +409,18 @@ static void uring_issue(struct worker *w, struct ring *r, struct req *q)
 	q->t0 = now_ns();
 	r->flying++;
 	w->issued++;
+}
+
+/*
+ * By the thread that will use it. Without DEFER_TASKRUN a completion is a signal to the thread, and a driver that sends in its
+ * context, as nbd does, is interrupted half-way.
+ */
+static void uring_open(struct ring *r)
+{
+	int err = io_uring_queue_init(o.depth < 2 ? 2 : o.depth, &r->u, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
+
+	if (err < 0)
+		die("io_uring", err);
 }
 
 static void uring_run(struct worker *w)
@@ -410,10 +435,10 @@ static void uring_run(struct worker *w)
 		struct req *again[1024];
 
 		n = 0;
-		if (io_uring_submit_and_wait(r->u, 1) < 0)
+		if (io_uring_submit_and_wait(&r->u, 1) < 0)
 			die("io_uring", errno);
 		k = 0;
-		io_uring_for_each_cqe(r->u, head, c) {
+		io_uring_for_each_cqe(&r->u, head, c) {
 			struct req *q = io_uring_cqe_get_data(c);
 
 			r->flying--;
@@ -422,7 +447,7 @@ static void uring_run(struct worker *w)
 			if (k < 1024)
 				again[k++] = q;
 		}
-		io_uring_cq_advance(r->u, n);
+		io_uring_cq_advance(&r->u, n);
 		if (t_end && now_ns() >= t_end)
 			stop = true;
 		while (k-- && more(w))
@@ -435,6 +460,8 @@ static void *worker(void *arg)
 	struct worker *w = arg;
 	struct timespec a, b;
 
+	if (o.bdev)
+		uring_open(&w->rings[0]);
 	pthread_barrier_wait(&go);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &a);
 	if (o.bdev)
@@ -446,6 +473,8 @@ static void *worker(void *arg)
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &b);
 	w->cpu_ns = (b.tv_sec - a.tv_sec) * 1000000000ull + b.tv_nsec - a.tv_nsec;
 	pthread_barrier_wait(&go);
+	if (o.bdev)
+		io_uring_queue_exit(&w->rings[0].u);
 	return NULL;
 }
 
@@ -521,7 +550,6 @@ static void uring_setup(struct ring *g, unsigned int dev)
 {
 	u64 bytes = 0;
 	unsigned int k;
-	int r;
 
 	g->fd = open(numbered(o.bdev, dev), (o.write ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC);
 	if (g->fd < 0)
@@ -531,10 +559,6 @@ static void uring_setup(struct ring *g, unsigned int dev)
 	g->blocks = bytes / o.bs;
 	if (o.span && o.span / o.bs < g->blocks)
 		g->blocks = o.span / o.bs;
-	g->u = calloc(1, sizeof(*g->u));
-	r = io_uring_queue_init(o.depth < 2 ? 2 : o.depth, g->u, 0);
-	if (r < 0)
-		die("io_uring", r);
 	g->reqs = calloc(o.depth, sizeof(*g->reqs));
 	for (k = 0; k < o.depth; k++) {
 		if (posix_memalign(&g->reqs[k].buf, 4096, o.bs))
@@ -587,12 +611,13 @@ static int control(int argc, char **argv)
 
 static void options(int argc, char **argv)
 {
-	enum { DEVICE = 256, USER, BDEV, RW, BS, DEPTH, QUEUES, DEVICES, RUNTIME, IOS, WARMUP, SPAN, DIRECT, SERVER };
+	enum { DEVICE = 256, USER, BDEV, RW, BS, DEPTH, QUEUES, DEVICES, RUNTIME, IOS, WARMUP, SPAN, DIRECT, SERVER, COMM };
 	static const struct option opts[] = {
 		{ "device", 1, 0, DEVICE }, { "vhost-user", 1, 0, USER }, { "bdev", 1, 0, BDEV }, { "rw", 1, 0, RW },
 		{ "bs", 1, 0, BS }, { "depth", 1, 0, DEPTH }, { "queues", 1, 0, QUEUES }, { "devices", 1, 0, DEVICES },
 		{ "runtime", 1, 0, RUNTIME }, { "ios", 1, 0, IOS }, { "warmup-ios", 1, 0, WARMUP }, { "span", 1, 0, SPAN },
-		{ "direct-desc", 0, 0, DIRECT }, { "server-pid", 1, 0, SERVER }, { 0 },
+		{ "direct-desc", 0, 0, DIRECT }, { "server-pid", 1, 0, SERVER },
+		{ "server-comm", 1, 0, COMM }, { 0 },
 	};
 	int c;
 
@@ -641,6 +666,11 @@ static void options(int argc, char **argv)
 		case SERVER:
 			o.server_pid = atoi(optarg);
 			break;
+		case COMM:
+			if (o.nr_server_comm == ARRAY_SIZE(o.server_comm))
+				exit(1);
+			o.server_comm[o.nr_server_comm++] = optarg;
+			break;
 		default:
 			exit(1);
 		}
@@ -669,12 +699,16 @@ static void run(struct worker *w, unsigned int nt, u64 quota, double seconds, st
 		if (pthread_create(&w[i].thread, NULL, worker, &w[i]))
 			die("thread", EAGAIN);
 	}
-	measure(h0);
+	memset(h0, 0, sizeof(*h0));
+	measure_tasks(h0);
+	measure_host(h0);
 	if (!quota)
 		t_end = now_ns() + seconds * 1e9;
 	pthread_barrier_wait(&go);
 	pthread_barrier_wait(&go);
-	measure(h1);
+	memset(h1, 0, sizeof(*h1));
+	measure_host(h1);
+	measure_tasks(h1);
 	for (i = 0; i < nt; i++)
 		pthread_join(w[i].thread, NULL);
 	pthread_barrier_destroy(&go);
