@@ -7,8 +7,8 @@
  * it here is the type of a received record.
  *
  * A guest's requests drive these sockets, so they allocate with GFP_NOIO and get no emergency
- * reserves, and nothing is sent without being copied: when a request is done, the guest may change
- * its pages although TCP may have to send them again.
+ * reserves. A guest's pages are never sent without being copied: when a request is done, the guest
+ * may change them although TCP may have to send them again.
  */
 #include <linux/bvec.h>
 #include <linux/delay.h>
@@ -126,22 +126,10 @@ bool viovm_nbd_sock_moves(struct viovm_nbd_sock *s)
 	return moves;
 }
 
-/**
- * viovm_nbd_sock_send - send, waiting for room
- * @s: whose; called by its sender
- * @bv: what
- * @nr: entries of @bv
- * @len: bytes in all
- * @more: more will follow at once
- * @stop: becomes other than 0 when there is no point in waiting for memory any more
- * @sent: out: bytes that the socket took, on an error too
- *
- * Return: 0 when all was taken; a negative errno.
- */
-int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
-			bool more, const int *stop, u32 *sent)
+static int sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
+		     unsigned int flags, const int *stop, u32 *sent)
 {
-	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
+	struct msghdr msg = { .msg_flags = MSG_NOSIGNAL | flags };
 	int ret;
 
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, bv, nr, len);
@@ -161,6 +149,48 @@ int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 
 		return ret ? ret : -EPIPE;
 	}
 	return 0;
+}
+
+/**
+ * viovm_nbd_sock_send - send, waiting for room
+ * @s: whose; called by its sender
+ * @bv: what
+ * @nr: entries of @bv
+ * @len: bytes in all
+ * @more: more will follow at once
+ * @stop: becomes other than 0 when there is no point in waiting for memory any more
+ * @sent: out: bytes that the socket took, on an error too
+ *
+ * The bytes are copied.
+ *
+ * Return: 0 when all was taken; a negative errno.
+ */
+int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, const int *stop, u32 *sent)
+{
+	return sock_send(s, bv, nr, len, more ? MSG_MORE : 0, stop, sent);
+}
+
+/**
+ * viovm_nbd_sock_lend - the same, of pages that the socket may use as they are
+ * @s: as above, like all but @bv
+ * @bv: parts of pages, each from the page allocator and of order 0
+ * @nr: as above
+ * @len: as above
+ * @more: as above
+ * @stop: as above
+ * @sent: as above
+ *
+ * Until the peer has acknowledged the bytes, which may be long after this has returned, the socket
+ * holds a reference to each page that it has not copied. It must not be written as long as
+ * page_ref_count() tells of others than the caller's.
+ *
+ * Return: as above.
+ */
+int viovm_nbd_sock_lend(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, const int *stop, u32 *sent)
+{
+	return sock_send(s, bv, nr, len, MSG_SPLICE_PAGES | (more ? MSG_MORE : 0), stop, sent);
 }
 
 /*

@@ -37,6 +37,8 @@ void viovm_nbd_sock_close(struct socket *sock, bool discard);
 bool viovm_nbd_sock_moves(struct viovm_nbd_sock *s);
 int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
 			bool more, const int *stop, u32 *sent);
+int viovm_nbd_sock_lend(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
+			bool more, const int *stop, u32 *sent);
 int viovm_nbd_sock_recv(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len);
 
 #endif /* _VHOST_IOVM_BLK_NBD_SOCK_H */

@@ -17,9 +17,11 @@
  * had issued lands after its session is gone.
  *
  * Data are received straight into the pages that are written, and sent from the pages that were
- * read. What a connection holds is bounded: VTGT_COMMANDS commands and VTGT_BYTES of data; when
- * they are in use, nothing is received. A READ or WRITE that is longer than VTGT_PART goes piece by
- * piece. A READ whose later piece fails ends the connection, since its reply has begun.
+ * read: the socket is lent those of a READ of VTGT_LEND bytes or more, and they are used again when
+ * it has given them back. What a connection holds is bounded: VTGT_COMMANDS commands and VTGT_BYTES
+ * of data; when they are in use, nothing is received. A READ or WRITE that is longer than VTGT_PART
+ * goes piece by piece. A READ whose later piece fails ends the connection, since its reply has
+ * begun.
  *
  * Locks, outermost first: dev->mutex; viovm_tgt.mutex (the sessions; sleeping); viovm_tgt.lock and
  * viovm_tgt_conn.lock (irqsave, taken by completions; never both).
@@ -41,7 +43,8 @@
 #define VTGT_TX_BVECS		64		/* of one gathered send */
 #define VTGT_RX_BVECS		64		/* of one receive */
 #define VTGT_STAGE		(32 * VNBD_REQUEST_SIZE)
-#define VTGT_CACHE		(SZ_2M / PAGE_SIZE) /* free pages of a connection */
+#define VTGT_CACHE		(SZ_2M / PAGE_SIZE) /* pages kept; a power of 2 */
+#define VTGT_LEND		SZ_16K		/* below, copying is cheaper than one more send */
 #define VTGT_DEAD_MS		60000		/* a host that is silent for so long is gone */
 
 struct viovm_tgt_conn;
@@ -107,8 +110,11 @@ struct viovm_tgt_cmd {
  * @read_bytes: likewise
  * @written_bytes: likewise
  * @nr_cached: entries of @cache; @lock
- * @nr_pages: pages that there are, cached or in use; @lock
+ * @nr_lent: entries of @lent; @lock
+ * @first_lent: the oldest of them; @lock
+ * @nr_pages: pages that there are, cached, lent or in use; @lock
  * @cache: free pages; @lock
+ * @lent: pages that are free as soon as the socket has given them back, oldest first; @lock
  * @cmds: VTGT_COMMANDS of them; constant
  */
 struct viovm_tgt_conn {
@@ -139,8 +145,11 @@ struct viovm_tgt_conn {
 	u64 read_bytes;
 	u64 written_bytes;
 	u32 nr_cached;
+	u32 nr_lent;
+	u32 first_lent;
 	u32 nr_pages;
 	struct page *cache[VTGT_CACHE];
+	struct page *lent[VTGT_CACHE];
 	struct viovm_tgt_cmd *cmds;
 };
 

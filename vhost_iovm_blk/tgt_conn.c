@@ -27,17 +27,48 @@ static struct page *page_new(void)
 	return page;
 }
 
+/* A page that nobody uses, or NULL. */
+static struct page *page_cached(struct viovm_tgt_conn *conn)
+{
+	struct page *page;
+
+	lockdep_assert_held(&conn->lock);
+	if (conn->nr_cached)
+		return conn->cache[--conn->nr_cached];
+	if (!conn->nr_lent)
+		return NULL;
+	page = conn->lent[conn->first_lent];
+	if (page_ref_count(page) != 1)
+		return NULL;
+	conn->first_lent = (conn->first_lent + 1) % VTGT_CACHE;
+	conn->nr_lent--;
+	return page;
+}
+
+/* The opposite; false when there is no room for it. */
+static bool page_cache(struct viovm_tgt_conn *conn, struct page *page)
+{
+	lockdep_assert_held(&conn->lock);
+	if (conn->nr_cached + conn->nr_lent == VTGT_CACHE)
+		return false;
+	if (page_ref_count(page) == 1)
+		conn->cache[conn->nr_cached++] = page;
+	else
+		conn->lent[(conn->first_lent + conn->nr_lent++) % VTGT_CACHE] = page;
+	return true;
+}
+
 static void pages_put(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd)
 {
-	u32 n = cmd->io.nr_bv;
+	u32 i;
 
 	spin_lock_irq(&conn->lock);
-	while (n && conn->nr_cached < VTGT_CACHE)
-		conn->cache[conn->nr_cached++] = cmd->io.bv[--n].bv_page;
-	conn->nr_pages -= n;
+	for (i = 0; i < cmd->io.nr_bv && page_cache(conn, cmd->io.bv[i].bv_page); i++)
+		;
+	conn->nr_pages -= cmd->io.nr_bv - i;
 	spin_unlock_irq(&conn->lock);
-	while (n)
-		put_page(cmd->io.bv[--n].bv_page);
+	for (; i < cmd->io.nr_bv; i++)
+		put_page(cmd->io.bv[i].bv_page);
 	cmd->io.nr_bv = 0;
 }
 
@@ -45,6 +76,7 @@ static void pages_put(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd)
 static int pages_for(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd, u32 len)
 {
 	u32 n = DIV_ROUND_UP(len, PAGE_SIZE), cached, i;
+	struct page *page;
 
 	if (n > VTGT_INLINE_BVECS && !cmd->big) {
 		cmd->big = kmalloc_array(VIOVM_BLK_PART_PAGES, sizeof(*cmd->big), GFP_NOIO);
@@ -55,9 +87,8 @@ static int pages_for(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd, u32
 	cmd->io.max_bv = n > VTGT_INLINE_BVECS ? VIOVM_BLK_PART_PAGES : VTGT_INLINE_BVECS;
 
 	spin_lock_irq(&conn->lock);
-	cached = min(n, conn->nr_cached);
-	for (i = 0; i < cached; i++)
-		cmd->io.bv[i].bv_page = conn->cache[--conn->nr_cached];
+	for (cached = 0; cached < n && (page = page_cached(conn)); cached++)
+		cmd->io.bv[cached].bv_page = page;
 	conn->nr_pages += n - cached;
 	spin_unlock_irq(&conn->lock);
 	for (i = 0; i < n; i++)
@@ -410,6 +441,14 @@ static int rx_thread(void *arg)
 
 /* ---- the sender ---- */
 
+static int tx_sent(struct viovm_tgt_conn *conn, int err)
+{
+	conn->broken = err;
+	if (err)
+		kernel_sock_shutdown(conn->s.sock, SHUT_RDWR);
+	return err;
+}
+
 static int tx_send(struct viovm_tgt_conn *conn, const struct bio_vec *bv, u32 nr, u32 len,
 		   bool more)
 {
@@ -420,10 +459,19 @@ static int tx_send(struct viovm_tgt_conn *conn, const struct bio_vec *bv, u32 nr
 		conn->broken = -ESHUTDOWN;
 	if (conn->broken || !nr)
 		return conn->broken;
-	conn->broken = viovm_nbd_sock_send(&conn->s, bv, nr, len, more, &conn->broken, &sent);
+	return tx_sent(conn, viovm_nbd_sock_send(&conn->s, bv, nr, len, more, &conn->broken,
+						 &sent));
+}
+
+/* @len bytes that a READ has read */
+static int tx_data(struct viovm_tgt_conn *conn, const struct viovm_tgt_cmd *cmd, u32 len, bool more)
+{
+	u32 sent;
+
 	if (conn->broken)
-		kernel_sock_shutdown(conn->s.sock, SHUT_RDWR);
-	return conn->broken;
+		return conn->broken;
+	return tx_sent(conn, viovm_nbd_sock_lend(&conn->s, cmd->io.bv, cmd->io.nr_bv, len, more,
+						 &conn->broken, &sent));
 }
 
 /* The rest of a READ that is longer than a piece, whose header and first piece were sent. */
@@ -443,7 +491,7 @@ static void tx_long_read(struct viovm_tgt_conn *conn, struct viovm_tgt_cmd *cmd)
 			conn->broken = -EIO;
 			kernel_sock_shutdown(conn->s.sock, SHUT_RDWR);
 		} else {
-			tx_send(conn, cmd->io.bv, cmd->io.nr_bv, n, false);
+			tx_data(conn, cmd, n, false);
 		}
 	}
 }
@@ -469,8 +517,10 @@ static void tx_replies(struct viovm_tgt_conn *conn, struct list_head *done)
 	struct viovm_tgt_cmd *cmd, *next;
 	u32 nr = 0, len = 0, out, off;
 	LIST_HEAD(sent);
+	bool last;
 
 	list_for_each_entry_safe(cmd, next, done, node) {
+		last = list_is_last(&cmd->node, done);
 		out = cmd->cmd.type == VNBD_CMD_READ && !cmd->error ? cmd->io.nr_bv : 0;
 		if (nr + 1 + out > VTGT_TX_BVECS && nr)
 			tx_flush(conn, &sent, &nr, &len, true);
@@ -479,18 +529,18 @@ static void tx_replies(struct viovm_tgt_conn *conn, struct list_head *done)
 		bvec_set_page(&conn->tx_bv[nr++], conn->hdr_page, VNBD_SIMPLE_SIZE, off);
 		len += VNBD_SIMPLE_SIZE;
 		list_move_tail(&cmd->node, &sent);
-		if (nr + out <= VTGT_TX_BVECS && cmd->part_end >= cmd->cmd.len) {
-			memcpy(&conn->tx_bv[nr], cmd->io.bv, out * sizeof(*cmd->io.bv));
-			nr += out;
-			len += out ? cmd->cmd.len : 0;
-			continue;
-		}
 		if (!out)
 			continue;
-		/* too long to be gathered: the header, then the data from where they are */
+		if (nr + out <= VTGT_TX_BVECS && cmd->cmd.len < VTGT_LEND) {
+			memcpy(&conn->tx_bv[nr], cmd->io.bv, out * sizeof(*cmd->io.bv));
+			nr += out;
+			len += cmd->cmd.len;
+			continue;
+		}
+		/* the header, then the data from where they are */
 		list_del_init(&cmd->node);
 		tx_flush(conn, &sent, &nr, &len, true);
-		tx_send(conn, cmd->io.bv, cmd->io.nr_bv, cmd->part_end, false);
+		tx_data(conn, cmd, cmd->part_end, !last && cmd->part_end == cmd->cmd.len);
 		tx_long_read(conn, cmd);
 		cmd_put(conn, cmd);
 	}
@@ -645,6 +695,8 @@ void viovm_tgt_conn_free(struct viovm_tgt_conn *conn)
 	kvfree(conn->cmds);
 	while (conn->nr_cached)
 		put_page(conn->cache[--conn->nr_cached]);
+	while (conn->nr_lent)
+		put_page(conn->lent[(conn->first_lent + --conn->nr_lent) % VTGT_CACHE]);
 	if (conn->stage)
 		put_page(conn->stage);
 	if (conn->hdr_page)

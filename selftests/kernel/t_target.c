@@ -413,7 +413,7 @@ static void no_reader(void)
 		n++;
 	}
 	sleep_ms(1000);
-	T_CHECK(!ctl_session_get(TGT, 0, &s) && s.inflight > 8 && s.inflight <= 64 && s.mem_bytes < 9 * MiB,
+	T_CHECK(!ctl_session_get(TGT, 0, &s) && s.inflight > 8 && s.inflight <= 64 && s.mem_bytes < 11 * MiB,
 		"%u commands, %llu bytes of memory", s.inflight, (unsigned long long)s.mem_bytes);
 	ktap_note("%u requests sent, %u commands and %llu KiB held", n, s.inflight, (unsigned long long)s.mem_bytes / 1024);
 	for (i = 0; i < n && !ktap_failed(); i++) {
@@ -423,6 +423,44 @@ static void no_reader(void)
 	}
 	T_CHECK(!held(0, &s) && s.commands == n && s.mem_bytes < 4 * MiB,
 		"%u commands, %llu bytes of memory left", s.inflight, (unsigned long long)s.mem_bytes);
+	free(buf);
+}
+
+/* Waits until @n commands have been answered. */
+static bool answered(u64 n)
+{
+	u64 end = now_ns() + 5000000000ull;
+	struct iovm_session_info s;
+
+	do {
+		if (!held(0, &s) && s.commands == n)
+			return true;
+	} while (now_ns() < end);
+	return false;
+}
+
+/* What a client has not taken yet stays what it was, whatever is written meanwhile. */
+static void slow_reader(void)
+{
+	u32 len = 32 << 10, i;
+	u8 *buf = malloc(len);
+	u64 cookie, read;
+
+	plain_device();
+	attach(1, 0, true);
+	fill(buf, 0, len, 1);
+	T_CHECK(one(&C[0], WRITE, 0, 0, len, buf) == 0, "WRITE");
+	for (i = 0; i < 20 && !ktap_failed(); i++) {
+		read = request(&C[0], READ, 0, 0, len);
+		T_CHECK(answered(2 * i + 2), "the READ is not answered");
+		fill(buf, MiB, len, i + 2);
+		request(&C[0], WRITE, 0, MiB, len);
+		put_all(C[0].fd, buf, len);
+		T_CHECK(answered(2 * i + 3), "the WRITE is not answered");
+		T_CHECK(reply(&C[0], &cookie, 5000) == 0 && cookie == read && get_all(C[0].fd, buf, len, 5000), "no READ");
+		T_CHECK(is(buf, 0, len, 1), "round %u: a READ brings other data", i);
+		T_CHECK(reply(&C[0], &cookie, 5000) == 0 && cookie == read + 1, "no WRITE");
+	}
 	free(buf);
 }
 
@@ -910,6 +948,7 @@ static const struct ktap_case cases[] = {
 	{ "refused", refused },
 	{ "garbage", garbage },
 	{ "no_reader", no_reader },
+	{ "slow_reader", slow_reader },
 	{ "path_errors", path_errors },
 	{ "bad_blocks", bad_blocks },
 	{ "parked", parked },
