@@ -41,7 +41,7 @@
 #define VTGT_PART		VIOVM_BLK_PART_BYTES
 #define VTGT_INLINE_BVECS	32		/* of a command: data up to 128 KiB */
 #define VTGT_TX_BVECS		64		/* of one gathered send */
-#define VTGT_RX_BVECS		64		/* of one receive */
+#define VTGT_RX_BVECS		64		/* of one receive, and one more for the stage */
 #define VTGT_STAGE		(32 * VNBD_REQUEST_SIZE)
 #define VTGT_CACHE		(SZ_2M / PAGE_SIZE) /* pages kept; a power of 2 */
 #define VTGT_LEND		SZ_16K		/* below, copying is cheaper than one more send */
@@ -137,7 +137,7 @@ struct viovm_tgt_conn {
 	u32 stage_pos;
 	u32 stage_end;
 	bool data_follows;
-	struct bio_vec rx_bv[VTGT_RX_BVECS];
+	struct bio_vec rx_bv[VTGT_RX_BVECS + 1];
 	struct page *hdr_page;
 	struct bio_vec tx_bv[VTGT_TX_BVECS];
 	u64 commands;

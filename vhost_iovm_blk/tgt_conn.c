@@ -305,10 +305,13 @@ static u32 rx_from_stage(struct viovm_tgt_conn *conn, const struct bio_vec *to, 
 	return n;
 }
 
-/* Fills [@bv, @bv + @nr) from the stream. 0 or a negative errno. */
+/*
+ * Fills [@bv, @bv + @nr) from the stream, and what comes along of the next header into the stage. 0
+ * or a negative errno.
+ */
 static int rx_data(struct viovm_tgt_conn *conn, const struct bio_vec *bv, u32 nr)
 {
-	u32 i = 0, off = 0, k, len;
+	u32 i = 0, off = 0, k, len, tail;
 	int n;
 
 	while (i < nr) {
@@ -322,9 +325,15 @@ static int rx_data(struct viovm_tgt_conn *conn, const struct bio_vec *bv, u32 nr
 				}
 				len += conn->rx_bv[k].bv_len;
 			}
-			n = viovm_nbd_sock_recv(&conn->s, conn->rx_bv, k, len);
+			tail = i + k == nr ? VNBD_REQUEST_SIZE : 0;
+			if (tail)
+				bvec_set_page(&conn->rx_bv[k++], conn->stage, tail, 0);
+			n = viovm_nbd_sock_recv(&conn->s, conn->rx_bv, k, len + tail);
 			if (n < 0)
 				return n;
+			conn->stage_pos = 0;
+			conn->stage_end = n - min_t(u32, n, len);
+			n -= conn->stage_end;
 		}
 		off += n;
 		while (i < nr && off >= bv[i].bv_len)
