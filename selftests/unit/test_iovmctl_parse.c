@@ -60,6 +60,34 @@ static void counts(void)
 	try_numbers(table, parse_count);
 }
 
+static void rates(void)
+{
+	static const struct number table[] = {
+		{ "0", true, 0 }, { "1500", true, 1500 }, { "800Mbit", true, 800000000 }, { "10G", true, 10000000000 },
+		{ "10gbit", true, 10000000000 }, { "2.5Gbit", true, 2500000000 }, { "1kibit", true, 1024 }, { "1Mibit", true, 1 << 20 },
+		{ "1bps", true, 8 }, { "100mbps", true, 800000000 }, { "1.5MiBps", true, 3 << 22 }, { "1t", true, 1000000000000 },
+		{ "1tibps", true, 8ULL << 40 },
+		{ "", false, 0 }, { "fast", false, 0 }, { "-1", false, 0 }, { "1 Gbit", false, 0 }, { "1GB", false, 0 }, { "1gb/s", false, 0 },
+		{ "0.1bit", false, 0 }, { "99999999tbit", false, 0 }, { "10%", false, 0 },
+		{ 0 }
+	};
+	static const struct {
+		uint64_t bits;
+		const char *text;
+	} back[] = {
+		{ 0, "0bit" }, { 999, "999bit" }, { 1000, "1kbit" }, { 1500, "1.5kbit" }, { 2500000000, "2.5gbit" },
+		{ 123456789, "123.5mbit" }, { 999999999, "1gbit" }, { 5000000000000000, "5000tbit" },
+	};
+	char buf[32];
+	unsigned int i;
+
+	try_numbers(table, parse_rate);
+	for (i = 0; i < sizeof(back) / sizeof(*back); i++) {
+		format_rate(buf, sizeof(buf), back[i].bits);
+		CHECK(!strcmp(buf, back[i].text), "%llu is %s, not %s", (unsigned long long)back[i].bits, buf, back[i].text);
+	}
+}
+
 static const char *bare_s(const char *s, uint64_t *v)
 {
 	return parse_duration(s, 1000, v);
@@ -260,6 +288,7 @@ int main(void)
 	static const struct ktap_case cases[] = {
 		{ "sizes", sizes },
 		{ "counts", counts },
+		{ "rates", rates },
 		{ "durations", durations },
 		{ "names", names },
 		{ "modes", modes },

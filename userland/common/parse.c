@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <grp.h>
 #include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -29,6 +30,16 @@ static const struct unit size_units[] = {
 
 static const struct unit count_units[] = {
 	{ "", 1 }, { "k", 1000 }, { "M", 1000000 }, { "G", 1000000000 }, { NULL, 0 }
+};
+
+static const struct unit rate_units[] = {
+	{ "", 1 }, { "bit", 1 }, { "bps", 8 },
+	{ "K", 1000 }, { "Kbit", 1000 }, { "Kibit", 1ULL << 10 }, { "Kbps", 8000 }, { "KiBps", 8ULL << 10 },
+	{ "M", 1000000 }, { "Mbit", 1000000 }, { "Mibit", 1ULL << 20 }, { "Mbps", 8000000 }, { "MiBps", 8ULL << 20 },
+	{ "G", 1000000000 }, { "Gbit", 1000000000 }, { "Gibit", 1ULL << 30 }, { "Gbps", 8000000000 }, { "GiBps", 8ULL << 30 },
+	{ "T", 1000000000000 }, { "Tbit", 1000000000000 }, { "Tibit", 1ULL << 40 }, { "Tbps", 8000000000000 },
+	{ "TiBps", 8ULL << 40 },
+	{ NULL, 0 }
 };
 
 static const struct unit time_units[] = {
@@ -116,6 +127,24 @@ const char *parse_count(const char *s, uint64_t *count)
 	if (parse_scaled(s, count_units, count))
 		return NULL;
 	return "is not a number (digits, perhaps with k, M or G for thousands, millions, billions)";
+}
+
+const char *parse_rate(const char *s, uint64_t *bits)
+{
+	if (parse_scaled(s, rate_units, bits))
+		return NULL;
+	return "is not a rate (bits per second, or a number with kbit, mbit or gbit, as in 10gbit; kbps, mbps count bytes)";
+}
+
+void format_rate(char *buf, size_t n, uint64_t bits)
+{
+	static const char *const unit[] = { "bit", "kbit", "mbit", "gbit", "tbit" };
+	double v = (double)bits;
+	unsigned int i = 0;
+
+	for (; v >= 999.95 && i < 4; i++)
+		v /= 1000;
+	snprintf(buf, n, "%.4g%s", v, unit[i]);
 }
 
 const char *parse_duration(const char *s, uint64_t bare_ms, uint64_t *ms)

@@ -20,6 +20,14 @@ const char *parse_size(const char *s, uint64_t *bytes);
 const char *parse_count(const char *s, uint64_t *count);
 
 /*
+ * Bits per second, as tc(8) has it, in any case: a number alone or with bit, kbit, mbit, gbit, tbit (powers of 1000), kibit ...
+ * tibit (of 1024); bps, kbps ... and kibps ... count bytes. K, M, G and T alone are bits too.
+ */
+const char *parse_rate(const char *s, uint64_t *bits);
+/* A rate as people read it, which parse_rate() takes too: "2.5gbit", four digits at most. */
+void format_rate(char *buf, size_t n, uint64_t bits);
+
+/*
  * Milliseconds: numbers with ms, s, sec, m, min, h or d, added up ("1min30s"); a bare number counts bare_ms each;
  * "never", "forever" and "infinity" are 0.
  */
