@@ -123,7 +123,7 @@ used() {
 	list=$(sed -n 's/^[[:space:]]*\.name = "\([^"]*\)".*/\1/p' userland/iovmctl/cmd_*.c)
 	while read -r c; do
 		grep -qxF -- "$c" <<<"$list" || { echo "iovmctl has no command $c"; bad=1; }
-	done < <({ markdown | xargs cat; man_text vhost-iovm.7; } | grep -oE '(`|^ +|^\.BR? )iovmctl ((path|session|epoch) )?[a-z-]+' |
+	done < <({ markdown | xargs cat; man_text vhost-iovm.7; } | grep -oE '(`|^ +|^\.BR? )iovmctl ((path|session|epoch|reserve) )?[a-z-]+' |
 		sed 's/.*iovmctl //' | sort -u)
 	while read -r u; do
 		compgen -G "userland/*/$u*" >/dev/null || { echo "there is no unit $u"; bad=1; }

@@ -36,7 +36,8 @@ fresh_log
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end"
-	"epoch take" "epoch give")
+	"epoch take" "epoch give"
+	"reserve add" "reserve remove" "reserve list" "reserve check")
 
 echo "KTAP version 1"
 echo "1..31"
@@ -106,6 +107,23 @@ want 2 "" "needs one of: take, give" epoch
 want 2 "" "not a multiple of 512" resize vm1 1000
 want 2 "" "is not a type of event" events --wait frob
 want 2 "" "hint: see 'iovmctl create --help'" create x
+want 2 "" "needs one of: add, remove, list, check" reserve
+want 2 "" "give the class to reserve below" reserve add vm1 --io 1G
+want 2 "" "'eth0' is not a class" reserve add vm1 --class eth0 --io 1G
+want 2 "" "'eth0/1:0' names no class" reserve add vm1 --class eth0/1:0 --io 1G
+want 2 "" "give a rate" reserve add vm1 --class eth0/1:50
+want 2 "" "--io: '1GB' is not a rate" reserve add vm1 --class eth0/1:50 --io 1GB
+want 2 "" "--ceil is less" reserve add vm1 --class eth0/1:50 --io 1G --ceil 900M
+want 2 "" "ports need the address" reserve add vm1 --class eth0/1:50 --io 1G --io-port 10809
+want 2 "" "'hostb' is not an address" reserve add vm1 --class eth0/1:50 --io 1G --peer hostb --io-port 10809
+want 2 "" "--peer needs the port" reserve add vm1 --class eth0/1:50 --io 1G --peer 10.0.0.2
+want 2 "" "--io-port: '0' is not from 1 to 65535" reserve add vm1 --class eth0/1:50 --io 1G --peer 10.0.0.2 --io-port 0
+want 2 "" "a port needs a rate" reserve add vm1 --class eth0/1:50 --io 1G --peer ::1 --migration-port 1
+want 2 "" "cannot be told apart" reserve add vm1 --class eth0/1:50 --io 1G --migration 1G --peer ::1 --io-port 1 --migration-port 1
+want 2 "" "is not a name" reserve add a/b --class eth0/1:50 --io 1G
+want 2 "" "either a name or --all" reserve remove
+want 2 "" "either a name or --all" reserve remove vm1 --all
+want 3 "" "there is no network device nodev" reserve check --class nodev/1:50
 [ ! -s "$IOVM_FAKE_LOG" ] || complain "the kernel was asked something: $(cat "$IOVM_FAKE_LOG")"
 ok "usage errors: exit 2, nothing tried, a hint"
 
@@ -248,6 +266,8 @@ completes() {
 }
 completes "fail-parked failback failover" fail
 completes "add connect fail fence fenced list remove retry set watch" path ""
+completes "add check list remove" reserve ""
+completes "--ceil --class" reserve add vm1 --c
 completes "vm-2.data vm1" show vm
 completes "nbd+unix:/// nbd://" identify nbd
 completes "hostb local" path remove vm1 ""

@@ -7,6 +7,7 @@
 
 #include "ktap.h"
 #include "../../userland/common/json.c"
+#include "../../userland/common/parse.c"
 #include "../../userland/iovmctl/out.c"
 #include "../../userland/iovmctl/hist.c"
 

@@ -28,7 +28,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == path || ${words[0]} == session || ${words[0]} == epoch ]]; then
+	if [[ ${words[0]} == @(path|session|reserve|epoch) ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -82,7 +82,7 @@ _iovmctl() {
 			sed -n 's/^  \([a-z-]*\).*/\1/p' | sort -u) --json --help --version" -- "$cur")
 		return
 	fi
-	if [[ ${cmd[*]} == path || ${cmd[*]} == session || ${cmd[*]} == epoch ]]; then
+	if [[ ${cmd[*]} == @(path|session|reserve|epoch) ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
 			sed -n "s/^  ${cmd[0]} \([a-z-]*\).*/\1/p")" -- "$cur")
 		return
@@ -92,6 +92,9 @@ _iovmctl() {
 		return
 	fi
 	case "${cmd[*]}:${#args[@]}" in
+	"reserve remove:0")
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl reserve list 2>/dev/null | sed -n '1d;s/ .*//p')" -- "$cur") ;;
+	"reserve "*) ;;
 	create:*|list:*|version:*|events:*) ;;
 	identify:*|"path add:2")
 		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;

@@ -70,6 +70,7 @@ enum opt_kind {
 	OPT_NUM,		/* struct opt_u64 *, opt.min..opt.max */
 	OPT_COUNT,		/* struct opt_u64 *, 10k */
 	OPT_SIZE,		/* struct opt_u64 *, bytes */
+	OPT_RATE,		/* struct opt_u64 *, bits per second */
 	OPT_TIME,		/* struct opt_u64 *, ms; a bare number counts seconds */
 	OPT_TIME_MS,		/* struct opt_u64 *, ms; a bare number counts milliseconds */
 	OPT_FACTOR,		/* struct opt_u64 *, a number of times, or "off" (UINT32_MAX) */
@@ -162,6 +163,7 @@ enum field_kind {
 	F_SIZE32,		/* __u32 bytes: likewise */
 	F_SECTORS,		/* __u64 sectors: 10G / bytes */
 	F_SECTORS32,		/* __u32 sectors: likewise */
+	F_RATE,			/* __u64 bits per second: 10gbit / number */
 	F_MS,			/* __u64: 5min / number */
 	F_MS32,
 	F_NS,			/* __u64: 1.5ms / number */
@@ -355,6 +357,8 @@ extern const struct cmd cmd_path_connect;					/* cmd_connect.c */
 extern const struct cmd cmd_path_watch;						/* cmd_watch.c */
 extern const struct cmd cmd_serve;						/* cmd_serve.c */
 extern const struct cmd cmd_session_list, cmd_session_end;			/* cmd_session.c */
+extern const struct cmd cmd_reserve_list, cmd_reserve_add;			/* cmd_reserve.c */
+extern const struct cmd cmd_reserve_remove, cmd_reserve_check;			/* cmd_reserve.c */
 extern const struct cmd cmd_identify;						/* cmd_identify.c */
 extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */

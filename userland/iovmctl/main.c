@@ -16,6 +16,7 @@ static const struct {
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
+	{ "Bandwidth", { &cmd_reserve_add, &cmd_reserve_remove, &cmd_reserve_list, &cmd_reserve_check } },
 	{ "Routing", { &cmd_failover, &cmd_failback, &cmd_suspend, &cmd_resume, &cmd_fail_parked } },
 };
 
@@ -29,6 +30,8 @@ static const struct {
 	{ "path del", "path remove" },
 	{ "path reconnect", "path connect" },
 	{ "session ls", "session list" },
+	{ "reserve ls", "reserve list" },
+	{ "reserve del", "reserve remove" },
 };
 
 static void help(FILE *f, const char *prefix)
@@ -95,6 +98,7 @@ static const struct {
 	{ "path", "add, set, remove, list, connect, watch, fail, retry, fence, fenced" },
 	{ "session", "list, end" },
 	{ "epoch", "take, give" },
+	{ "reserve", "add, remove, list, check" },
 };
 
 /* Index in families, or -1. */

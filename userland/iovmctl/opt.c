@@ -78,6 +78,9 @@ static int set_value(const struct cmd *cmd, const struct opt *o, const char *arg
 	case OPT_SIZE:
 		err = parse_size(arg, &v);
 		break;
+	case OPT_RATE:
+		err = parse_rate(arg, &v);
+		break;
 	case OPT_TIME:
 		err = parse_duration(arg, 1000, &v);
 		break;

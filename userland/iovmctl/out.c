@@ -86,6 +86,7 @@ static uint64_t number(const struct field *f, const void *base)
 	case F_U64:
 	case F_HEX64:
 	case F_SIZE:
+	case F_RATE:
 	case F_MS:
 	case F_NS:
 		memcpy(&v64, p, sizeof(v64));
@@ -138,6 +139,9 @@ void field_text(const struct field *f, const void *base, char *buf, size_t n)
 	case F_SECTORS:
 	case F_SECTORS32:
 		text_size(buf, n, v);
+		break;
+	case F_RATE:
+		format_rate(buf, n, v);
 		break;
 	case F_MS:
 	case F_MS32:
