@@ -11,7 +11,7 @@
  *			name is the cookie of its actions
  *
  * The label comes last and goes first: what has none is left over from somebody who died, and is removed by whoever adds or
- * removes something. Writers take turns by a lock on RESERVE_LOCK.
+ * removes something. Writers take turns by a lock on RESERVE_LOCK, which they wait for 5 s at most; all else takes milliseconds.
  *
  * Sockets need no filter when they were marked with the class (reserve_mark()), which may be before it exists: the slot of a name
  * is always the same unless another name's reservation has it. A socket that the kernel module has cannot be marked any more.
