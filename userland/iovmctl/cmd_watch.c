@@ -4,7 +4,7 @@
  *
  * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand is left alone until
  * somebody connects it. Each attempt is made by a child process, so that a server that does not answer holds up nobody else's; a failed
- * attempt is followed by the next after 1, 2, 4, ... 30 seconds. A handshake may take long: what the operator has done meanwhile counts.
+ * attempt is followed by the next after about 1, 2, 4, ... 30 seconds. A handshake may take long: what the operator has done meanwhile counts.
  *
  * Fencing: what has failed, says how it is to be fenced, and has writes that wait, by hand or not. Also a child process each, with
  * the same pauses. A path is not connected while it is being fenced: the fence ends the very server that is back.
@@ -26,7 +26,7 @@
 
 #define FIRST_PAUSE_MS	1000
 #define LAST_PAUSE_MS	30000
-#define LOOK_MS		5000	/* at the latest, whatever the events say */
+#define LOOK_MS		5000	/* at the latest, while a path is not live */
 #define REAP_MS		200
 #define MAX_CHILDREN	16
 #define NOT_WANTED	65	/* exit status: there was nothing to be connected any more */
@@ -62,6 +62,7 @@ struct job {
 
 static struct job *jobs;
 static unsigned int nr_children;
+static bool all_live;	/* else what there is to be done may change without an event, by 'path set' for instance */
 
 static struct job *find_job(const char *dev, const char *path)
 {
@@ -252,6 +253,8 @@ static void look_at(const struct iovm_path_info *pi)
 {
 	struct job *j;
 
+	if (pi->state != IOVM_PATH_LIVE)
+		all_live = false;
 	if (pi->type != IOVM_PATH_NBD && !fence_is_ours(pi))
 		return;
 	j = job_of(pi);
@@ -295,6 +298,7 @@ static int look(const char *only)
 	struct iovm_dev_info di = { .id = 0 };
 	int err;
 
+	all_live = true;
 	if (only) {
 		err = look_at_dev(only);
 	} else {
@@ -352,7 +356,8 @@ static void ended(struct job *j, struct work *w, int status)
 	w->pause_ms = w->pause_ms ? w->pause_ms * 2 : FIRST_PAUSE_MS;
 	if (w->pause_ms > LAST_PAUSE_MS)
 		w->pause_ms = LAST_PAUSE_MS;
-	w->next_ms = now_ms() + w->pause_ms;
+	/* up to a quarter sooner: the paths that a host lost at once are not to come back to its peer at once */
+	w->next_ms = now_ms() + w->pause_ms - (uint64_t)random() % (w->pause_ms / 4 + 1);
 }
 
 static void reap(void)
@@ -375,11 +380,14 @@ static void not_after(uint64_t *end, const struct work *w)
 		*end = w->next_ms;
 }
 
+/* -1: until something happens */
 static int pause_ms(void)
 {
 	uint64_t now = now_ms(), end = now + (nr_children ? REAP_MS : LOOK_MS);
 	struct job *j;
 
+	if (all_live && !nr_children)
+		return -1;
 	for (j = jobs; j; j = j->next) {
 		not_after(&end, &j->connect);
 		not_after(&end, &j->fence);
@@ -405,6 +413,7 @@ static int run_watch(int argc, char **argv)
 	if (fcntl(mux_fd, F_SETFL, fcntl(mux_fd, F_GETFL) | O_NONBLOCK))
 		return mux_fail(errno, NULL, NULL, "cannot set up reading events");
 	p = (struct pollfd){ .fd = mux_fd, .events = POLLIN };
+	srandom((unsigned int)getpid() ^ (unsigned int)now_ms());
 	for (;;) {
 		reap();
 		err = drain_events();
