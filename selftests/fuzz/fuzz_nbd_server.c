@@ -43,12 +43,14 @@ static void header(const uint8_t *in, size_t n)
 int LLVMFuzzerTestOneInput(const uint8_t *in, size_t n)
 {
 	static const uint8_t hello[] = { 0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0 };
+	const struct nbds_export other = { .name = "d", .description = "", .bytes = 1 << 21, .min_block = 4096, .pref_block = 4096, .flags = 3 };
 	const struct nbds_export ex = { .name = "disk", .description = "iovm-id=x:y", .bytes = 1 << 20, .min_block = 512,
-					.pref_block = 4096, .flags = 0x16d };
+					.pref_block = 4096, .flags = 0x16d, .next = &other };
 	char why[128] = "";
 	size_t made = 0, left;
 	uint8_t rest[70000];
 	int sv[2];
+	const struct nbds_export *chosen = &ex;
 	enum nbds_end end;
 
 	if (!n || n > 60000)
@@ -61,8 +63,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *in, size_t n)
 	if ((made && write(sv[1], hello, made) < 0) || write(sv[1], in + 1, n - 1) < 0)
 		abort();
 	shutdown(sv[1], SHUT_WR);
-	end = nbds_handshake(sv[0], &ex, 1000, why, sizeof(why));
+	end = nbds_handshake(sv[0], &chosen, 1000, why, sizeof(why));
 	if (end == NBDS_BAD && !*why)
+		abort();
+	if (end == NBDS_GO && chosen != &ex && chosen != &other)
 		abort();
 	if (end == NBDS_GO) {
 		ssize_t r = recv(sv[0], rest, sizeof(rest), MSG_DONTWAIT);

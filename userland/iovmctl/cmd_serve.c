@@ -4,8 +4,6 @@
  * socket to the kernel, which serves it from then on, whatever becomes of this process.
  */
 #include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,8 +17,9 @@
 
 #include "iovmctl.h"
 #include "nbd_server.h"
+#include "offer.h"
+#include "../common/net.h"
 
-#define MAX_LISTEN	16		/* sockets: a name may have several addresses */
 #define MAX_CHILDREN	32		/* that shake hands at the same time */
 #define HANDSHAKE_MS	10000
 
@@ -95,87 +94,41 @@ static int split_addr(const char *addr, char *host, size_t n, const char **port)
 
 static int listen_tcp(const char *addr, int fds[], unsigned int *nr)
 {
-	struct addrinfo hint = { .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM }, *all, *a;
-	int err, fd, one = 1, last = 0;
+	char host[256], why[NET_WHY];
 	const char *port;
-	char host[256];
+	int err;
 
 	if (split_addr(addr, host, sizeof(host), &port))
 		return usage_error(NULL, "--listen: '%s' is not HOST:PORT, [V6ADDRESS]:PORT or unix:FILE", addr);
-	err = getaddrinfo(*host && strcmp(host, "*") ? host : NULL, port, &hint, &all);
+	*nr = net_listen(host, port, fds, &err, why);
+	if (*nr)
+		return EX_DONE;
 	if (err)
-		return fail(EX_USAGE_ERR, NULL, "--listen: '%s': %s", addr, gai_strerror(err));
-	for (a = all; a && *nr < MAX_LISTEN; a = a->ai_next) {
-		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (fd < 0) {
-			last = errno;
-			continue;
-		}
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		if (a->ai_family == AF_INET6)
-			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-		if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 128)) {
-			last = errno;
-			close(fd);
-			continue;
-		}
-		fds[(*nr)++] = fd;
-	}
-	freeaddrinfo(all);
-	if (!*nr)
-		return mux_fail(last, NULL, last == EADDRINUSE ? "another server has this port" : NULL, "cannot listen on '%s'",
-				addr);
-	return EX_DONE;
+		return mux_fail(err, NULL, err == EADDRINUSE ? "another server has this port" : NULL, "cannot listen on '%s'", addr);
+	return fail(EX_USAGE_ERR, NULL, "--listen: %s", why);
 }
 
 /* --- a client --- */
 
-static void describe_peer(int fd, char *buf, size_t n)
-{
-	struct sockaddr_storage a;
-	char host[128], port[16];
-	socklen_t len = sizeof(a);
-	struct ucred cred;
-
-	snprintf(buf, n, "?");
-	if (getpeername(fd, (void *)&a, &len))
-		return;
-	if (a.ss_family == AF_UNIX) {
-		len = sizeof(cred);
-		if (!getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
-			snprintf(buf, n, "unix, pid %d", (int)cred.pid);
-	} else if (!getnameinfo((void *)&a, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV)) {
-		snprintf(buf, n, a.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
-	}
-}
-
 /* In a child: shakes hands, gives the socket away. */
 static int client(const char *dev, int fd)
 {
+	const struct nbds_export *chosen;
 	struct iovm_session_add s;
 	struct iovm_dev_info d;
-	char text[sizeof(IDENTITY_TOKEN) + IOVM_IDENTITY_MAX] = "", why[128];
-	struct nbds_export ex = { .name = o.export ? o.export : dev, .description = text };
-	bool rdonly;
+	struct offer offer;
+	char why[128];
 	int err;
 
-	IOVM_INIT(&s);
-	describe_peer(fd, s.peer, sizeof(s.peer));
 	/* its size may have changed */
 	err = get_dev(dev, &d);
 	if (err)
 		return err;
-	rdonly = o.readonly || d.flags & IOVM_DEV_F_RDONLY;
-	if (*d.identity)
-		snprintf(text, sizeof(text), IDENTITY_TOKEN "%s", d.identity);
-	ex.bytes = d.blk.capacity * 512;
-	ex.min_block = d.blk.block_size;
-	ex.pref_block = d.blk.opt_io_size && !(d.blk.opt_io_size & (d.blk.opt_io_size - 1)) ? d.blk.opt_io_size : 65536;
-	if (ex.pref_block < ex.min_block || ex.pref_block > NBDS_MAX_PAYLOAD)
-		ex.pref_block = 65536;
-	ex.flags = 1 << NBD_HAS_FLAGS | 1 << NBD_SEND_FLUSH | 1 << NBD_CAN_MULTI_CONN |
-		   (rdonly ? 1 << NBD_READ_ONLY : 1 << NBD_SEND_FUA | 1 << NBD_SEND_TRIM | 1 << NBD_SEND_WRITE_ZEROES);
-	switch (nbds_handshake(fd, &ex, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS), why, sizeof(why))) {
+	offer_device(&offer, &d, o.export ? o.export : dev, o.readonly);
+	chosen = &offer.ex;
+	IOVM_INIT(&s);
+	net_peer_text(fd, s.peer, sizeof(s.peer));
+	switch (nbds_handshake(fd, &chosen, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS), why, sizeof(why))) {
 	case NBDS_LEFT:
 		return EX_DONE;
 	case NBDS_BAD:
@@ -184,12 +137,8 @@ static int client(const char *dev, int fd)
 	case NBDS_GO:
 		break;
 	}
-	strcpy(s.dev, dev);
-	s.flags = rdonly ? IOVM_SESSION_F_RDONLY : 0;
-	s.epoch = o.epoch.v;
-	s.nr_fds = 1;
-	s.fds[0] = fd;
-	err = mux_ioctl(IOVM_SESSION_ADD, &s);
+	offer.epoch = o.epoch.v;
+	err = offer_taken(&offer, fd, &s);
 	if (err)
 		return mux_fail(err, s.msg, err == ESTALE || err == ERANGE || err == EBUSY ?
 				"'iovmctl show' tells the device's epoch: 'serve --epoch' and 'epoch take' must agree" : NULL,
@@ -236,7 +185,7 @@ static int accept_from(const char *dev, int listener, unsigned int *children)
 
 static int serve(const char *dev, const int *fds, unsigned int nr)
 {
-	struct pollfd p[MAX_LISTEN];
+	struct pollfd p[NET_MAX_LISTEN];
 	unsigned int children = 0, i;
 
 	while (!stop) {
@@ -259,7 +208,7 @@ static int run_serve(int argc, char **argv)
 	bool is_unix = !strncmp(where, "unix:", 5);
 	char name[IOVM_NAME_MAX] = "";
 	struct iovm_dev_info d;
-	int fds[MAX_LISTEN], code;
+	int fds[NET_MAX_LISTEN], code;
 	unsigned int nr = 0;
 
 	(void)argc;

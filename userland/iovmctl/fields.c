@@ -12,6 +12,20 @@ const char *const path_state_names[] = { "connecting", "live", "suspect", "faile
 const char *const path_type_names[] = { "none", "bdev", "nbd", NULL };
 const char *const class_names[] = { "none", "blk", "net", "target", NULL };
 const char *const op_names[] = { "read", "write", "flush", "discard", "write-zeroes", NULL };
+const char *const nbd_flag_names[16] = {
+	[NBD_READ_ONLY] = "read-only",
+	[NBD_SEND_FLUSH] = "flush",
+	[NBD_SEND_FUA] = "fua",
+	[NBD_ROTATIONAL] = "rotational",
+	[NBD_SEND_TRIM] = "trim",
+	[NBD_SEND_WRITE_ZEROES] = "write-zeroes",
+	[NBD_SEND_DF] = "df",
+	[NBD_CAN_MULTI_CONN] = "multi-conn",
+	[NBD_SEND_RESIZE] = "resize",
+	[NBD_SEND_CACHE] = "cache",
+	[NBD_SEND_FAST_ZERO] = "fast-zero",
+};
+
 static const char *const fence_names[] = { "default", "local-error", "none", "epoch", NULL };
 
 #define D(m)	offsetof(struct dev_view, m)

@@ -16,20 +16,6 @@
 
 #include "iovmctl.h"
 
-const char *const nbd_flag_names[16] = {
-	[NBD_READ_ONLY] = "read-only",
-	[NBD_SEND_FLUSH] = "flush",
-	[NBD_SEND_FUA] = "fua",
-	[NBD_ROTATIONAL] = "rotational",
-	[NBD_SEND_TRIM] = "trim",
-	[NBD_SEND_WRITE_ZEROES] = "write-zeroes",
-	[NBD_SEND_DF] = "df",
-	[NBD_CAN_MULTI_CONN] = "multi-conn",
-	[NBD_SEND_RESIZE] = "resize",
-	[NBD_SEND_CACHE] = "cache",
-	[NBD_SEND_FAST_ZERO] = "fast-zero",
-};
-
 #define EXPORTS_SHOWN	5
 
 struct deadline {

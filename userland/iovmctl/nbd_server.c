@@ -36,7 +36,7 @@ enum { INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE };
 
 struct hand {
 	int fd;
-	const struct nbds_export *ex;
+	const struct nbds_export *all, *ex;
 	uint64_t end_ms;
 	bool no_zeroes;
 	char *why;
@@ -150,10 +150,14 @@ static int refuse(struct hand *h, uint32_t opt, uint32_t type, const char *text)
 	return answer(h, opt, type, text, strlen(text));
 }
 
-/* Its name in full, or none at all */
-static bool ours(const struct hand *h, const unsigned char *name, uint32_t len)
+/* By its name in full, or the first by none at all; NULL: there is no such export. */
+static const struct nbds_export *find(const struct hand *h, const unsigned char *name, uint32_t len)
 {
-	return !len || (len == strlen(h->ex->name) && !memcmp(name, h->ex->name, len));
+	const struct nbds_export *ex = h->all;
+
+	while (ex && len && (len != strlen(ex->name) || memcmp(name, ex->name, len)))
+		ex = ex->next;
+	return ex;
 }
 
 static int export_name(struct hand *h, const unsigned char *name, uint32_t len)
@@ -162,28 +166,40 @@ static int export_name(struct hand *h, const unsigned char *name, uint32_t len)
 		uint64_t bytes;
 		uint16_t flags;
 		char zeroes[124];
-	} r = { htobe64(h->ex->bytes), htobe16(h->ex->flags), { 0 } };
+	} r = { 0 };
 
+	h->ex = find(h, name, len);
 	/* there is no other way to say so */
-	if (!ours(h, name, len))
+	if (!h->ex)
 		return bad(h, "it asked for another export");
+	r.bytes = htobe64(h->ex->bytes);
+	r.flags = htobe16(h->ex->flags);
 	return put(h, &r, h->no_zeroes ? 10 : sizeof(r));
+}
+
+static int list_one(struct hand *h, const struct nbds_export *ex)
+{
+	size_t n = strlen(ex->name);
+	uint32_t head = htobe32((uint32_t)n);
+	char both[4 + 4096];
+
+	if (n > 4096)
+		n = 4096;
+	memcpy(both, &head, 4);
+	memcpy(both + 4, ex->name, n);
+	return answer2(h, OPT_LIST, REP_SERVER, both, 4 + n, ex->description, strlen(ex->description));
 }
 
 static int list(struct hand *h, uint32_t len)
 {
-	size_t n = strlen(h->ex->name);
-	uint32_t head = htobe32((uint32_t)n);
-	char both[4 + 4096];
+	const struct nbds_export *ex;
 
 	if (len)
 		return refuse(h, OPT_LIST, ERR_INVALID, "LIST has no data");
-	if (n > 4096)
-		n = 4096;
-	memcpy(both, &head, 4);
-	memcpy(both + 4, h->ex->name, n);
-	return answer2(h, OPT_LIST, REP_SERVER, both, 4 + n, h->ex->description, strlen(h->ex->description)) ||
-	       answer(h, OPT_LIST, REP_ACK, NULL, 0) ? -1 : 0;
+	for (ex = h->all; ex; ex = ex->next)
+		if (list_one(h, ex))
+			return -1;
+	return answer(h, OPT_LIST, REP_ACK, NULL, 0);
 }
 
 static int tell(struct hand *h, uint32_t opt, uint16_t what)
@@ -228,7 +244,8 @@ static int info(struct hand *h, uint32_t opt, const unsigned char *data, uint32_
 	nr = be16(data + 4 + name_len);
 	if (len != 6 + name_len + 2u * nr)
 		return refuse(h, opt, ERR_INVALID, "its length does not fit what it holds");
-	if (!ours(h, data + 4, name_len))
+	h->ex = find(h, data + 4, name_len);
+	if (!h->ex)
 		return refuse(h, opt, ERR_UNKNOWN, "there is no such export");
 	/* the size of blocks is said unasked, too: requests that do not keep to it are refused */
 	if (tell(h, opt, INFO_EXPORT) || tell(h, opt, INFO_BLOCK_SIZE))
@@ -284,9 +301,9 @@ static int option(struct hand *h)
 	}
 }
 
-enum nbds_end nbds_handshake(int fd, const struct nbds_export *ex, unsigned int timeout_ms, char *why, size_t n)
+enum nbds_end nbds_handshake(int fd, const struct nbds_export **ex, unsigned int timeout_ms, char *why, size_t n)
 {
-	struct hand h = { .fd = fd, .ex = ex, .end_ms = clock_ms() + timeout_ms, .why = why, .n = n };
+	struct hand h = { .fd = fd, .all = *ex, .end_ms = clock_ms() + timeout_ms, .why = why, .n = n };
 	struct __attribute__((packed)) {
 		uint64_t magic, opts;
 		uint16_t flags;
@@ -304,6 +321,8 @@ enum nbds_end nbds_handshake(int fd, const struct nbds_export *ex, unsigned int 
 	h.no_zeroes = be32(flags) & NO_ZEROES;
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		r = option(&h);
+		if (r == 1)
+			*ex = h.ex;
 		if (r)
 			return r == 1 ? NBDS_GO : r == 2 ? NBDS_LEFT : NBDS_BAD;
 	}

@@ -13,12 +13,13 @@
 
 /**
  * struct nbds_export - what is offered
- * @name: at most 4096 bytes; a client that names none gets this one
+ * @name: at most 4096 bytes; a client that names none gets the first one
  * @description: for LIST and INFO
  * @bytes: size
  * @min_block: bytes
  * @pref_block: bytes
  * @flags: transmission flags
+ * @next: what else is offered
  */
 struct nbds_export {
 	const char *name;
@@ -27,6 +28,7 @@ struct nbds_export {
 	uint32_t min_block;
 	uint32_t pref_block;
 	uint16_t flags;
+	const struct nbds_export *next;
 };
 
 enum nbds_end {
@@ -35,7 +37,7 @@ enum nbds_end {
 	NBDS_BAD,		/* it broke the protocol, was too slow, or cannot be served: why says how */
 };
 
-/* Shakes hands on a blocking socket, within timeout_ms. why: n bytes, for people. */
-enum nbds_end nbds_handshake(int fd, const struct nbds_export *ex, unsigned int timeout_ms, char *why, size_t n);
+/* Shakes hands on a blocking socket, within timeout_ms. Of *ex and what follows, *ex becomes the one chosen. why: n bytes, for people. */
+enum nbds_end nbds_handshake(int fd, const struct nbds_export **ex, unsigned int timeout_ms, char *why, size_t n);
 
 #endif /* NBD_SERVER_H */
