@@ -2,6 +2,7 @@
 /*
  * Parsers for what people type. See parse.h.
  */
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <grp.h>
@@ -32,6 +33,7 @@ static const struct unit count_units[] = {
 	{ "", 1 }, { "k", 1000 }, { "M", 1000000 }, { "G", 1000000000 }, { NULL, 0 }
 };
 
+/* As tc(8) writes them; bits in a second */
 static const struct unit rate_units[] = {
 	{ "", 1 }, { "bit", 1 }, { "bps", 8 },
 	{ "K", 1000 }, { "Kbit", 1000 }, { "Kibit", 1ULL << 10 }, { "Kbps", 8000 }, { "KiBps", 8ULL << 10 },
@@ -133,7 +135,20 @@ const char *parse_rate(const char *s, uint64_t *bits)
 {
 	if (parse_scaled(s, rate_units, bits))
 		return NULL;
-	return "is not a rate (bits per second, or a number with kbit, mbit or gbit, as in 10gbit; kbps, mbps count bytes)";
+	return "is not a rate (a number with kbit, mbit or gbit, or for bytes with kbps, mbps or gbps, as in 200mbit)";
+}
+
+const char *parse_bool(const char *s, bool *b)
+{
+	static const char *const words[] = { "no", "yes", "false", "true", "off", "on" };
+	unsigned int i;
+
+	for (i = 0; i < sizeof(words) / sizeof(*words); i++)
+		if (!strcasecmp(s, words[i])) {
+			*b = i & 1;
+			return NULL;
+		}
+	return "is neither yes nor no (yes, true or on; no, false or off)";
 }
 
 void format_rate(char *buf, size_t n, uint64_t bits)
@@ -263,6 +278,97 @@ const char *parse_owner(const char *s, uint32_t *uid, uint32_t *gid)
 	}
 	*uid = u;
 	*gid = g;
+	return NULL;
+}
+
+const char *parse_port(const char *s, uint16_t *port)
+{
+	uint64_t whole, frac, den;
+	const char *end = scan_number(s, &whole, &frac, &den);
+
+	if (!end || *end || den != 1 || !whole || whole > UINT16_MAX)
+		return "is not a port (a number from 1 to 65535)";
+	*port = (uint16_t)whole;
+	return NULL;
+}
+
+/* Labels of letters, digits, '-' and '_', with dots between them, as getaddrinfo() looks them up */
+static const char *check_host_name(const char *s)
+{
+	static const char *const bad = "is not a host name (letters, digits, '-' and dots between them)";
+	size_t len, total = 0;
+
+	for (;; s += len + 1) {
+		len = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+		total += len + 1;
+		if (!len && s[0] == 0 && total > 1)
+			return NULL;	/* a dot at the end */
+		if (!len || *s == '-' || s[len - 1] == '-' || (s[len] && s[len] != '.'))
+			return bad;
+		if (len > 63 || total > 254)
+			return "is too long for a host name (63 characters between dots, 253 in all)";
+		if (!s[len])
+			return NULL;
+	}
+}
+
+const char *parse_host(const char *s)
+{
+	struct in6_addr v6;
+	struct in_addr v4;
+	const char *zone;
+	char text[64];
+	size_t len;
+
+	if (*s == '[')
+		return "is in brackets (an address alone, as in fd00::1, without brackets and port)";
+	if (!strchr(s, ':')) {
+		if (s[strspn(s, "0123456789.")])
+			return check_host_name(s);
+		return inet_pton(AF_INET, s, &v4) == 1 ? NULL : "is not an IPv4 address (four numbers from 0 to 255, as in 10.0.0.1)";
+	}
+	zone = strchr(s, '%');
+	len = zone ? (size_t)(zone - s) : strlen(s);
+	if (len < sizeof(text)) {
+		memcpy(text, s, len);
+		text[len] = 0;
+		if (inet_pton(AF_INET6, text, &v6) == 1 && (!zone || (zone[1] && strlen(zone) <= 16 && !strpbrk(zone, "/ \t"))))
+			return NULL;
+		if (!strchr(strchr(s, ':') + 1, ':'))
+			return "has a ':', but is no IPv6 address (an address or a host name alone; its port has a line of its own)";
+	}
+	return "is not an IPv6 address (as in fd00::1)";
+}
+
+/* A number as tc writes handles, in hexadecimal: at most 16 bits. Returns where it ends, NULL when there is none. */
+static const char *scan_handle(const char *s, uint32_t *v)
+{
+	size_t n = strspn(s, "0123456789abcdefABCDEF");
+
+	if (!n || n > 4)
+		return NULL;
+	*v = (uint32_t)strtoul(s, NULL, 16);
+	return s + n;
+}
+
+const char *parse_tc_class(const char *s, char dev[16], uint32_t *handle)
+{
+	const char *slash = strchr(s, '/'), *p;
+	uint32_t major, minor;
+
+	if (!slash || slash == s)
+		return "is not a class (DEVICE/MAJOR:MINOR, as in eth0/1:50)";
+	if (slash - s > 15 || memchr(s, ' ', (size_t)(slash - s)) || memchr(s, ':', (size_t)(slash - s)) || !strncmp(s, "./", 2) ||
+	    !strncmp(s, "../", 3))
+		return "does not begin with the name of a network device (DEVICE/MAJOR:MINOR, as in eth0/1:50)";
+	p = scan_handle(slash + 1, &major);
+	if (!p || *p != ':' || !(p = scan_handle(p + 1, &minor)) || *p || !major)
+		return "has no class after the '/' (MAJOR:MINOR in hexadecimal, as 'tc class' shows it)";
+	if (!minor || major == 0xffff)
+		return "names a qdisc and no class of it (MAJOR:MINOR, MINOR not 0, as in eth0/1:50)";
+	memcpy(dev, s, (size_t)(slash - s));
+	dev[slash - s] = 0;
+	*handle = major << 16 | minor;
 	return NULL;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Parsers for what people type: sizes, durations, counts, names, modes, owners, path addresses.
+ * Parsers for what people type: sizes, durations, counts, rates, names, modes, owners, hosts, ports, path addresses.
  *
  * Each returns NULL when it understood the whole string, else a sentence fragment that goes after the
  * quoted input: "'12q' " + "is not a size (...)". Nothing is stored on failure.
@@ -33,6 +33,9 @@ void format_rate(char *buf, size_t n, uint64_t bits);
  */
 const char *parse_duration(const char *s, uint64_t bare_ms, uint64_t *ms);
 
+/* yes, true, on; no, false, off. */
+const char *parse_bool(const char *s, bool *b);
+
 /* How many times: a whole number; "off" is UINT32_MAX. */
 const char *parse_factor(const char *s, uint64_t *factor);
 
@@ -47,6 +50,15 @@ const char *parse_owner(const char *s, uint32_t *uid, uint32_t *gid);
 
 /* A data identity, as the kernel takes it: SCHEME:TEXT, at most 127 characters. */
 const char *parse_identity(const char *s);
+
+/* 1 to 65535. */
+const char *parse_port(const char *s, uint16_t *port);
+
+/* A host name, an IPv4 or an IPv6 address (perhaps with %ZONE), by its form alone; no brackets, no port. */
+const char *parse_host(const char *s);
+
+/* DEVICE/MAJOR:MINOR, a class of a network device's qdiscs; *handle is MAJOR << 16 | MINOR, as rtnetlink has it. */
+const char *parse_tc_class(const char *s, char dev[16], uint32_t *handle);
 
 enum addr_kind {
 	ADDR_BDEV,		/* bdev:/dev/sdb, or an absolute path */
