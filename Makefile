@@ -11,7 +11,7 @@
 #   make check-race      the kselftests on a KCSAN kernel
 #   make fuzz            the fuzzers for FUZZ_SECONDS each (3600)
 #   make torture         the fault campaign: FAULTS=100000 or SECONDS=, SEED=, KERNEL=6.12
-#   make demo            a guest's disk is pulled and the guest goes on
+#   make demo            a guest's disk is pulled; the guest goes on, and is migrated
 #   make bench           measurements beside other back ends
 #   make install         modules, user land, units, udev rule, man pages
 #   make uninstall       takes these away again

@@ -56,6 +56,18 @@ options() {
 	return $bad
 }
 
+# Each key of iovmd's configuration, those of its paths without "local." and "remote.".
+keys() {
+	local k bad=0 list
+	list=$(sed -nE 's/^\t(\{ (\.name = )?|CREATE\(|LOCAL\(|REMOTE\(|PATH\()"([a-z-]+)".*/\3/p' userland/iovmd/config_keys.c | sort -u)
+	[ "$(wc -l <<<"$list")" -gt 50 ] || { echo "the list of iovmd's keys is not where it was"; return 1; }
+	man_text iovmd.conf.5 >"$tmp/page"
+	while read -r k; do
+		has_word "$k" "$tmp/page" || { echo "iovmd.conf.5 has no $k"; bad=1; }
+	done <<<"$list"
+	return $bad
+}
+
 in_uapi_md() { # LIST: a name on each line
 	local w bad=0
 	while read -r w; do
@@ -123,7 +135,7 @@ used() {
 	list=$(sed -n 's/^[[:space:]]*\.name = "\([^"]*\)".*/\1/p' userland/iovmctl/cmd_*.c)
 	while read -r c; do
 		grep -qxF -- "$c" <<<"$list" || { echo "iovmctl has no command $c"; bad=1; }
-	done < <({ markdown | xargs cat; man_text vhost-iovm.7; } | grep -oE '(`|^ +|^\.BR? )iovmctl ((path|session|epoch|reserve) )?[a-z-]+' |
+	done < <({ markdown | xargs cat; man_text vhost-iovm.7; } | grep -oE '(`|^ +|^\.BR? )iovmctl ((path|session|config|epoch|reserve) )?[a-z-]+' |
 		sed 's/.*iovmctl //' | sort -u)
 	while read -r u; do
 		compgen -G "userland/*/$u*" >/dev/null || { echo "there is no unit $u"; bad=1; }
@@ -195,7 +207,7 @@ links() {
 # Requests of man(7) only, blocks closed, and a line for whatis.
 man_pages() {
 	local f bad=0
-	for f in "$docs"/docs/man/*.[78]; do
+	for f in "$docs"/docs/man/*.[578]; do
 		awk -v f="${f##*/}" '
 			/^\.\\"/ { next }
 			/^\./ {
@@ -249,7 +261,7 @@ mistake() {
 	result $status "$check finds a mistake" "$out"
 }
 
-checks=(commands options control_abi node_abi events limits used files names targets links man_pages)
+checks=(commands options keys control_abi node_abi events limits used files names targets links man_pages)
 echo "KTAP version 1"
 echo "1..$((2 * ${#checks[@]}))"
 for check in "${checks[@]}"; do
@@ -258,6 +270,7 @@ for check in "${checks[@]}"; do
 done
 mistake commands docs/man/iovmctl.8 '/^\.BI failover /d'
 mistake options docs/man/iovmctl.8 's/\\-\\-heartbeat//g'
+mistake keys docs/man/iovmd.conf.5 's/no\\-space\\-timeout//g'
 mistake control_abi docs/uapi.md 's/IOVM_DEV_SET_BPS/IOVM_DEV_SET_BBS/'
 mistake node_abi docs/uapi.md 's/VHOST_ATTACH_VRING_WORKER/VHOST_ATTACH_WORKER/g'
 mistake events docs/operations.md 's/queue-broken/queue-borken/g'

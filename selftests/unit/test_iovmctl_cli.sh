@@ -35,8 +35,8 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end"
-	"epoch take" "epoch give"
+	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end" "config check" "config show"
+	"epoch take" "epoch give" "status" "migrate" "metrics"
 	"reserve add" "reserve remove" "reserve list" "reserve check")
 
 echo "KTAP version 1"
@@ -276,6 +276,11 @@ completes "--shared" path add vm1 n /dev/null --sh
 completes "off" set vm1 --slow-factor ""
 completes "epoch local-error none" path add vm1 n nbd://h --fence ""
 completes "first-completion first-error" events --wait first
+completes "check show" config ""
+mkdir "$tmp/there" "$tmp/there/d.conf"
+completes "$tmp/there" config check "$tmp/the"
+completes "$tmp/there/d.conf" config show --dir "$tmp/there/"
+completes "$tmp/there/d.conf" config show -d "$tmp/there/"
 ok "bash completion"
 
 # --- changing ---

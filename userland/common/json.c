@@ -164,3 +164,10 @@ void json_null(struct json *j, const char *key)
 	lead(j, key);
 	fputs("null", j->f);
 }
+
+void json_raw(struct json *j, const char *key, const char *text)
+{
+	lead(j, key);
+	for (; *text; text++)
+		fputc(*text == '\n' ? ' ' : *text, j->f);
+}

@@ -35,5 +35,7 @@ void json_s64(struct json *j, const char *key, int64_t v);
 void json_double(struct json *j, const char *key, double v);	/* two decimals */
 void json_bool(struct json *j, const char *key, bool v);
 void json_null(struct json *j, const char *key);
+/* A text that is one JSON value already; its line ends become blanks. */
+void json_raw(struct json *j, const char *key, const char *text);
 
 #endif

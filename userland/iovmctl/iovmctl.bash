@@ -28,7 +28,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == @(path|session|reserve|epoch) ]]; then
+	if [[ ${words[0]} == @(path|session|reserve|config|epoch) ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -58,7 +58,14 @@ _iovmctl() {
 	--fence-command)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
+	--dir)
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return ;;
 	--device|-d)
+		if [[ ${cmd[0]} == config ]]; then
+			mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+			return
+		fi
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur")
 		return ;;
 	--wait|-w)
@@ -82,7 +89,7 @@ _iovmctl() {
 			sed -n 's/^  \([a-z-]*\).*/\1/p' | sort -u) --json --help --version" -- "$cur")
 		return
 	fi
-	if [[ ${cmd[*]} == @(path|session|reserve|epoch) ]]; then
+	if [[ ${cmd[*]} == @(path|session|reserve|config|epoch) ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl --help 2>/dev/null |
 			sed -n "s/^  ${cmd[0]} \([a-z-]*\).*/\1/p")" -- "$cur")
 		return
@@ -99,9 +106,9 @@ _iovmctl() {
 	identify:*|"path add:2")
 		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
 	"path add:1") ;;
-	restore:0)
+	restore:0|"config "*:0)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-	restore:*) ;;
+	restore:*|"config "*) ;;
 	save:*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	*:0)

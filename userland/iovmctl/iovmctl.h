@@ -13,8 +13,10 @@
  *   identity.c    what data is behind an address
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
  *   nbd_server.c  NBD: the other side of the handshake
+ *   offer.c       a target device as an export of such a server
  *   fence.c       make sure that nothing sent to a failed path lands any more
  *   offline.c     make the driver of a disk end what it has
+ *   agent.c       asking iovmd
  *   conf.c        the configuration of devices as a file
  *   cmd_*.c       the commands
  */
@@ -44,7 +46,7 @@
  * @EX_FAILED: it was tried and failed: no connection, an I/O error, a time limit
  * @EX_USAGE_ERR: the command line is wrong; nothing was tried
  * @EX_NOT_FOUND: a device, path, export or file that was named does not exist
- * @EX_REFUSED: refused as things are: name taken, in use, does not fit, no live path
+ * @EX_REFUSED: refused as things are: name taken, in use, does not fit, no live path, a file with mistakes
  * @EX_NO_ACCESS: the kernel side cannot be reached: module, permission or version
  */
 enum exit_code {
@@ -363,6 +365,9 @@ extern const struct cmd cmd_identify;						/* cmd_identify.c */
 extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */
 extern const struct cmd cmd_top;						/* cmd_top.c */
+extern const struct cmd cmd_config_check, cmd_config_show;			/* cmd_config.c */
+extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
+extern const struct cmd cmd_migrate;						/* cmd_migrate.c */
 extern const struct cmd cmd_save;						/* cmd_save.c */
 extern const struct cmd cmd_restore;						/* cmd_restore.c */
 

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * status, metrics: what iovmd knows of guests, devices and peers.
+ */
+#include <string.h>
+
+#include "agent.h"
+
+static const struct opt status_opts[] = {
+	OPT_AGENT_SOCKET,
+	{ 0 }
+};
+
+static const struct json_node *first_of(const struct json_node *o, const char *key)
+{
+	const struct json_node *m = o ? json_member(o, key) : NULL;
+
+	return m ? m->first : NULL;
+}
+
+static void show_peers(const struct json_node *p)
+{
+	for (; p; p = p->next) {
+		printf("  %-16s %s  ", get_str(p, "name"), get_str(p, "address"));
+		if (get_bool(p, "connected"))
+			printf("connected\n");
+		else
+			printf("not connected: %s\n", get_str(p, "why"));
+	}
+}
+
+static void show_path(const struct json_node *p)
+{
+	char t[32];
+
+	text_ms(t, sizeof(t), get_u64(p, "since_ms"));
+	printf("    %-14s %s for %s%s", get_str(p, "name"), get_str(p, "state"), t, get_bool(p, "takes_requests") ? ", takes the requests" : "");
+	if (get_u64(p, "held"))
+		printf(", %llu writes wait for its fence", (unsigned long long)get_u64(p, "held"));
+	printf("\n");
+}
+
+static void show_devices(const struct json_node *d)
+{
+	const struct json_node *p;
+
+	for (; d; d = d->next) {
+		printf("  %-16s ", get_str(d, "name"));
+		if (!*get_str(d, "state"))
+			printf("is not there");
+		else if (*get_str(d, "route"))
+			printf("%s to '%s'", get_str(d, "state"), get_str(d, "route"));
+		else
+			printf("%s", get_str(d, "state"));
+		if (get_u64(d, "queues_running"))
+			printf(", a guest runs on it");
+		if (get_u64(d, "sessions_of_peers"))
+			printf(", %llu connections of peers", (unsigned long long)get_u64(d, "sessions_of_peers"));
+		printf("\n");
+		if (*get_str(d, "trouble"))
+			printf("    not as configured: %s\n", get_str(d, "trouble"));
+		for (p = first_of(d, "paths"); p; p = p->next)
+			show_path(p);
+	}
+}
+
+static void show_guests(const struct json_node *g)
+{
+	for (; g; g = g->next) {
+		printf("  %-16s %s", get_str(g, "name"), get_str(g, "state"));
+		if (*get_str(g, "to"))
+			printf(" to '%s', by %s", get_str(g, "to"), get_str(g, "by"));
+		if (*get_str(g, "why"))
+			printf(": %s", get_str(g, "why"));
+		if (*get_str(g, "arrival"))
+			printf(" (%s)", get_str(g, "arrival"));
+		printf("\n");
+	}
+}
+
+static void show(const struct json_node *s)
+{
+	printf("host %s, release %s, connections between hosts: %s\n", get_str(s, "host"), get_str(s, "release"),
+	       strcmp(get_str(s, "transport"), "tls") ? "plain TCP, as configured: neither encrypted nor authenticated" : "TLS");
+	if (first_of(s, "peers"))
+		printf("peers\n");
+	show_peers(first_of(s, "peers"));
+	if (first_of(s, "devices"))
+		printf("devices\n");
+	show_devices(first_of(s, "devices"));
+	if (first_of(s, "guests"))
+		printf("guests\n");
+	show_guests(first_of(s, "guests"));
+}
+
+static int ask(const char *op, struct agent_talk *t, struct json_node **o, const char **text)
+{
+	int code = agent_ask(t, op, NULL);
+
+	if (code)
+		return code;
+	*o = agent_answer(t, text, &code);
+	if (*o && !get_bool(*o, "ok"))
+		code = fail(EX_REFUSED, NULL, "%s", get_str(*o, "error"));
+	return code;
+}
+
+static int run_status(int argc, char **argv)
+{
+	struct json_node *o = NULL;
+	const struct json_node *p;
+	struct agent_talk t;
+	const char *text;
+	int code;
+
+	(void)argc;
+	(void)argv;
+	code = ask("status", &t, &o, &text);
+	if (code)
+		return code;
+	if (opt_json) {
+		puts(text);
+	} else {
+		show(json_member(o, "status"));
+		for (p = first_of(o, "peers_say"); p; p = p->next) {
+			printf("\nas '%s' sees it:\n", p->key);
+			show(json_member(p, "status"));
+		}
+	}
+	json_free(o);
+	agent_end(&t);
+	return EX_DONE;
+}
+
+const struct cmd cmd_status = {
+	.name = "status", .args = "", .summary = "What iovmd knows of guests, devices and peers, here and there.",
+	.detail = "Asks iovmd on this host, and through it those of its peers that are connected.\n",
+	.opts = status_opts, .run = run_status,
+};
+
+static int run_metrics(int argc, char **argv)
+{
+	struct json_node *o = NULL;
+	struct agent_talk t;
+	int code;
+
+	(void)argc;
+	(void)argv;
+	code = ask("metrics", &t, &o, NULL);
+	if (code)
+		return code;
+	fputs(get_str(o, "text"), stdout);
+	json_free(o);
+	agent_end(&t);
+	return EX_DONE;
+}
+
+const struct cmd cmd_metrics = {
+	.name = "metrics", .args = "", .summary = "The same as numbers, in Prometheus' text format.",
+	.detail = "For a textfile collector: iovmctl metrics >iovm.prom.tmp && mv iovm.prom.tmp iovm.prom\n",
+	.opts = status_opts, .run = run_metrics,
+};

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Makes the devices, paths and exports that are configured and are not there, one step at a time, each by running iovmctl: it knows how
+ * to ask a disk or a server for size and identity, and says in sentences what is wrong. What is there stays as it is. Beside them runs
+ * 'iovmctl path watch', which connects paths again and fences failed ones.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "iovmd.h"
+
+#define FIRST_PAUSE_MS	1000
+#define LAST_PAUSE_MS	30000
+#define MAX_STEP	(CONFIG_MAX_ARGS + 16)
+
+/**
+ * struct work - a configured device and what is being done for it
+ * @child: the step under way
+ * @pause: ends, then the step that failed is tried again
+ * @why: it failed
+ */
+struct work {
+	const struct config_device *d;
+	struct child *child;
+	sd_event_source *pause;
+	uint64_t pause_ms;
+	char why[WHY_MAX];
+	struct work *next;
+};
+
+struct step {
+	const char *arg[MAX_STEP + 1];
+	unsigned int nr;
+	char text[3][IOVM_ADDR_MAX + IOVM_NAME_MAX + 64];	/* what some of them point to */
+};
+
+static struct work *works;
+static struct child *watch;
+static sd_event_source *watch_pause;
+static uint64_t watch_pause_ms;
+
+void export_name(const struct config_device *d, char name[IOVM_NAME_MAX])
+{
+	snprintf(name, IOVM_NAME_MAX, "%.*s" EXPORT_SUFFIX, (int)(IOVM_NAME_MAX - sizeof(EXPORT_SUFFIX)), d->name);
+}
+
+static void add(struct step *s, const char *arg)
+{
+	if (s->nr < MAX_STEP)
+		s->arg[s->nr++] = arg;
+}
+
+static void add_all(struct step *s, const struct config_args *a)
+{
+	unsigned int i;
+
+	for (i = 0; i < a->nr; i++)
+		add(s, a->arg[i]);
+}
+
+/* A path shows the identity that was given to its device, where nothing else shows one. */
+static void add_identity(struct step *s, const struct config_device *d)
+{
+	unsigned int i;
+
+	for (i = 0; i + 1 < d->create.nr; i++)
+		if (!strcmp(d->create.arg[i], "--identity")) {
+			add(s, "--identity");
+			add(s, d->create.arg[i + 1]);
+		}
+}
+
+static void uri_of(const struct config_peer *p, const struct config_device *d, char *buf, size_t n)
+{
+	bool v6 = strchr(p->address, ':');
+
+	snprintf(buf, n, "nbd://%s%s%s:%u/%s", v6 ? "[" : "", p->address, v6 ? "]" : "", p->data_port, d->name);
+}
+
+static void create_step(struct step *s, const struct config_device *d)
+{
+	add(s, "create");
+	add(s, d->name);
+	add(s, "--size-from");
+	if (*d->disk) {
+		add(s, d->disk);
+	} else {
+		uri_of(d->peers[0], d, s->text[0], sizeof(s->text[0]));
+		add(s, s->text[0]);
+	}
+	if (epoch_needed(d))
+		add(s, "--epoch");
+	add_all(s, &d->create);
+}
+
+static void local_step(struct step *s, const struct config_device *d, const char *dev)
+{
+	add(s, "path");
+	add(s, "add");
+	add(s, dev);
+	add(s, "local");
+	snprintf(s->text[0], sizeof(s->text[0]), "bdev:%s", d->disk);
+	add(s, s->text[0]);
+	/* the device and its export have it at the same time */
+	if (d->nr_peers)
+		add(s, "--shared");
+	add_identity(s, d);
+	add_all(s, &d->local);
+}
+
+static void remote_step(struct step *s, const struct config_device *d, const struct config_peer *p)
+{
+	add(s, "path");
+	add(s, "add");
+	add(s, d->name);
+	add(s, p->name);
+	uri_of(p, d, s->text[0], sizeof(s->text[0]));
+	add(s, s->text[0]);
+	add(s, "--offline");
+	add(s, "--timeout");
+	add(s, "3s");
+	add_all(s, &d->remote);
+}
+
+static void export_step(struct step *s, const struct config_device *d, const char *name)
+{
+	add(s, "create");
+	add(s, name);
+	add(s, "--target");
+	add(s, "--epoch");
+	add(s, "--size-from");
+	add(s, d->disk);
+	add_identity(s, d);
+}
+
+/* The first thing that is configured and not there; false: nothing is missing. */
+static bool next_step(const struct config_device *d, struct step *s)
+{
+	struct iovm_dev_info di;
+	struct iovm_path_info pi;
+	unsigned int i;
+
+	memset(s, 0, sizeof(*s));
+	add(s, agent.iovmctl);
+	if (!kernel_has_device(d->name, &di)) {
+		create_step(s, d);
+		return true;
+	}
+	if (*d->disk && !kernel_has_path(d->name, "local", &pi)) {
+		local_step(s, d, d->name);
+		return true;
+	}
+	for (i = 0; i < d->nr_peers; i++)
+		if (!kernel_has_path(d->name, d->peers[i]->name, &pi)) {
+			remote_step(s, d, d->peers[i]);
+			return true;
+		}
+	if (!d->nr_peers || !*d->disk)
+		return false;
+	export_name(d, s->text[1]);
+	if (!kernel_has_device(s->text[1], &di)) {
+		export_step(s, d, s->text[1]);
+		return true;
+	}
+	if (!kernel_has_path(s->text[1], "local", &pi)) {
+		local_step(s, d, s->text[1]);
+		return true;
+	}
+	return false;
+}
+
+static void look_at(struct work *w);
+
+static void try_again(void *data)
+{
+	struct work *w = data;
+
+	timer_clear(&w->pause);
+	look_at(w);
+}
+
+static void step_ended(struct child *c, int status, const char *output, void *data)
+{
+	struct work *w = data;
+	char why[WHY_MAX];
+
+	(void)c;
+	w->child = NULL;
+	if (agent.ending)
+		return;
+	if (!status) {
+		w->pause_ms = 0;
+		w->why[0] = 0;
+		look_at(w);
+		return;
+	}
+	child_reason(status, output, why);
+	if (strcmp(why, w->why))
+		warning("device '%s': %s; trying on", w->d->name, why);
+	strcpy(w->why, why);
+	timer_set(&w->pause, next_pause(&w->pause_ms, FIRST_PAUSE_MS, LAST_PAUSE_MS), try_again, w);
+}
+
+static void look_at(struct work *w)
+{
+	struct step s;
+
+	if (w->child || w->pause || agent.ending)
+		return;
+	if (!next_step(w->d, &s)) {
+		if (*w->why)
+			info("device '%s': is as configured now", w->d->name);
+		w->why[0] = 0;
+		w->pause_ms = 0;
+		return;
+	}
+	w->child = child_program(s.arg, false, step_ended, w);
+	if (!w->child)
+		timer_set(&w->pause, LAST_PAUSE_MS, try_again, w);
+}
+
+void apply_look(void)
+{
+	struct work *w;
+
+	for (w = works; w; w = w->next)
+		look_at(w);
+}
+
+const char *apply_trouble(const struct config_device *d)
+{
+	struct work *w;
+
+	for (w = works; w && w->d != d; w = w->next)
+		;
+	return !w ? "" : *w->why ? w->why : w->child ? "it is being made" : "";
+}
+
+/* --- connecting --- */
+
+static void connected(struct child *c, int status, const char *output, void *data)
+{
+	/* if not: the watch goes on trying */
+	(void)c;
+	(void)status;
+	(void)output;
+	(void)data;
+}
+
+void apply_connect(const struct config_device *d, const struct config_peer *p)
+{
+	const char *const argv[] = { agent.iovmctl, "path", "connect", d->name, p->name, NULL };
+	struct iovm_path_info pi;
+
+	if (kernel_has_path(d->name, p->name, &pi) && !pi.by_hand && (pi.state == IOVM_PATH_CONNECTING || pi.state == IOVM_PATH_FAILED))
+		child_program(argv, false, connected, NULL);
+}
+
+/* --- the watch --- */
+
+static void watch_start(void *data);
+
+static void watch_ended(struct child *c, int status, const char *output, void *data)
+{
+	char why[WHY_MAX];
+
+	(void)c;
+	(void)data;
+	watch = NULL;
+	if (agent.ending)
+		return;
+	child_reason(status, output, why);
+	warning("'iovmctl path watch' has ended: %s", why);
+	timer_set(&watch_pause, next_pause(&watch_pause_ms, FIRST_PAUSE_MS, LAST_PAUSE_MS), watch_start, NULL);
+}
+
+static void watch_start(void *data)
+{
+	const char *const argv[] = { agent.iovmctl, "path", "watch", NULL };
+
+	(void)data;
+	timer_clear(&watch_pause);
+	watch = child_program(argv, true, watch_ended, NULL);
+}
+
+void apply_start(void)
+{
+	const struct config_device *d;
+	struct work *w, **end = &works;
+
+	for (d = agent.config->devices; d; d = d->next) {
+		w = calloc(1, sizeof(*w));
+		if (!w)
+			break;
+		w->d = d;
+		*end = w;
+		end = &w->next;
+	}
+	watch_start(NULL);
+	apply_look();
+}
+
+void apply_end(void)
+{
+	if (watch)
+		child_kill(watch, SIGTERM);
+}

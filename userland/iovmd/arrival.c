@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Guests that come. The host that a guest leaves decides; this one prepares a QEMU, and lets the guest run or ends that QEMU, as it is
+ * told. If that host is not heard of any more, a QEMU that has not got all of its guest is ended: it cannot run, and the guest still
+ * does over there. One that has got all of it waits to be told: see 'iovmctl status'.
+ *
+ * Each step is done by a worker, which asks QEMU how things are: nothing is remembered that is needed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "iovmd.h"
+#include "incoming.h"
+
+#define SILENCE_MS	60000
+#define LOG_MAX		(IOVM_NAME_MAX + 80)
+#define COMING		"coming"	/* the mark of a guest that is prepared: where from */
+
+/**
+ * struct arrival - a guest that may come here
+ * @from: who asked last; NULL: nobody
+ * @text: how far it is, for status; "" nothing comes
+ * @comes: it was prepared, and not yet told what to do
+ * @known: its QEMU
+ * @child: the step under way
+ * @line: its line
+ * @asker: who is to be answered, NULL has gone
+ * @id: of the request
+ * @what: the step under way
+ * @silence: @from is not connected; ends, then QEMU is looked at
+ */
+struct arrival {
+	const struct config_guest *conf;
+	const struct config_peer *from;
+	char text[WHY_MAX];
+	bool comes;
+	struct incoming known;
+	struct child *child;
+	struct line *line;
+	struct line *asker;
+	uint64_t id;
+	const char *what;
+	sd_event_source *silence;
+	struct arrival *next;
+};
+
+static struct arrival *arrivals;
+
+static struct arrival *arrival_of(const struct config_guest *conf)
+{
+	struct arrival *a;
+
+	for (a = arrivals; a && a->conf != conf; a = a->next)
+		;
+	return a;
+}
+
+void arrival_unwatch(struct line *l)
+{
+	struct arrival *a;
+
+	for (a = arrivals; a; a = a->next)
+		if (a->asker == l)
+			a->asker = NULL;
+}
+
+void arrival_list(struct json *j, const char *key, const struct config_peer *from)
+{
+	struct arrival *a;
+
+	json_open(j, key, '[');
+	for (a = arrivals; a; a = a->next)
+		if (a->comes && a->from == from)
+			json_str(j, NULL, a->conf->name);
+	json_close(j);
+}
+
+void arrival_json(struct json *j, const char *key, const struct config_guest *conf)
+{
+	struct arrival *a = arrival_of(conf);
+
+	json_str(j, key, a && *a->text ? a->text : NULL);
+}
+
+/* --- the worker --- */
+
+struct job {
+	const struct config_guest *guest;
+	const char *listen, *what;
+	unsigned int channels;
+	struct incoming known;
+};
+
+static int give_up(int sock, const char *why)
+{
+	struct msg m;
+
+	msg_begin(&m);
+	json_bool(&m.j, "ok", false);
+	json_str(&m.j, "error", why);
+	msg_write(&m, sock);
+	return 1;
+}
+
+static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX])
+{
+	const struct config_guest *g = j->guest;
+
+	snprintf(log, LOG_MAX, "%.60s/%s.log", agent.run_dir, g->name);
+	*in = (struct incoming_job){
+		.guest = g->name, .qmp = g->qmp, .command = *g->command ? g->command : NULL, .log = log,
+		.listen = *j->listen ? j->listen : "0.0.0.0", .multifd = j->channels,
+	};
+}
+
+static bool holds_all(const struct config_guest *g)
+{
+	unsigned int i;
+
+	for (i = 0; i < g->nr_devices; i++)
+		if (!epoch_needed(g->devices[i]) || !epoch_held(g->devices[i]))
+			return false;
+	return true;
+}
+
+/* In a child: one step, and the answer to it. */
+static int run_step(int sock, void *data)
+{
+	const struct job *j = data;
+	struct incoming_job job;
+	struct incoming in = { .pid = 0 };
+	char why[WHY_MAX] = "", log[LOG_MAX];
+	enum guest_at at = GUEST_GONE;
+	struct msg m;
+	int r = 0;
+
+	if (!kernel_in_child())
+		return give_up(sock, "the kernel side cannot be reached");
+	job_of(j, &job, log);
+	if (!strcmp(j->what, "prepare")) {
+		r = incoming_prepare(&job, &in, why, sizeof(why));
+	} else if (!strcmp(j->what, "accept")) {
+		r = incoming_accept(&job, why, sizeof(why));
+	} else {
+		at = incoming_find(&job, why, sizeof(why));
+		/*
+		 * what has come in full is ended only by the word of the host that it left; and runs without, if that host can
+		 * write nothing any more
+		 */
+		if (!strcmp(j->what, "settle") && at == GUEST_ARRIVED && holds_all(j->guest))
+			r = incoming_accept(&job, why, sizeof(why));
+		else if (strcmp(j->what, "settle") || at == GUEST_AWAITED || at == GUEST_COMING)
+			r = at == GUEST_GONE ? 0 : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
+	}
+	if (r)
+		return give_up(sock, why);
+	msg_begin(&m);
+	json_bool(&m.j, "ok", true);
+	if (*in.uri)
+		json_str(&m.j, "uri", in.uri);
+	json_u64(&m.j, "pid", (uint64_t)in.pid);
+	json_u64(&m.j, "born", in.born);
+	json_str(&m.j, "state", guest_at_text[at]);
+	json_bool(&m.j, "arrived", at == GUEST_ARRIVED && !holds_all(j->guest));
+	msg_write(&m, sock);
+	return 0;
+}
+
+/* --- steps --- */
+
+static void settled(struct arrival *a)
+{
+	a->comes = false;
+	timer_clear(&a->silence);
+	a->text[0] = 0;
+	mark_clear(COMING, a->conf);
+}
+
+/* The mark: HOST PID BORN */
+static void remember(struct arrival *a)
+{
+	char text[IOVM_NAME_MAX + 64];
+
+	snprintf(text, sizeof(text), "%s %d %llu", a->from->name, (int)a->known.pid, (unsigned long long)a->known.born);
+	mark_set(COMING, a->conf, text);
+}
+
+static void recall(struct arrival *a)
+{
+	char text[IOVM_NAME_MAX + 64], name[IOVM_NAME_MAX];
+	unsigned long long born;
+	int pid;
+
+	if (!mark_get(COMING, a->conf, text, sizeof(text)) || sscanf(text, "%63s %d %llu", name, &pid, &born) != 3)
+		return;
+	a->from = config_peer(agent.config, name);
+	a->known.pid = pid;
+	a->known.born = born;
+	a->comes = a->from;
+	snprintf(a->text, sizeof(a->text), "was being prepared for '%s' when iovmd ended", name);
+}
+
+static void took_effect(struct arrival *a, const struct json_node *o, const char *error)
+{
+	info("guest '%s': %s: %s", a->conf->name, a->what, error ?: "done");
+	if (error) {
+		snprintf(a->text, sizeof(a->text), "%s failed: %.400s", a->what, error);
+	} else if (!strcmp(a->what, "prepare")) {
+		a->known.pid = (pid_t)member_u64(o, "pid");
+		a->known.born = member_u64(o, "born");
+		remember(a);
+		snprintf(a->text, sizeof(a->text), "QEMU waits for it to come from '%s'", a->from->name);
+	} else if (!strcmp(a->what, "settle") && member_bool(o, "arrived")) {
+		snprintf(a->text, sizeof(a->text),
+			 "all of it is here, but '%s' has not said that it may run: it does when that host is back; to have it run "
+			 "without, make sure that it does not run there, and say 'cont' to its QEMU", a->from->name);
+	} else {
+		settled(a);
+	}
+}
+
+static void on_line(struct line *l, char *text, void *data)
+{
+	struct arrival *a = data;
+	char error[JSON_READ_ERROR];
+	struct json_node *o;
+	const char *why;
+	struct msg m;
+
+	(void)l;
+	if (!text) {
+		a->line = NULL;
+		return;
+	}
+	o = json_read(text, strlen(text), error);
+	if (!o)
+		return;
+	why = member_bool(o, "ok") ? NULL : member_str(o, "error") ?: "no reason given";
+	took_effect(a, o, why);
+	if (a->asker && why) {
+		answer_error(a->asker, a->id, why);
+	} else if (a->asker) {
+		answer_begin(&m, a->id);
+		json_str(&m.j, "uri", member_str(o, "uri"));
+		msg_send(&m, a->asker);
+	}
+	a->asker = NULL;
+	json_free(o);
+}
+
+static void worker_ended(struct child *c, int status, const char *output, void *data)
+{
+	struct arrival *a = data;
+	char why[WHY_MAX];
+
+	(void)c;
+	a->child = NULL;
+	if (!a->asker)
+		return;
+	child_reason(status, output, why);
+	answer_error(a->asker, a->id, why);
+	a->asker = NULL;
+}
+
+static bool step(struct arrival *a, const char *what, const struct json_node *o)
+{
+	/* from here on there may be a QEMU */
+	if (!strcmp(what, "prepare")) {
+		a->comes = true;
+		memset(&a->known, 0, sizeof(a->known));
+		remember(a);
+	}
+
+	struct job job = {
+		.guest = a->conf, .what = what, .listen = agent.config->host.listen,
+		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known,
+	};
+
+	a->what = what;
+	a->child = child_worker(run_step, &job, -1, false, &a->line, on_line, worker_ended, a);
+	return a->child;
+}
+
+/* Is it a guest that may be here or there? */
+static bool shared_with(const struct arrival *a, const struct config_peer *from, char why[WHY_MAX])
+{
+	unsigned int i;
+
+	for (i = 0; i < a->conf->nr_devices; i++) {
+		const struct config_device *d = a->conf->devices[i];
+
+		if (config_peer_of(d, from) < 0) {
+			snprintf(why, WHY_MAX, "[device %s] does not have '%s' among its peers there", d->name, from->name);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* May the guest come here, as far as can be seen? */
+static bool fits(const struct arrival *a, char why[WHY_MAX])
+{
+	struct iovm_path_info pi;
+	struct iovm_dev_info di;
+	unsigned int i;
+
+	if (!*a->conf->command) {
+		snprintf(why, WHY_MAX, "[guest %s] has no 'command' there that starts its QEMU", a->conf->name);
+		return false;
+	}
+	for (i = 0; i < a->conf->nr_devices; i++) {
+		const struct config_device *d = a->conf->devices[i];
+
+		if (!kernel_has_device(d->name, &di))
+			snprintf(why, WHY_MAX, "device '%s' is not there yet: %s", d->name, apply_trouble(d));
+		else if (di.queues_running)
+			snprintf(why, WHY_MAX, "a guest runs on device '%s' there", d->name);
+		else if (!*d->disk || !kernel_has_path(d->name, "local", &pi) || pi.state != IOVM_PATH_LIVE)
+			snprintf(why, WHY_MAX, "device '%s' has no live path to a disk of that host", d->name);
+		else
+			continue;
+		return false;
+	}
+	return true;
+}
+
+void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
+{
+	static const char *const steps[] = { "prepare", "accept", "abort" };
+	const char *name = member_str(o, "guest"), *op = member_str(o, "op");
+	struct config_guest *g = name ? config_guest(agent.config, name) : NULL;
+	struct arrival *a = g ? arrival_of(g) : NULL;
+	char why[WHY_MAX];
+	size_t i;
+
+	for (i = 0; strcmp(steps[i], op); i++)
+		;
+	if (!a) {
+		snprintf(why, sizeof(why), "there is no [guest %s] on host '%s'", name ?: "?", agent.config->host.name);
+	} else if (a->child) {
+		snprintf(why, sizeof(why), "host '%s' is busy with '%s' for guest '%s'", agent.config->host.name, a->what, name);
+	} else if (guest_is_migrating(g)) {
+		snprintf(why, sizeof(why), "guest '%s' is leaving host '%s'", name, agent.config->host.name);
+	} else if (a->comes && a->from != from) {
+		snprintf(why, sizeof(why), "guest '%s' comes from '%s'", name, a->from->name);
+	} else if (shared_with(a, from, why) && (i || fits(a, why))) {
+		a->from = from;
+		a->asker = l;
+		a->id = id;
+		if (step(a, steps[i], o))
+			return;
+		a->asker = NULL;
+		snprintf(why, sizeof(why), "no process could be started");
+	}
+	answer_error(l, id, why);
+}
+
+/* --- a peer that is silent --- */
+
+static void silent(void *data)
+{
+	struct arrival *a = data;
+
+	timer_clear(&a->silence);
+	if (a->comes && !a->child)
+		step(a, "settle", NULL);
+}
+
+void arrival_look(void)
+{
+	struct arrival *a;
+
+	for (a = arrivals; a; a = a->next) {
+		if (!a->comes || peer_is_up(a->from, NULL))
+			timer_clear(&a->silence);
+		else if (!a->silence)
+			timer_set(&a->silence, SILENCE_MS, silent, a);
+	}
+}
+
+void arrival_start(void)
+{
+	const struct config_guest *conf;
+	struct arrival *a, **end = &arrivals;
+
+	for (conf = agent.config->guests; conf; conf = conf->next) {
+		a = calloc(1, sizeof(*a));
+		if (!a)
+			return;
+		a->conf = conf;
+		*end = a;
+		end = &a->next;
+		/* one that was prepared when the last iovmd was killed */
+		recall(a);
+	}
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Takes in the NBD connections of peers: a child process for each shakes hands and hands the socket to the kernel, which serves it from
+ * then on. A peer is offered the data of the devices that name it among their peers, and nothing else.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "iovmd.h"
+#include "../common/net.h"
+#include "../iovmctl/offer.h"
+
+#define HANDSHAKE_MS	10000
+#define MAX_HANDSHAKES	64
+
+static unsigned int nr_handshakes;
+
+/* The epoch as which it may; 0: not at all. */
+static uint64_t may_have(const struct config_device *d, const struct config_peer *p)
+{
+	return *d->disk && config_peer_of(d, p) >= 0 ? epoch_for_peer(d, p) : 0;
+}
+
+struct config_peer *peer_by_address(int fd)
+{
+	struct config_peer *p;
+
+	for (p = agent.config->peers; p; p = p->next)
+		if (net_peer_is(fd, p->address))
+			return p;
+	return NULL;
+}
+
+/* What is there of what a peer may have, as a list; *offers for free(). */
+static const struct nbds_export *offers_for(const struct config_peer *p, struct offer **offers)
+{
+	uint64_t epoch;
+	const struct nbds_export *first = NULL;
+	const struct config_device *d;
+	struct iovm_dev_info di;
+	char name[IOVM_NAME_MAX];
+	unsigned int n = 0;
+
+	for (d = agent.config->devices; d; d = d->next)
+		n++;
+	*offers = calloc(n + 1, sizeof(**offers));
+	for (n = 0, d = agent.config->devices; d && *offers; d = d->next) {
+		export_name(d, name);
+		epoch = may_have(d, p);
+		if (!epoch || !kernel_has_device(name, &di) || di.class != IOVM_CLASS_TARGET || !di.nr_paths)
+			continue;
+		offer_device(&(*offers)[n], &di, d->name, false);
+		(*offers)[n].epoch = epoch;
+		(*offers)[n].ex.next = first;
+		first = &(*offers)[n++].ex;
+	}
+	return first;
+}
+
+static int client(int sock, void *data)
+{
+	const struct config_peer *p;
+	const struct nbds_export *ex;
+	int fd = *(int *)data, err;
+	struct iovm_session_add s;
+	char why[128], text[128];
+	struct offer *offers;
+
+	(void)sock;
+	IOVM_INIT(&s);
+	net_peer_text(fd, text, sizeof(text));
+	p = peer_by_address(fd);
+	if (!p) {
+		warning("an NBD client at %s was refused: no [peer] has this address", text);
+		return 1;
+	}
+	snprintf(s.peer, sizeof(s.peer), "%s, %s", p->name, text);
+	if (!kernel_in_child())
+		return 1;
+	ex = offers_for(p, &offers);
+	/* no news: its paths try now and then, and it gets in once it holds an epoch */
+	if (!ex)
+		return 1;
+	switch (nbds_handshake(fd, &ex, HANDSHAKE_MS, why, sizeof(why))) {
+	case NBDS_LEFT:
+		return 0;
+	case NBDS_BAD:
+		warning("%s was refused: %s", s.peer, why);
+		return 1;
+	case NBDS_GO:
+		break;
+	}
+	net_keepalive(fd, HANDSHAKE_MS);
+	err = offer_taken((const struct offer *)((const char *)ex - offsetof(struct offer, ex)), fd, &s);
+	if (err)
+		warning("%s cannot be served: %s", s.peer, *s.msg ? s.msg : strerror(err));
+	return !!err;
+}
+
+static void ended(struct child *c, int status, const char *output, void *data)
+{
+	(void)c;
+	(void)status;
+	(void)output;
+	(void)data;
+	nr_handshakes--;
+}
+
+static void no_lines(struct line *l, char *text, void *data)
+{
+	(void)data;
+	if (text)
+		line_close(l);
+}
+
+static int on_accept(sd_event_source *source, int listener, uint32_t events, void *data)
+{
+	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	struct line *line;
+
+	(void)source;
+	(void)events;
+	(void)data;
+	if (fd < 0)
+		return 0;
+	if (nr_handshakes < MAX_HANDSHAKES && child_worker(client, &fd, fd, true, &line, no_lines, ended, NULL))
+		nr_handshakes++;
+	close(fd);
+	return 0;
+}
+
+int data_listen(char why[WHY_MAX])
+{
+	const struct config_host *h = &agent.config->host;
+	int fds[NET_MAX_LISTEN];
+	unsigned int nr, i;
+	char port[8];
+
+	snprintf(port, sizeof(port), "%u", h->data_port);
+	nr = net_listen(h->listen, port, fds, NULL, why);
+	for (i = 0; i < nr; i++)
+		sd_event_add_io(agent.loop, NULL, fds[i], EPOLLIN, on_accept, NULL);
+	return nr ? 0 : -1;
+}

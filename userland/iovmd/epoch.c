@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Epochs: who may write a device's data. Whoever holds the epoch of a device may; the kernel issues nothing without, and the targets of
+ * the other hosts admit nobody else. An epoch follows the queues of a guest, not a migration: whoever's queues start takes it, whoever
+ * started the guest.
+ *
+ * To take one: every peer of the device is asked to give up what it holds ("epoch-give"), which the kernel there grants once its own
+ * queues have stopped and nothing that it sent can land any more. The new epoch, one more than all have known, is written to stable
+ * storage here, then told to every peer ("epoch-raised"), which writes it down too and ends the sessions of older ones. Only then
+ * is it used. If a peer cannot be asked, the guest waits: status says for whom, and the operator's 'iovmctl epoch take' settles it.
+ *
+ * What may wait, for the disk or for what is in flight, is done by workers.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "iovmd.h"
+#include "epoch_store.h"
+
+#define GIVE_MS		60000
+#define RAISE_MS	60000
+#define FIRST_PAUSE_MS	200
+#define LAST_PAUSE_MS	30000
+
+enum phase {
+	PHASE_IDLE,
+	PHASE_ASKING,	/* the peers, to give it up */
+	PHASE_STORING,
+	PHASE_RAISING,	/* the peers are told */
+	PHASE_TAKING,
+};
+
+/* Somebody who wants to hear when it is held here */
+struct waiter {
+	struct line *line;
+	uint64_t id;
+	struct waiter *next;
+};
+
+/**
+ * struct epoch - of a device
+ * @known: as it is on disk
+ * @next: what is being taken
+ * @phase: how far that is
+ * @asked: who is who, in what the peers answer
+ * @asks: what the peers were asked, by their place in d->peers; 0 answered
+ * @waits: for so many of them
+ * @worker: what is being done; one at a time
+ * @line: to it
+ * @giver: who is answered when the worker has given it up or raised it; NULL nobody
+ * @giver_id: of that request
+ * @job: what the worker does
+ * @why: it could not be taken; "" it could
+ */
+struct epoch {
+	const struct config_device *d;
+	struct asked {
+		struct epoch *e;
+		unsigned int peer;
+	} asked[CONFIG_MAX_PEERS];
+	struct epoch_record known, next;
+	enum phase phase;
+	uint64_t asks[CONFIG_MAX_PEERS];
+	unsigned int waits;
+	struct child *worker;
+	struct line *line;
+	struct line *giver;
+	uint64_t giver_id;
+	struct epoch_job job;
+	char why[WHY_MAX];
+	sd_event_source *pause;
+	uint64_t pause_ms;
+	struct waiter *waiters;
+	struct epoch *link;
+};
+
+static struct epoch *epochs;
+
+static struct epoch *epoch_of(const struct config_device *d)
+{
+	struct epoch *e;
+
+	for (e = epochs; e && e->d != d; e = e->link)
+		;
+	return e;
+}
+
+static const char *self(void)
+{
+	return agent.config->host.name;
+}
+
+static bool mine(const struct epoch_record *r)
+{
+	return !strcmp(r->holder, self());
+}
+
+bool epoch_needed(const struct config_device *d)
+{
+	return d->nr_peers && *d->disk;
+}
+
+static void on_result(struct line *l, char *text, void *data);
+static void on_worker_end(struct child *c, int status, const char *output, void *data);
+
+static bool start(struct epoch *e, int what, const struct epoch_record *r, bool holds)
+{
+	e->job.what = what;
+	e->job.d = e->d;
+	e->job.record = *r;
+	e->job.holds = holds;
+	e->worker = child_worker(epoch_work, &e->job, -1, true, &e->line, on_result, on_worker_end, e);
+	return e->worker;
+}
+
+/* --- taking it --- */
+
+static void try_again(void *data)
+{
+	struct epoch *e = data;
+
+	timer_clear(&e->pause);
+	epoch_look();
+}
+
+static void tell_waiters(struct epoch *e, const char *why)
+{
+	struct waiter *w;
+	struct msg m;
+
+	while ((w = e->waiters)) {
+		e->waiters = w->next;
+		if (why) {
+			answer_error(w->line, w->id, why);
+		} else {
+			answer_begin(&m, w->id);
+			json_u64(&m.j, "epoch", e->known.epoch);
+			msg_send(&m, w->line);
+		}
+		free(w);
+	}
+}
+
+static void stop_asking(struct epoch *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < CONFIG_MAX_PEERS; i++) {
+		peer_forget(e->asks[i]);
+		e->asks[i] = 0;
+	}
+	e->waits = 0;
+}
+
+static void failed(struct epoch *e, const char *why)
+{
+	stop_asking(e);
+	if (strcmp(e->why, why))
+		warning("device '%s': its epoch cannot be had: %s", e->d->name, why);
+	snprintf(e->why, sizeof(e->why), "%s", why);
+	e->phase = PHASE_IDLE;
+	tell_waiters(e, why);
+	timer_set(&e->pause, next_pause(&e->pause_ms, FIRST_PAUSE_MS, LAST_PAUSE_MS), try_again, e);
+}
+
+static void taken(struct epoch *e)
+{
+	unsigned int i;
+
+	e->known = e->next;
+	e->phase = PHASE_IDLE;
+	e->why[0] = 0;
+	e->pause_ms = 0;
+	info("device '%s': epoch %llu is held here", e->d->name, (unsigned long long)e->known.epoch);
+	tell_waiters(e, NULL);
+	for (i = 0; i < e->d->nr_peers; i++)
+		apply_connect(e->d, e->d->peers[i]);
+}
+
+/* Asks each peer; answer() comes once for each. */
+static void ask_all(struct epoch *e, const char *op, uint64_t epoch, uint64_t limit_ms, reply_fn answer)
+{
+	char request[256];
+	unsigned int i;
+
+	if (epoch)
+		snprintf(request, sizeof(request), "{\"op\":\"%s\",\"device\":\"%s\",\"epoch\":%llu}", op, e->d->name, (unsigned long long)epoch);
+	else
+		snprintf(request, sizeof(request), "{\"op\":\"%s\",\"device\":\"%s\"}", op, e->d->name);
+	e->waits = e->d->nr_peers;
+	for (i = 0; i < e->d->nr_peers && e->waits; i++) {
+		e->asked[i].e = e;
+		e->asked[i].peer = i;
+		e->asks[i] = peer_ask(e->d->peers[i], request, limit_ms, answer, &e->asked[i]);
+	}
+}
+
+static void on_raised(const struct json_node *o, const char *text, const char *why, void *data)
+{
+	struct asked *a = data;
+	struct epoch *e = a->e;
+	char said[WHY_MAX + 128];
+
+	(void)o;
+	(void)text;
+	e->asks[a->peer] = 0;
+	if (why)
+		snprintf(said, sizeof(said), "'%s' was not told: %.500s", e->d->peers[a->peer]->name, why);
+	if (e->phase != PHASE_RAISING)
+		return;
+	if (why) {
+		failed(e, said);
+	} else if (!--e->waits) {
+		e->phase = PHASE_TAKING;
+		if (!start(e, EPOCH_JOB_TAKE, &e->next, false))
+			failed(e, "no process could be started");
+	}
+}
+
+static void on_given(const struct json_node *o, const char *text, const char *why, void *data)
+{
+	struct asked *a = data;
+	struct epoch *e = a->e;
+	const char *name = e->d->peers[a->peer]->name;
+	char said[WHY_MAX + 400];
+	uint64_t epoch;
+
+	(void)text;
+	e->asks[a->peer] = 0;
+	if (e->phase != PHASE_ASKING)
+		return;
+	if (why) {
+		snprintf(said, sizeof(said), "'%s' may have it: %.400s", name, why);
+		failed(e, said);
+		return;
+	}
+	epoch = member_u64(o, "epoch");
+	if (epoch >= e->next.epoch)
+		e->next.epoch = epoch + 1;
+	if (--e->waits)
+		return;
+	e->phase = PHASE_STORING;
+	if (!start(e, EPOCH_JOB_STORE, &e->next, false))
+		failed(e, "no process could be started");
+}
+
+static void take(struct epoch *e)
+{
+	if (e->phase != PHASE_IDLE || e->worker || e->pause)
+		return;
+	e->phase = PHASE_ASKING;
+	e->next.epoch = e->known.epoch + 1;
+	snprintf(e->next.holder, sizeof(e->next.holder), "%s", self());
+	ask_all(e, "epoch-give", 0, GIVE_MS, on_given);
+}
+
+/* --- what the worker has done --- */
+
+static void gave(struct epoch *e, const char *error)
+{
+	struct msg m;
+
+	if (!error)
+		e->known = e->job.record;
+	if (!error && e->job.what == EPOCH_JOB_GIVE)
+		info("device '%s': epoch %llu was given up, for '%s'", e->d->name, (unsigned long long)e->known.epoch, e->known.holder);
+	if (e->giver && error) {
+		answer_error(e->giver, e->giver_id, error);
+	} else if (e->giver) {
+		answer_begin(&m, e->giver_id);
+		json_u64(&m.j, "epoch", e->known.epoch);
+		msg_send(&m, e->giver);
+	}
+	e->giver = NULL;
+}
+
+static void result(struct epoch *e, const char *error)
+{
+	if (e->job.what == EPOCH_JOB_GIVE || e->job.what == EPOCH_JOB_RAISE) {
+		gave(e, error);
+	} else if (error) {
+		failed(e, error);
+	} else if (e->phase == PHASE_STORING) {
+		/* known to this host from here on, whatever becomes of it */
+		e->known.epoch = e->next.epoch;
+		e->phase = PHASE_RAISING;
+		ask_all(e, "epoch-raised", e->next.epoch, RAISE_MS, on_raised);
+	} else if (e->phase == PHASE_TAKING) {
+		taken(e);
+	} else {
+		e->known = e->job.record;	/* adopted */
+	}
+}
+
+static void on_result(struct line *l, char *text, void *data)
+{
+	struct epoch *e = data;
+	char error[JSON_READ_ERROR];
+	struct json_node *o;
+
+	if (!text) {
+		e->line = NULL;
+		return;
+	}
+	o = json_read(text, strlen(text), error);
+	/* the next step may be another worker's */
+	line_close(l);
+	e->line = NULL;
+	child_forget(e->worker);
+	e->worker = NULL;
+	result(e, member_bool(o, "ok") ? NULL : member_str(o, "error") ?: "its worker said nothing");
+	json_free(o);
+}
+
+static void on_worker_end(struct child *c, int status, const char *output, void *data)
+{
+	struct epoch *e = data;
+	char why[WHY_MAX];
+
+	(void)c;
+	child_reason(status, output, why);
+	e->worker = NULL;
+	result(e, why);
+}
+
+/* --- what is asked of us --- */
+
+void epoch_unwatch(struct line *l)
+{
+	struct waiter **at, *w;
+	struct epoch *e;
+
+	for (e = epochs; e; e = e->link) {
+		if (e->giver == l)
+			e->giver = NULL;
+		for (at = &e->waiters; (w = *at);)
+			if (w->line == l) {
+				*at = w->next;
+				free(w);
+			} else {
+				at = &w->next;
+			}
+	}
+}
+
+/* "epoch-give": 0, or why not. */
+static bool give(struct epoch *e, const struct config_peer *from, char why[WHY_MAX])
+{
+	struct iovm_dev_info di;
+	struct epoch_record r = e->known;
+	bool holds = kernel_has_device(e->d->name, &di) && di.epoch_held;
+
+	if (holds && di.queues_running) {
+		snprintf(why, WHY_MAX, "a guest runs on it on '%s'", self());
+		return false;
+	}
+	if (holds)
+		r.epoch = di.epoch;
+	if (holds || mine(&r))
+		snprintf(r.holder, sizeof(r.holder), "%s", from->name);
+	return start(e, EPOCH_JOB_GIVE, &r, holds);
+}
+
+/* "epoch-raised" */
+static bool raise_to(struct epoch *e, const struct config_peer *from, uint64_t epoch, char why[WHY_MAX])
+{
+	struct iovm_dev_info di;
+	struct epoch_record r = { .epoch = epoch };
+
+	if (kernel_has_device(e->d->name, &di) && di.epoch_held) {
+		snprintf(why, WHY_MAX, "'%s' holds epoch %llu of it", self(), (unsigned long long)di.epoch);
+		return false;
+	}
+	if (epoch < e->known.epoch || (epoch == e->known.epoch && *e->known.holder && strcmp(e->known.holder, from->name))) {
+		snprintf(why, WHY_MAX, "'%s' knows of epoch %llu, held by '%s'", self(), (unsigned long long)e->known.epoch,
+			 *e->known.holder ? e->known.holder : "nobody");
+		return false;
+	}
+	snprintf(r.holder, sizeof(r.holder), "%s", from->name);
+	return start(e, EPOCH_JOB_RAISE, &r, false);
+}
+
+void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
+{
+	const char *name = member_str(o, "device");
+	const struct config_device *d = name ? config_device(agent.config, name) : NULL;
+	struct epoch *e = d ? epoch_of(d) : NULL;
+	char why[WHY_MAX] = "no process could be started";
+	bool is_give = !strcmp(member_str(o, "op"), "epoch-give"), good;
+
+	if (!e || config_peer_of(d, from) < 0) {
+		snprintf(why, sizeof(why), "there is no [device %s] with '%s' among its peers on '%s'", name ?: "?", from->name, self());
+		answer_error(l, id, why);
+		return;
+	}
+	/* both want it: one has to give way */
+	if (e->phase != PHASE_IDLE && !e->worker && strcmp(self(), from->name) > 0)
+		failed(e, "another host takes it");
+	if (e->phase != PHASE_IDLE || e->worker) {
+		answer_error(l, id, "it is being taken or given up at the moment");
+		return;
+	}
+	good = is_give ? give(e, from, why) : raise_to(e, from, member_u64(o, "epoch"), why);
+	if (good) {
+		e->giver = l;
+		e->giver_id = id;
+	} else {
+		answer_error(l, id, why);
+	}
+}
+
+/* "epoch-ready": the guest is about to come: its devices' epochs are taken before its queues start. */
+void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
+{
+	const char *name = member_str(o, "guest"), *device = member_str(o, "device");
+	struct config_guest *g = name ? config_guest(agent.config, name) : NULL;
+	struct iovm_dev_info di;
+	struct epoch *e = NULL;
+	struct waiter *w;
+	unsigned int i;
+	struct msg m;
+
+	for (i = 0; g && device && i < g->nr_devices; i++)
+		if (!strcmp(g->devices[i]->name, device))
+			e = epoch_of(g->devices[i]);
+	if (!e || config_peer_of(e->d, from) < 0) {
+		answer_error(l, id, "there is no such guest and device, shared with you, here");
+		return;
+	}
+	if (kernel_has_device(e->d->name, &di) && di.epoch_held) {
+		answer_begin(&m, id);
+		json_u64(&m.j, "epoch", di.epoch);
+		msg_send(&m, l);
+		return;
+	}
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		abort();
+	w->line = l;
+	w->id = id;
+	w->next = e->waiters;
+	e->waiters = w;
+	timer_clear(&e->pause);
+	e->pause_ms = 0;
+	take(e);
+}
+
+uint64_t epoch_for_peer(const struct config_device *d, const struct config_peer *p)
+{
+	struct epoch *e = epoch_of(d);
+
+	return e && !strcmp(e->known.holder, p->name) ? e->known.epoch : 0;
+}
+
+bool epoch_held(const struct config_device *d)
+{
+	struct iovm_dev_info di;
+
+	return !epoch_needed(d) || (kernel_has_device(d->name, &di) && di.epoch_held);
+}
+
+void epoch_json(struct json *j, const struct config_device *d)
+{
+	struct epoch *e = epoch_of(d);
+
+	if (!e)
+		return;
+	json_u64(j, "epoch", e->known.epoch);
+	json_str(j, "epoch_holder", *e->known.holder ? e->known.holder : NULL);
+	json_str(j, "epoch_why", *e->why ? e->why : NULL);
+}
+
+/* --- looking --- */
+
+static void on_told(const struct json_node *o, const char *text, const char *why, void *data)
+{
+	struct asked *a = data;
+
+	(void)o;
+	(void)text;
+	if (!why)
+		apply_connect(a->e->d, a->e->d->peers[a->peer]);
+	else
+		warning("device '%s': '%s' does not accept that its epoch is held here: %s", a->e->d->name, a->e->d->peers[a->peer]->name, why);
+}
+
+/* A peer that was not there when the epoch was taken, or was started anew. */
+void epoch_peer_up(const struct config_peer *p)
+{
+	struct iovm_dev_info di;
+	char request[256];
+	struct epoch *e;
+	int i;
+
+	for (e = epochs; e; e = e->link) {
+		i = config_peer_of(e->d, p);
+		if (i < 0)
+			continue;
+		timer_clear(&e->pause);
+		e->pause_ms = 0;
+		if (!mine(&e->known) || !kernel_has_device(e->d->name, &di) || !di.epoch_held)
+			continue;
+		e->asked[i].e = e;
+		e->asked[i].peer = (unsigned int)i;
+		snprintf(request, sizeof(request), "{\"op\":\"epoch-raised\",\"device\":\"%s\",\"epoch\":%llu}", e->d->name,
+			 (unsigned long long)di.epoch);
+		peer_ask(p, request, RAISE_MS, on_told, &e->asked[i]);
+	}
+	epoch_look();
+}
+
+static void look_at(struct epoch *e)
+{
+	char export[IOVM_NAME_MAX];
+	struct iovm_dev_info di;
+	struct epoch_record r;
+
+	if (e->phase != PHASE_IDLE || e->worker || !kernel_has_device(e->d->name, &di))
+		return;
+	if (di.epoch_held && (di.epoch != e->known.epoch || !mine(&e->known))) {
+		/* the operator took it, or what was on disk is lost */
+		r.epoch = di.epoch;
+		snprintf(r.holder, sizeof(r.holder), "%s", self());
+		info("device '%s': epoch %llu is held here, as the kernel says", e->d->name, (unsigned long long)di.epoch);
+		start(e, EPOCH_JOB_STORE, &r, false);
+	} else if (!di.epoch_held && (di.queues_running || e->waiters)) {
+		take(e);
+	} else if (!di.epoch_held && *e->known.holder && !mine(&e->known)) {
+		/* an export that was made after its epoch was known */
+		export_name(e->d, export);
+		if (kernel_has_device(export, &di) && di.flags & IOVM_DEV_F_EPOCH && di.epoch < e->known.epoch)
+			start(e, EPOCH_JOB_RAISE, &e->known, false);
+	}
+}
+
+void epoch_look(void)
+{
+	struct epoch *e;
+
+	if (agent.ending)
+		return;
+	for (e = epochs; e; e = e->link)
+		look_at(e);
+}
+
+int epoch_start(char why[WHY_MAX])
+{
+	const struct config_device *d;
+	struct epoch *e, **end = &epochs;
+	char dir[512];
+
+	snprintf(dir, sizeof(dir), "%.200s/epochs", agent.state_dir);
+	if ((mkdir(agent.state_dir, 0700) && errno != EEXIST) || (mkdir(dir, 0700) && errno != EEXIST)) {
+		snprintf(why, WHY_MAX, "cannot make '%.200s': %s", dir, strerror(errno));
+		return -1;
+	}
+	for (d = agent.config->devices; d; d = d->next) {
+		if (!epoch_needed(d))
+			continue;
+		e = calloc(1, sizeof(*e));
+		if (!e)
+			abort();
+		e->d = d;
+		epoch_load(d, &e->known);
+		*end = e;
+		end = &e->link;
+	}
+	return 0;
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * iovmd, the agent. One process waits for events (sd-event); what blocks, or reads what strangers send, is done by child processes,
+ * which talk to it by lines of JSON. What it knows is in the kernel, in QEMU and in the configuration: it may be killed at any time,
+ * and a new one takes things up as it finds them. The map of its files:
+ *
+ *   main.c        options, start, end, the loop
+ *   config.c      the configuration files
+ *   log.c         messages
+ *   mark.c        what is under way, for the next iovmd
+ *   line.c        sockets that carry a JSON object a line
+ *   child.c       child processes: programs with their output, workers with a line socket
+ *   kernel.c      devices, paths and events of /dev/iovm-mux
+ *   apply.c       makes the devices, paths and exports that are configured and are not there
+ *   epoch.c       who may write a device's data; epoch_store.c: what of that may wait
+ *   data.c        takes in the NBD connections of peers, and hands them to the kernel
+ *   link.c        the channel to a peer and from it: one process each
+ *   peer.c        what peers ask of each other
+ *   guest.c       a guest: is it to be migrated, and how far is it
+ *   source.c      the worker that migrates a guest away
+ *   arrival.c     the worker that takes in a guest
+ *   qmp.c, migrate.c, incoming.c   how QEMU is talked to
+ *   control.c     what iovmctl asks, on a unix socket
+ *   status.c      what there is to tell: status, metrics
+ *
+ * All of it runs in one thread: nothing is locked. A worker has its parent's memory as it was when it was forked.
+ */
+#ifndef IOVMD_H
+#define IOVMD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "config.h"
+#include "../common/json.h"
+#include "../common/json_read.h"
+
+#ifndef IOVM_RELEASE
+#define IOVM_RELEASE "0.1.0"
+#endif
+
+#define RUN_DIR		"/run/iovm"
+#define STATE_DIR	"/var/lib/iovm"
+#define CONTROL_SOCKET	RUN_DIR "/iovmd.sock"
+#define LINE_MAX_BYTES	(1u << 20)	/* of a JSON line */
+#define WHY_MAX		512		/* of a sentence that says why */
+
+/**
+ * struct agent - all that the main process knows
+ * @config: never NULL once it runs
+ * @loop: the event loop
+ * @iovmctl: the program
+ * @run_dir: where its sockets are
+ * @state_dir: what must outlive the host
+ */
+struct agent {
+	struct config *config;
+	sd_event *loop;
+	const char *iovmctl;
+	const char *run_dir;
+	const char *state_dir;
+	bool ending;
+};
+
+extern struct agent agent;
+
+/* ---- messages (log.c) ---- */
+
+/* To the journal, or stderr: one line each. A failure of something that is tried again is a warning once. */
+void info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void warning(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+uint64_t clock_ms(void);	/* CLOCK_MONOTONIC */
+
+/* ---- time (log.c) ---- */
+
+/* Calls fn(data) once, after ms and up to an eighth more; takes the place of what *source was. */
+typedef void (*timer_fn)(void *data);
+void timer_set(sd_event_source **source, uint64_t ms, timer_fn fn, void *data);
+void timer_clear(sd_event_source **source);
+/* first, 2 first, 4 first ... last, each up to a quarter shorter by chance. *pause begins at 0. */
+uint64_t next_pause(uint64_t *pause, uint64_t first, uint64_t last);
+
+/* ---- marks (mark.c) ---- */
+
+/*
+ * Files below run_dir: "something is under way for this guest", for the next iovmd, should this one be killed. A hint alone: how things
+ * are is asked of QEMU and the kernel.
+ */
+void mark_set(const char *what, const struct config_guest *g, const char *text);
+void mark_clear(const char *what, const struct config_guest *g);
+/* Its text, up to n - 1 bytes; false: there is none. */
+bool mark_get(const char *what, const struct config_guest *g, char *text, size_t n);
+
+/* ---- lines (line.c) ---- */
+
+struct line;
+
+/* A whole line, without its end; NULL: the other side has gone, and the line is freed after this call. */
+typedef void (*line_fn)(struct line *l, char *text, void *data);
+
+/* Takes over the socket. */
+struct line *line_new(int fd, line_fn fn, void *data);
+void line_close(struct line *l);	/* no call after this; NULL is fine */
+int line_fd(const struct line *l);
+
+/**
+ * struct msg - a line that is being written
+ * @j: to be written to; the object is open
+ */
+struct msg {
+	struct json j;
+	FILE *f;
+	char *text;
+	size_t n;
+};
+
+void msg_begin(struct msg *m);
+/* Sends it; false when the other side does not read what it gets (the line ends then, and its function hears of it). */
+bool msg_send(struct msg *m, struct line *l);
+/* Ends it: text, for free(), ends in a newline. */
+char *msg_end(struct msg *m, size_t *n);
+
+/* For workers: blocking, on a plain descriptor; false: the other side has gone, or time (0: none) is up. */
+bool msg_write(struct msg *m, int fd);
+/* The next line of fd, for json_free(); NULL likewise, or it is no JSON. */
+struct line_buf {
+	char *text;
+	size_t n, size;
+};
+struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms);
+
+/* Members of an object; NULL, false, 0 when there is none of that type. */
+const char *member_str(const struct json_node *o, const char *key);
+bool member_bool(const struct json_node *o, const char *key);
+uint64_t member_u64(const struct json_node *o, const char *key);
+
+/* ---- children (child.c) ---- */
+
+struct child;
+
+/* It has ended: status as of waitpid(); output: the end of what a program wrote to stderr, "" for workers. Freed after this call. */
+typedef void (*child_fn)(struct child *c, int status, const char *output, void *data);
+
+/* A program; argv ends with NULL. It is told to end when we do, however that comes, when bound. NULL: could not be started, which was said. */
+struct child *child_program(const char *const *argv, bool bound, child_fn ended, void *data);
+/*
+ * A worker: run(sock, arg) in a child whose other end of sock is *line here. It has no other descriptor of ours but sock, keep (or -1)
+ * and the standard ones. Dies with us when bound.
+ */
+struct child *child_worker(int (*run)(int sock, void *arg), void *arg, int keep, bool bound, struct line **line, line_fn fn,
+			   child_fn ended, void *data);
+pid_t child_pid(const struct child *c);
+void child_kill(struct child *c, int sig);
+void child_forget(struct child *c);	/* ended is not called any more; NULL is fine */
+/* "it exited with status 3: last line", or the signal */
+void child_reason(int status, const char *output, char why[WHY_MAX]);
+
+/* ---- the kernel (kernel.c) ---- */
+
+int kernel_open(char why[WHY_MAX]);
+/* In a worker, before anything is asked of the kernel. */
+bool kernel_in_child(void);
+bool kernel_has_device(const char *name, struct iovm_dev_info *info);
+bool kernel_has_path(const char *dev, const char *name, struct iovm_path_info *info);
+
+/* ---- what is configured (apply.c) ---- */
+
+#define EXPORT_SUFFIX	".export"
+
+/* The target device through which peers reach a device's data */
+void export_name(const struct config_device *d, char name[IOVM_NAME_MAX]);
+void apply_start(void);
+void apply_end(void);
+/* Look again at what is there: at once, not only when a pause is over. */
+void apply_look(void);
+/* A peer admits us from now on: sooner than the watch would try. */
+void apply_connect(const struct config_device *d, const struct config_peer *p);
+/* Why a device is not as configured, "" when it is. */
+const char *apply_trouble(const struct config_device *d);
+
+/* ---- who may write (epoch.c) ---- */
+
+int epoch_start(char why[WHY_MAX]);
+void epoch_look(void);
+bool epoch_needed(const struct config_device *d);
+bool epoch_held(const struct config_device *d);		/* here, or it needs none */
+/* With which epoch the connections of a peer are admitted; 0: not at all. */
+uint64_t epoch_for_peer(const struct config_device *d, const struct config_peer *p);
+void epoch_peer_up(const struct config_peer *p);
+void epoch_unwatch(struct line *l);
+void epoch_json(struct json *j, const struct config_device *d);
+/* Requests of peers: epoch-give, epoch-raised; epoch-ready */
+void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+
+/* ---- data connections of peers (data.c) ---- */
+
+int data_listen(char why[WHY_MAX]);
+
+/* ---- peers (link.c, peer.c) ---- */
+
+/* Answer to a request, also as it came; o NULL: there is none, why says so. */
+typedef void (*reply_fn)(const struct json_node *o, const char *text, const char *why, void *data);
+
+int peer_listen(char why[WHY_MAX]);
+void peer_start(void);
+bool peer_is_up(const struct config_peer *p, const char **why);
+/*
+ * Sends an object, from { to }, without its "id", which is added; reply is called once, within timeout_ms. Returns a number for
+ * peer_forget(), after which it is not.
+ */
+uint64_t peer_ask(const struct config_peer *p, const char *request, uint64_t timeout_ms, reply_fn reply, void *data);
+void peer_forget(uint64_t number);
+
+/* A connection from a peer brought a request. */
+void peer_request(struct line *l, const struct config_peer *from, const struct json_node *o);
+/* Answers */
+void answer_error(struct line *l, uint64_t id, const char *why);
+void answer_begin(struct msg *m, uint64_t id);
+
+/* In a child: connects to a peer, or takes a connection of one, and carries lines to and fro; an exit status. */
+int link_out(int sock, void *peer);
+int link_in(int sock, void *fd);
+/* Which peer has this address, when connections are plain; NULL: none. fd: a connected socket. */
+struct config_peer *peer_by_address(int fd);
+
+/* ---- guests (guest.c) ---- */
+
+void guest_start(void);
+/* Something has happened to a device: is a guest to be migrated? */
+void guest_look(void);
+/* NULL and why: it cannot be. by: who wants it, for the log. */
+bool guest_migrate(struct config_guest *g, struct config_peer *to, const char *by, char why[WHY_MAX]);
+bool guest_cancel(struct config_guest *g, char why[WHY_MAX]);
+/* Tell l of what the guest's migration does, until it has ended. */
+void guest_watch(struct config_guest *g, struct line *l, uint64_t id);
+void guest_unwatch(struct line *l);
+/* A peer has a QEMU that waits to be told what became of the guest. */
+void guest_settle(const char *name, const struct config_peer *at);
+bool guest_is_migrating(const struct config_guest *g);
+void guest_json(struct json *j, const char *key, const struct config_guest *g);
+
+/* What a worker is started with */
+struct source_job {
+	const struct config_guest *guest;
+	const struct config_peer *to;
+	const char *what;		/* migrate; settle: find out what became of a migration that nobody looks after */
+};
+int source_run(int sock, void *job);
+
+/* ---- guests that come (arrival.c) ---- */
+
+/* Requests of the peer about a guest that comes: prepare, accept, abort. */
+void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+void arrival_start(void);
+/* A peer has come or gone. */
+void arrival_look(void);
+void arrival_unwatch(struct line *l);
+/* Those that wait to be told by this peer what becomes of them, as an array. */
+void arrival_list(struct json *j, const char *key, const struct config_peer *from);
+void arrival_json(struct json *j, const char *key, const struct config_guest *g);
+
+/* ---- iovmctl (control.c, status.c) ---- */
+
+int control_start(char why[WHY_MAX]);
+void status_json(struct json *j, const char *key, bool peers);
+void status_metrics(FILE *f);
+
+#endif /* IOVMD_H */

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Messages and time.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "iovmd.h"
+
+/* priority: as syslog and sd_journal have it; the journal takes it from the line. One write a line: children write, too. */
+static void say(int priority, const char *fmt, va_list ap)
+{
+	static int journal = -1;
+	char line[1024];
+	size_t i;
+	int n, m;
+
+	if (journal < 0)
+		journal = getenv("JOURNAL_STREAM") != NULL;
+	n = journal ? snprintf(line, sizeof(line), "<%d>", priority) : snprintf(line, sizeof(line), "iovmd: ");
+	m = vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
+	n = m < 0 ? n : n + m;
+	if ((size_t)n > sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	/* peers and programs have their say in it */
+	for (i = 0; i < (size_t)n; i++)
+		if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+			line[i] = ' ';
+	line[n++] = '\n';
+	if (write(STDERR_FILENO, line, (size_t)n) < 0)
+		return;		/* nowhere left to say it */
+}
+
+void info(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(6, fmt, ap);
+	va_end(ap);
+}
+
+void warning(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say(4, fmt, ap);
+	va_end(ap);
+}
+
+uint64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* --- time --- */
+
+struct timer {
+	timer_fn fn;
+	void *data;
+};
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *data)
+{
+	struct timer *t = data;
+
+	(void)source;
+	(void)usec;
+	t->fn(t->data);
+	return 0;
+}
+
+void timer_clear(sd_event_source **source)
+{
+	*source = sd_event_source_disable_unref(*source);
+}
+
+void timer_set(sd_event_source **source, uint64_t ms, timer_fn fn, void *data)
+{
+	struct timer *t = malloc(sizeof(*t));
+	int r;
+
+	timer_clear(source);
+	if (!t) {
+		warning("out of memory");
+		return;
+	}
+	*t = (struct timer){ .fn = fn, .data = data };
+	/* the accuracy is what lets the kernel wake up for several things at once */
+	r = sd_event_add_time_relative(agent.loop, source, CLOCK_MONOTONIC, ms * 1000, ms * 125, on_timer, t);
+	if (r < 0) {
+		warning("cannot set a timer: %s", strerror(-r));
+		free(t);
+		return;
+	}
+	sd_event_source_set_destroy_callback(*source, free);
+}
+
+uint64_t next_pause(uint64_t *pause, uint64_t first, uint64_t last)
+{
+	uint32_t by_chance = 0;
+
+	*pause = !*pause ? first : *pause * 2 < last ? *pause * 2 : last;
+	/* without chance all of them come at once when a host is back */
+	if (getrandom(&by_chance, sizeof(by_chance), GRND_NONBLOCK) < 0)
+		by_chance = (uint32_t)clock_ms() * 2654435761u;
+	return *pause - (*pause / 4) * (by_chance >> 8) / (1u << 24);
+}
