@@ -79,7 +79,7 @@ shown() {
 			echo "filter show dev va parent $c"
 		done <"$tmp/classes"
 		echo "actions list action gact"
-	} | tc -d -batch - | sed 's/index [0-9]* //'
+	} | tc -d -batch - | sed 's/index [0-9]* //; s/direct_packets_stat [0-9]* //'
 }
 remember() { shown >"$tmp/before"; }
 as_before() { # WHAT: the kernel takes filters apart a moment later
@@ -303,27 +303,27 @@ measure 4 0 10809
 at_least 10809 6000000
 what="flood, nothing reserved"
 measure 6 24 10809 49152
-less_than 10809 1800000
-less_than 49152 1350000
-ok "control: without a reservation a flood leaves less than 90 % of the rates"
+less_than 10809 1500000
+less_than 49152 1125000
+ok "control: without a reservation a flood leaves less than 75 % of the rates"
 
 what="flood, reserved"
 want 0 'reserved' "${add[@]}"
-measure 6 24 10809 49152
-at_least 10809 1800000
-at_least 49152 1350000
+measure 12 24 10809 49152
+at_least 10809 1500000
+at_least 49152 1125000
 json 'd[0]["io_bytes"] > 1000000 and d[0]["migration_bytes"] > 800000' reserve list
 want 0 'no longer' reserve remove vm1
 what="flood, released"
 measure 4 24 10809
-less_than 10809 1800000
-ok "with one, both streams have 90 % of their rates at least; and not after its release"
+less_than 10809 1500000
+ok "with one, both streams have 75 % of their rates at least; and not after its release"
 
 what="flood, marked sockets"
 want 0 'reserved' reserve add vm1 --class va/1:50 --io 2mbit --migration 1500k
 measure 6 24 "10809=$io" 10810
-at_least 10809 1800000
-less_than 10810 1350000
+at_least 10809 1500000
+less_than 10810 1125000
 want 0 'no longer' reserve remove vm1
 as_before "traffic"
 ok "a socket marked with the class needs no filter"
