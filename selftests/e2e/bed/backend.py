@@ -94,7 +94,7 @@ def stage(rundir, kernel):
     shutil.copytree(os.path.realpath(mods), modules, symlinks=True)
     programs = os.path.join(rundir, "bin")
     os.makedirs(programs)
-    for name in ("iovmctl", "iovm-vhost-user"):
+    for name in ("iovmctl", "iovm-vhost-user", "iovmd"):
         path = os.path.join(BUILD, "userland", name)
         if os.path.isdir(path):
             path = os.path.join(path, name)

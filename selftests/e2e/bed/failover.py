@@ -176,6 +176,10 @@ class Run:
         self.guest.power_off()
         for b in self.backends:
             b.stop()
+        self.close_hosts()
+
+    def close_hosts(self):
+        """The end of the hosts, whose kernels must have had nothing to complain of."""
         for h in self.hosts:
             lines = h.trouble()
             if lines:

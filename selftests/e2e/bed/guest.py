@@ -30,9 +30,8 @@ class Guest:
         self.agent_port, self.qmp_port = 7001 + 2 * slot, 7002 + 2 * slot
         self.host = None
 
-    def start(self, host, socket_path, incoming=None, extra=()):
-        """Start its QEMU on a host, with the disk behind a vhost-user socket."""
-        self.host = host
+    def words(self, socket_path, incoming=None, extra=()):
+        """The command line of its QEMU, with the disk behind a vhost-user socket."""
         words = [
             qemu_program(self.version), "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
             "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
@@ -46,9 +45,15 @@ class Guest:
             "-device", "virtserialport,chardev=agent,name=agent",
             *extra,
         ]
-        if incoming:
-            words += ["-incoming", incoming]
-        self.pid = host.spawn(f"{self.name}-qemu", quote(*words))
+        return words + (["-incoming", incoming] if incoming else [])
+
+    def start(self, host, socket_path, incoming=None, extra=()):
+        """Start its QEMU on a host."""
+        self.attach(host, host.spawn(f"{self.name}-qemu", quote(*self.words(socket_path, incoming, extra))))
+
+    def attach(self, host, pid):
+        """Its QEMU runs on a host, as that process."""
+        self.host, self.pid = host, pid
         self.qmp = Qmp(self.name, host.ports[self.qmp_port])
         self.agent = Agent(f"guest {self.name}", host.ports[self.agent_port])
 

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+iovmd on both hosts: they make the devices, serve each other the LUN, and migrate the guest.
+
+    host A                                            host B
+    guest ── vm1-disk0 ─┬─ local: LUN     (pulled)    vm1-disk0 ─┬─ local: LUN ── guest, after its migration
+                        └─ B ── NBD ── vm1-disk0.export ── LUN   └─ A
+"""
+
+import json
+import os
+
+from .backend import LUN_IDENTITY, Iovm, wait_socket
+from .util import BedError, quote, wait_for
+
+DEVICE = "vm1-disk0"
+GUEST = "vm1"
+QMP = f"/run/{GUEST}.qmp"
+SOCKET = f"/run/{DEVICE}.sock"
+
+CONFIG = """\
+[host]
+name = {name}
+listen = {address}
+transport = plain-tcp
+{host}
+[peer {peer}]
+address = {peer_address}
+
+[device {device}]
+disk = {disk}
+peers = {peer}
+identity = {identity}
+{device_keys}
+[guest {guest}]
+devices = {device}
+qmp = {qmp}
+destination = {peer}
+command = /etc/iovm/{guest}.start
+{guest_keys}
+"""
+
+# What an operator's script for an incoming guest does: the back end of its disk, then QEMU.
+START = """\
+#!/bin/sh
+if [ ! -S {socket} ]; then
+    setsid {bin}/iovm-vhost-user --device {device} --socket {socket} >/run/{device}-vhost-user.log 2>&1 &
+    echo $! >/run/{device}-vhost-user.pid
+    while [ ! -S {socket} ]; do sleep 0.1; done
+fi
+exec {qemu}
+"""
+
+
+class Iovmd:
+    """iovmd on one host."""
+
+    def __init__(self, host, peer, guest, host_keys="", device_keys="", guest_keys=""):
+        self.host, self.peer, self.guest = host, peer, guest
+        self.keys = dict(host=host_keys, device_keys=device_keys, guest_keys=guest_keys)
+        self.bin = os.path.join(host.rundir, "bin")
+        self.pid = None
+
+    def configure(self):
+        """What an operator writes."""
+        text = CONFIG.format(name=self.host.name, address=self.host.address, peer=self.peer.name, peer_address=self.peer.address,
+                             device=DEVICE, disk=self.host.disk(), identity=LUN_IDENTITY, guest=GUEST, qmp=QMP, **self.keys)
+        qemu = quote(*self.guest.words(SOCKET, "defer", self.extra()), "-S")
+        start = START.format(socket=SOCKET, bin=self.bin, device=DEVICE, qemu=qemu)
+        self.host.agent.call("mkdir -p /etc/iovm && umask 022 && "
+                             f"printf %s {quote(text)} >/etc/iovm/iovmd.conf && printf %s {quote(start)} >/etc/iovm/{GUEST}.start && "
+                             f"chmod 755 /etc/iovm/{GUEST}.start && getent group kvm >/dev/null || groupadd -r kvm")
+
+    @staticmethod
+    def extra():
+        # the second is for the test: a monitor serves one client at a time
+        return ("-qmp", f"unix:{QMP},server=on,wait=off", "-qmp", f"unix:/run/{GUEST}.look,server=on,wait=off")
+
+    def start(self):
+        self.pid = self.host.spawn("iovmd", quote(f"{self.bin}/iovmd", "--iovmctl", f"{self.bin}/iovmctl"))
+
+    def kill(self):
+        """SIGKILL."""
+        self.host.agent.call(f"kill -9 {self.pid}")
+        wait_for(f"host {self.host.name}: end of iovmd", 10, lambda: not self.host.running(self.pid))
+
+    def stop(self):
+        self.host.end(self.pid)
+
+    def ctl(self, *words, timeout=60):
+        return self.host.agent.out(quote(f"{self.bin}/iovmctl", *words), timeout)
+
+    def status(self):
+        """As it sees things itself; None while it does not answer."""
+        res = self.host.agent.call(quote(f"{self.bin}/iovmctl", "status", "--json"), check=False)
+        if res.status:
+            if not self.host.running(self.pid):
+                raise BedError(f"host {self.host.name}: iovmd ended: {self.host.spawned_log('iovmd')}")
+            return None
+        return json.loads(res.out)["status"]
+
+    def device(self):
+        s = self.status()
+        return s["devices"][0] if s else {}
+
+    def guest_state(self):
+        s = self.status()
+        return s["guests"][0] if s else {}
+
+    def ready(self):
+        """Its device is there with both paths, and the peer is connected."""
+        s = self.status()
+        if not s or not s["peers"][0]["connected"]:
+            return False
+        d = s["devices"][0]
+        return not d["trouble"] and d["state"] and len(d["paths"]) == 2
+
+    def standing_by(self):
+        """The device has its epoch here, and all paths are live: the peer serves the holder alone."""
+        d = self.device()
+        return d.get("epoch_holder") == self.host.name and all(p["state"] == "live" for p in d["paths"])
+
+    def explain(self):
+        s = self.status()
+        return f"{s and s['peers']} {s and s['devices']} {self.host.spawned_log('iovmd')}"
+
+
+class Served(Iovm):
+    """A device that iovmd made, with the process in front of it; what failover.Run expects of a back end."""
+
+    def __init__(self, host, unmade=False):
+        self.host, self.name, self.socket = host, DEVICE, SOCKET
+        self.bin = os.path.join(host.rundir, "bin")
+        self.unit = None
+        if unmade:
+            self.pid = int(host.agent.out(f"cat /run/{DEVICE}-vhost-user.pid"))
+        else:
+            self.start_front()
+
+    def start_front(self):
+        self.pid = self.host.spawn(f"{self.name}-vhost-user", quote(
+            f"{self.bin}/iovm-vhost-user", "--device", self.name, "--socket", self.socket))
+        wait_socket(self.host, self.socket, self.pid, f"{self.name}-vhost-user")
+
+    def stop(self):
+        """Everything down again; iovmd has ended before."""
+        self.end_front()
+        self.ctl("session", "end", f"{self.name}.export", "all")
+        wait_for(f"host {self.host.name}: sessions end", 30,
+                 lambda: not json.loads(self.ctl("session", "list", f"{self.name}.export", "--json")))
+        self.ctl("destroy", f"{self.name}.export")
+        self.ctl("destroy", self.name, *(["--force"] if self.lost() else []))
+        self.unload()
+
+    def lost(self):
+        """Is its own disk gone?"""
+        return self.host.agent.call(f"test -b $(sed -n 's/^disk = //p' /etc/iovm/iovmd.conf)", check=False).status != 0
+
+
+def pair(a, b, guest, **keys):
+    """Started on both hosts, and ready."""
+    agents = [Iovmd(a, b, guest, **keys), Iovmd(b, a, guest, **keys)]
+    for x in agents:
+        x.configure()
+        x.host.agent.call("modprobe vhost_iovm_blk", 60)
+        x.start()
+    for x in agents:
+        try:
+            wait_for(f"host {x.host.name}: iovmd ready", 90, x.ready, 0.5)
+        except BedError as e:
+            raise BedError(f"{e}: {x.explain()}") from None
+    return agents
