@@ -482,7 +482,7 @@ struct iovm_path_ctl {
  * ENOTSOCK, EPROTOTYPE, ENOTCONN bad socket. The kernel holds its own references: close yours. A
  * session ends when all its connections have, and what they had in flight. A device with
  * IOVM_DEV_F_EPOCH: ESTALE the session has an older epoch than the device, or none; ERANGE it has a
- * newer one: raise the device's first; EBUSY the device has none yet, or older sessions are ending.
+ * newer one: raise the device's first; EBUSY it does not hold it yet: older sessions are ending.
  */
 #define IOVM_SESSION_F_RDONLY	(1u << 0)
 struct iovm_session_add {
