@@ -162,7 +162,7 @@ ok "a command that does not end: asked to, killed, with its children"
 
 program </dev/null
 IOVM_FAKE_FAIL=0x14:116:"path a has been live again since" \
-	want 1 "" "the fence of path 'a' does not count: path a has been live again since" path fence vm-2.data a
+	want 4 "" "the fence of path 'a' does not count: path a has been live again since" path fence vm-2.data a
 want 4 "" "says of no way to fence it" path fence vm1 local
 says "hint: .*'iovmctl path fenced vm1 local'" "$err" path fence
 program <<<'echo >$tmp/ran; sleep 3'
