@@ -33,11 +33,6 @@ struct child {
 	void *data;
 };
 
-pid_t child_pid(const struct child *c)
-{
-	return c->pid;
-}
-
 void child_kill(struct child *c, int sig)
 {
 	kill(c->pid, sig);

@@ -298,7 +298,7 @@ static void check_destination(struct reader *r, const struct section *s)
 	struct config_guest *g = s->what;
 	const char *name = value_of(s, "destination");
 	struct section *to = name ? look_up(r, s, "destination", SECTION_PEER, name) : NULL, *of;
-	unsigned int i, k;
+	unsigned int i;
 	char remedy[256];
 
 	g->destination = to ? to->what : NULL;
@@ -308,10 +308,8 @@ static void check_destination(struct reader *r, const struct section *s)
 	for (i = 0; i < g->nr_devices && to; i++) {
 		const struct config_device *d = g->devices[i];
 
-		for (k = 0; k < d->nr_peers && d->peers[k] != g->destination;)
-			k++;
 		of = find(r, SECTION_DEVICE, d->name);
-		if (k < d->nr_peers || !of || (is_given(of, "peers") && !value_of(of, "peers")))
+		if (config_peer_of(d, g->destination) >= 0 || !of || (is_given(of, "peers") && !value_of(of, "peers")))
 			continue;
 		snprintf(remedy, sizeof(remedy), "add it to 'peers' there, %s:%u, or choose another", d->at.file, at_key(of, "peers").line);
 		config_wrong(r, at_key(s, "destination"), remedy, "'destination': '%s' is no peer of [device %s]", name, d->name);

@@ -24,7 +24,8 @@ static uint64_t may_have(const struct config_device *d, const struct config_peer
 	return *d->disk && config_peer_of(d, p) >= 0 ? epoch_for_peer(d, p) : 0;
 }
 
-struct config_peer *peer_by_address(int fd)
+/* Which peer has this address; NULL: none. */
+static struct config_peer *peer_by_address(int fd)
 {
 	struct config_peer *p;
 
@@ -134,14 +135,5 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 
 int data_listen(char why[WHY_MAX])
 {
-	const struct config_host *h = &agent.config->host;
-	int fds[NET_MAX_LISTEN];
-	unsigned int nr, i;
-	char port[8];
-
-	snprintf(port, sizeof(port), "%u", h->data_port);
-	nr = net_listen(h->listen, port, fds, NULL, why);
-	for (i = 0; i < nr; i++)
-		sd_event_add_io(agent.loop, NULL, fds[i], EPOLLIN, on_accept, NULL);
-	return nr ? 0 : -1;
+	return listen_at(agent.config->host.data_port, on_accept, why);
 }

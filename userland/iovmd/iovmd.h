@@ -45,7 +45,6 @@
 
 #define RUN_DIR		"/run/iovm"
 #define STATE_DIR	"/var/lib/iovm"
-#define CONTROL_SOCKET	RUN_DIR "/iovmd.sock"
 #define LINE_MAX_BYTES	(1u << 20)	/* of a JSON line */
 #define WHY_MAX		512		/* of a sentence that says why */
 
@@ -105,7 +104,8 @@ typedef void (*line_fn)(struct line *l, char *text, void *data);
 /* Takes over the socket. */
 struct line *line_new(int fd, line_fn fn, void *data);
 void line_close(struct line *l);	/* no call after this; NULL is fine */
-int line_fd(const struct line *l);
+/* on_accept is called for connections to a port of the listen address; 0, or -1 and why. */
+int listen_at(uint16_t port, sd_event_io_handler_t on_accept, char why[WHY_MAX]);
 
 /**
  * struct msg - a line that is being written
@@ -153,7 +153,6 @@ struct child *child_program(const char *const *argv, bool bound, child_fn ended,
  */
 struct child *child_worker(int (*run)(int sock, void *arg), void *arg, int keep, bool bound, struct line **line, line_fn fn,
 			   child_fn ended, void *data);
-pid_t child_pid(const struct child *c);
 void child_kill(struct child *c, int sig);
 void child_forget(struct child *c);	/* ended is not called any more; NULL is fine */
 /* "it exited with status 3: last line", or the signal */
@@ -225,8 +224,6 @@ void answer_begin(struct msg *m, uint64_t id);
 /* In a child: connects to a peer, or takes a connection of one, and carries lines to and fro; an exit status. */
 int link_out(int sock, void *peer);
 int link_in(int sock, void *fd);
-/* Which peer has this address, when connections are plain; NULL: none. fd: a connected socket. */
-struct config_peer *peer_by_address(int fd);
 
 /* ---- guests (guest.c) ---- */
 

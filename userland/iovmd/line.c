@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "iovmd.h"
+#include "../common/net.h"
 
 #define OUT_MAX_BYTES	(4u << 20)	/* that wait to be read by the other side */
 
@@ -55,11 +56,6 @@ void line_close(struct line *l)
 	l->dead = true;
 	if (!l->busy)
 		drop(l);
-}
-
-int line_fd(const struct line *l)
-{
-	return l->fd;
 }
 
 /* Whether it is still there after its function was called. */
@@ -175,6 +171,19 @@ struct line *line_new(int fd, line_fn fn, void *data)
 		return NULL;
 	}
 	return l;
+}
+
+int listen_at(uint16_t number, sd_event_io_handler_t on_accept, char why[WHY_MAX])
+{
+	int fds[NET_MAX_LISTEN];
+	unsigned int nr, i;
+	char port[8];
+
+	snprintf(port, sizeof(port), "%u", number);
+	nr = net_listen(agent.config->host.listen, port, fds, NULL, why);
+	for (i = 0; i < nr; i++)
+		sd_event_add_io(agent.loop, NULL, fds[i], EPOLLIN, on_accept, NULL);
+	return nr ? 0 : -1;
 }
 
 /* --- messages --- */

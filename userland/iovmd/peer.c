@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "iovmd.h"
-#include "../common/net.h"
 
 #define FIRST_PAUSE_MS	500
 #define LAST_PAUSE_MS	30000
@@ -377,14 +376,5 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 
 int peer_listen(char why[WHY_MAX])
 {
-	const struct config_host *h = &agent.config->host;
-	int fds[NET_MAX_LISTEN];
-	unsigned int nr, i;
-	char port[8];
-
-	snprintf(port, sizeof(port), "%u", h->peer_port);
-	nr = net_listen(h->listen, port, fds, NULL, why);
-	for (i = 0; i < nr; i++)
-		sd_event_add_io(agent.loop, NULL, fds[i], EPOLLIN, on_accept, NULL);
-	return nr ? 0 : -1;
+	return listen_at(agent.config->host.peer_port, on_accept, why);
 }
