@@ -6,7 +6,7 @@
 #   make W=1             with kbuild's extra warnings (all warnings are errors)
 #   make sparse          the modules, checked by sparse
 #   make lint            checkpatch, W=1 and sparse on all kernels, shellcheck, ...
-#   make check           sets the machine up and runs all tests (.ci/run)
+#   make check           sets the machine up and runs all tests (.ci/run), JOBS=2 groups at once
 #   make check-debug     the kselftests on a KASAN, lockdep and kmemleak kernel
 #   make check-race      the kselftests on a KCSAN kernel
 #   make fuzz            the fuzzers for FUZZ_SECONDS each (3600)
@@ -31,6 +31,7 @@ VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
 PREFIX ?= /usr/local
 INSTALL_MOD_DIR ?= updates/vhost-iovm
 FUZZ_SECONDS ?= 3600
+JOBS ?= 2
 export PREFIX DESTDIR VERSION
 
 ifeq ($(origin KDIR),undefined)
@@ -79,7 +80,7 @@ lint:
 
 check:
 	selftests/env/setup.sh
-	selftests/run
+	selftests/run -j $(JOBS)
 
 check-debug:
 	selftests/env/setup.sh all debug
