@@ -12,14 +12,14 @@ agent=$(command -v iovmd || echo "$top/build/userland/iovmd/iovmd")
 . "$top/selftests/unit/iovmctl.sh" || exit 1
 
 echo "KTAP version 1"
-for need in nbdinfo nbdcopy python3; do
+for need in nbdinfo nbdcopy qemu-io python3; do
 	command -v $need >/dev/null || { echo "1..0 # SKIP no $need"; exit 4; }
 done
 modprobe brd rd_nr=2 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
 ip link set lo up
 ip addr add 127.0.0.2/8 dev lo 2>/dev/null
-echo "1..10"
+echo "1..11"
 
 run_dir=$tmp/run
 state_dir=$tmp/state
@@ -145,6 +145,34 @@ head -c 8M /dev/urandom >"$tmp/a"
 nbdcopy "$tmp/a" "$uri" || complain "nbdcopy to the export"
 dd if=/dev/ram0 iflag=direct bs=1M count=8 status=none | cmp -s - "$tmp/a" || complain "the disk has other data"
 ok "a peer is served what names it while it holds the epoch, a stranger nothing"
+
+# what it sent may be in doubt for it: it asks that nothing of that can land any more
+sessions() { "$ctl" session list disk1.export --json | python3 -c 'import json,sys; sys.exit(len(json.load(sys.stdin)))'; }
+has_sessions() { sessions; [ $? = "$1" ]; }
+mkfifo "$tmp/idle"
+for i in 1 2; do
+	qemu-io -f raw "$uri" <"$tmp/idle" >>"$tmp/try" 2>&1 &
+	bg+=("$!")
+done
+exec 7>"$tmp/idle"
+python3 -c 'import socket
+def greeting():
+    s = socket.create_connection(("127.0.0.1", 10809), source_address=("127.0.0.2", 0))
+    return s, s.recv(18)
+s, begun = greeting()
+print("begun" if begun else "refused at first", flush=True)
+assert s.recv(1) == b""
+print("cut,", "admitted" if greeting()[1] else "refused", flush=True)' >"$tmp/handshake" 2>&1 &
+bg+=("$!")
+soon has_sessions 2
+soon grep -q begun "$tmp/handshake"
+epoch '{"op":"drain","device":"disk2"}' 'no \[device disk2\] with .b. among'
+epoch '{"op":"drain","device":"disk1"}' '"ok": true'
+has_sessions 0 || complain "sessions are left after the drain"
+soon grep -q "cut, refused" "$tmp/handshake" || complain "the handshake: $(cat "$tmp/handshake")"
+exec 7>&-
+soon nbdinfo "$uri" >/dev/null 2>&1
+ok "a peer has its sessions ended and drained, handshakes cut short, and may come again"
 
 # the operator takes it here, as he may: it is kept, and the peer is told when it is there again
 "$ctl" epoch take disk1 9 >/dev/null || complain "epoch take"

@@ -38,6 +38,17 @@ static void show_path(const struct json_node *p)
 	if (get_u64(p, "held"))
 		printf(", %llu writes wait for its fence", (unsigned long long)get_u64(p, "held"));
 	printf("\n");
+	if (get_bool(p, "in_doubt"))
+		printf("      what was sent over it before may still land%s%s\n", *get_str(p, "in_doubt_why") ? ": " : "", get_str(p, "in_doubt_why"));
+}
+
+static void show_epoch(const struct json_node *d)
+{
+	if (get_u64(d, "epoch"))
+		printf("    epoch %llu is held by '%s'\n", (unsigned long long)get_u64(d, "epoch"),
+		       *get_str(d, "epoch_holder") ? get_str(d, "epoch_holder") : "nobody");
+	if (*get_str(d, "epoch_why"))
+		printf("    its epoch cannot be had: %s\n", get_str(d, "epoch_why"));
 }
 
 static void show_devices(const struct json_node *d)
@@ -59,6 +70,7 @@ static void show_devices(const struct json_node *d)
 		printf("\n");
 		if (*get_str(d, "trouble"))
 			printf("    not as configured: %s\n", get_str(d, "trouble"));
+		show_epoch(d);
 		for (p = first_of(d, "paths"); p; p = p->next)
 			show_path(p);
 	}

@@ -4,6 +4,7 @@
  * then on. A peer is offered the data of the devices that name it among their peers, and nothing else.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,12 +17,24 @@
 #define HANDSHAKE_MS	10000
 #define MAX_HANDSHAKES	64
 
+/**
+ * struct handshake - that is under way
+ * @number: later ones have greater ones
+ */
+struct handshake {
+	struct child *child;
+	uint64_t number;
+	struct handshake *next;
+};
+
+static struct handshake *handshakes;
 static unsigned int nr_handshakes;
+static uint64_t last_handshake;
 
 /* The epoch as which it may; 0: not at all. */
 static uint64_t may_have(const struct config_device *d, const struct config_peer *p)
 {
-	return *d->disk && config_peer_of(d, p) >= 0 ? epoch_for_peer(d, p) : 0;
+	return *d->disk && config_peer_of(d, p) >= 0 && !drain_refuses(d, p) ? epoch_for_peer(d, p) : 0;
 }
 
 /* Which peer has this address; NULL: none. */
@@ -103,11 +116,35 @@ static int client(int sock, void *data)
 
 static void ended(struct child *c, int status, const char *output, void *data)
 {
+	struct handshake **at, *h = data;
+
 	(void)c;
 	(void)status;
 	(void)output;
-	(void)data;
+	for (at = &handshakes; *at != h; at = &(*at)->next)
+		;
+	*at = h->next;
+	free(h);
 	nr_handshakes--;
+	drain_look();
+}
+
+uint64_t data_cut(void)
+{
+	struct handshake *h;
+
+	for (h = handshakes; h; h = h->next)
+		child_kill(h->child, SIGKILL);
+	return last_handshake;
+}
+
+bool data_is_cut(uint64_t upto)
+{
+	struct handshake *h;
+
+	for (h = handshakes; h && h->number > upto; h = h->next)
+		;
+	return !h;
 }
 
 static void no_lines(struct line *l, char *text, void *data)
@@ -120,6 +157,7 @@ static void no_lines(struct line *l, char *text, void *data)
 static int on_accept(sd_event_source *source, int listener, uint32_t events, void *data)
 {
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	struct handshake *h;
 	struct line *line;
 
 	(void)source;
@@ -127,8 +165,17 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	(void)data;
 	if (fd < 0)
 		return 0;
-	if (nr_handshakes < MAX_HANDSHAKES && child_worker(client, &fd, fd, true, &line, no_lines, ended, NULL))
+	h = nr_handshakes < MAX_HANDSHAKES ? calloc(1, sizeof(*h)) : NULL;
+	if (h)
+		h->child = child_worker(client, &fd, fd, true, &line, no_lines, ended, h);
+	if (h && h->child) {
+		h->number = ++last_handshake;
+		h->next = handshakes;
+		handshakes = h;
 		nr_handshakes++;
+	} else {
+		free(h);
+	}
 	close(fd);
 	return 0;
 }

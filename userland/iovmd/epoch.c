@@ -360,7 +360,17 @@ static bool give(struct epoch *e, const struct config_peer *from, char why[WHY_M
 		r.epoch = di.epoch;
 	if (holds || mine(&r))
 		snprintf(r.holder, sizeof(r.holder), "%s", from->name);
-	return start(e, EPOCH_JOB_GIVE, &r, holds);
+	if (!start(e, EPOCH_JOB_GIVE, &r, holds))
+		return false;
+	doubt_look();
+	return true;
+}
+
+bool epoch_giving(const struct config_device *d)
+{
+	struct epoch *e = epoch_of(d);
+
+	return e && e->worker && e->job.what == EPOCH_JOB_GIVE && e->job.holds;
 }
 
 /* "epoch-raised" */

@@ -124,6 +124,7 @@ void guest_unwatch(struct line *l)
 			}
 	arrival_unwatch(l);
 	epoch_unwatch(l);
+	drain_unwatch(l);
 }
 
 /* end: it is the last that they hear. */

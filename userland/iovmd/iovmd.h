@@ -13,6 +13,7 @@
  *   kernel.c      devices, paths and events of /dev/iovm-mux
  *   apply.c       makes the devices, paths and exports that are configured and are not there
  *   epoch.c       who may write a device's data; epoch_store.c: what of that may wait
+ *   doubt.c       makes sure that nothing of what was sent to a peer can land there any more
  *   data.c        takes in the NBD connections of peers, and hands them to the kernel
  *   link.c        the channel to a peer and from it: one process each
  *   peer.c        what peers ask of each other
@@ -189,6 +190,7 @@ bool epoch_needed(const struct config_device *d);
 bool epoch_held(const struct config_device *d);		/* here, or it needs none */
 /* With which epoch the connections of a peer are admitted; 0: not at all. */
 uint64_t epoch_for_peer(const struct config_device *d, const struct config_peer *p);
+bool epoch_giving(const struct config_device *d);	/* this host's kernel is just giving it up */
 void epoch_peer_up(const struct config_peer *p);
 void epoch_unwatch(struct line *l);
 void epoch_json(struct json *j, const struct config_device *d);
@@ -196,9 +198,26 @@ void epoch_json(struct json *j, const struct config_device *d);
 void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
 void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
 
+/* ---- writes in doubt (doubt.c) ---- */
+
+void doubt_start(void);
+void doubt_look(void);
+void doubt_peer_up(const struct config_peer *p);
+/* Why what was sent over a path may still land, and nothing can be done about it; NULL: nothing, or something can */
+const char *doubt_why(const struct config_device *d, const char *path);
+/* The peer's request: drain */
+void drain_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+void drain_look(void);
+void drain_unwatch(struct line *l);
+/* No session of that peer is admitted to the device, for it is just being drained. */
+bool drain_refuses(const struct config_device *d, const struct config_peer *from);
+
 /* ---- data connections of peers (data.c) ---- */
 
 int data_listen(char why[WHY_MAX]);
+/* Ends the handshakes that are under way; once data_is_cut() none of them makes a session any more. */
+uint64_t data_cut(void);
+bool data_is_cut(uint64_t upto);
 
 /* ---- peers (link.c, peer.c) ---- */
 

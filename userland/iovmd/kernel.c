@@ -21,6 +21,7 @@ static void look(void *data)
 	timer_clear(&soon);
 	apply_look();
 	epoch_look();
+	doubt_look();
 	guest_look();
 }
 

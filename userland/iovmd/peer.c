@@ -206,6 +206,7 @@ static void take_first(struct peer *p, const struct json_node *o)
 	info("peer '%s' is connected, release %s", p->conf->name, member_str(o, "release") ?: "?");
 	peer_ask(p->conf, "{\"op\":\"arrivals\"}", ARRIVALS_MS, on_arrivals, p);
 	epoch_peer_up(p->conf);
+	doubt_peer_up(p->conf);
 	guest_look();
 	arrival_look();
 }
@@ -322,6 +323,8 @@ void peer_request(struct line *l, const struct config_peer *from, const struct j
 		epoch_request(l, id, from, o);
 	} else if (!strcmp(op, "epoch-ready")) {
 		epoch_ready(l, id, from, o);
+	} else if (!strcmp(op, "drain")) {
+		drain_request(l, id, from, o);
 	} else if (!strcmp(op, "prepare") || !strcmp(op, "accept") || !strcmp(op, "abort")) {
 		arrival_request(l, id, from, o);
 	} else {

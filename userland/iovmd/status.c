@@ -25,7 +25,7 @@ static unsigned int sessions(const char *name)
 	}
 }
 
-static void path_json(struct json *j, const struct path_view *v)
+static void path_json(struct json *j, const struct config_device *d, const struct path_view *v)
 {
 	json_open(j, NULL, '{');
 	json_str(j, "name", v->i.name);
@@ -35,6 +35,8 @@ static void path_json(struct json *j, const struct path_view *v)
 	json_u64(j, "since_ms", v->i.state_since_ms);
 	json_u64(j, "held", v->i.held);
 	json_str(j, "same_data", v->same_data);
+	json_bool(j, "in_doubt", v->i.in_doubt);
+	json_str(j, "in_doubt_why", doubt_why(d, v->i.name));
 	json_close(j);
 }
 
@@ -59,7 +61,7 @@ static void device_json(struct json *j, const struct config_device *d)
 		json_u64(j, "parked_ms", v.i.parked_ms);
 		json_open(j, "paths", '[');
 		for (i = 0; i < nr; i++)
-			path_json(j, &paths[i]);
+			path_json(j, d, &paths[i]);
 		json_close(j);
 	} else {
 		json_null(j, "state");

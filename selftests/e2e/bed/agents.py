@@ -76,6 +76,12 @@ class Iovmd:
         # the second is for the test: a monitor serves one client at a time
         return ("-qmp", f"unix:{QMP},server=on,wait=off", "-qmp", f"unix:/run/{GUEST}.look,server=on,wait=off")
 
+    def boot(self):
+        """On a host that has just been started."""
+        self.configure()
+        self.host.agent.call("modprobe vhost_iovm_blk", 60)
+        self.start()
+
     def start(self):
         self.pid = self.host.spawn("iovmd", quote(f"{self.bin}/iovmd", "--iovmctl", f"{self.bin}/iovmctl"))
 
@@ -161,9 +167,7 @@ def pair(a, b, guest, **keys):
     """Started on both hosts, and ready."""
     agents = [Iovmd(a, b, guest, **keys), Iovmd(b, a, guest, **keys)]
     for x in agents:
-        x.configure()
-        x.host.agent.call("modprobe vhost_iovm_blk", 60)
-        x.start()
+        x.boot()
     for x in agents:
         try:
             wait_for(f"host {x.host.name}: iovmd ready", 90, x.ready, 0.5)

@@ -4,7 +4,7 @@ A virtual host: a TCG machine on Debian's kernel that sees the machine's own tre
 
     this machine            host A  10.0.0.1                 host B  10.0.0.2
     agent, QMP  ── slirp ── 10.0.2.15                slirp ── 10.0.2.15
-                            eth (52:54:00:00) ─── socket ─── eth
+                            eth (52:54:00:00) ─── stream ─── eth      (made again when one of them is started again)
                             LUN as virtio disk ── one image ── LUN as virtio disk
 """
 
@@ -17,7 +17,7 @@ import time
 from . import image
 from .agent import Agent
 from .qmp import Qmp
-from .util import TOP, BedError, free_ports, qemu_program, quote, tool, wait_for
+from .util import TOP, BedError, free_ports, qemu_program, quote, run, tool, wait_for
 
 GUEST_PORTS = range(7001, 7009)
 QEMU = 10                       # of the hosts: 7.2's TCG now and then forgets to wake a CPU that halted below a guest
@@ -40,9 +40,11 @@ class Host:
 
     install: a directory that make install was given; what is in it is put in place, and systemd boots the host. Else the agent
     is its process 1.
+
+    state: it has a disk for what must outlive it, see keep_state(); all else of its file system is in memory.
     """
 
-    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None, install=None):
+    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None, install=None, state=False):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
         self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
@@ -65,15 +67,20 @@ class Host:
             "-device", "virtio-rng-pci",
             "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
-            "-netdev", f"socket,id=net,{net}", "-device", f"virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{self.index}",
+            "-netdev", f"stream,id=net,{net}", "-device", f"virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{self.index}",
             "-netdev", f"user,id=ctl,restrict=on{forwards}", "-device", f"virtio-net-pci,netdev=ctl,mac=52:54:00:01:00:0{self.index}",
             "-blockdev", f"driver=file,node-name=lun,filename={lun},locking=off,cache.direct=on,aio=threads,discard=unmap",
             "-device", "virtio-blk-pci,id=lun,drive=lun,serial=lun0,num-queues=1,write-cache=on",
         ]
+        if state:
+            path = os.path.join(rundir, f"host{name}.state.img")
+            run(tool("mke2fs"), "-q", "-t", "ext4", path, "16M")
+            self.words += ["-blockdev", f"driver=file,node-name=state,filename={path},locking=off",
+                           "-device", "virtio-blk-pci,drive=state,serial=state"]
         self.proc = None
 
     def start(self):
-        self.log = open(os.path.join(self.rundir, f"host{self.name}.qemu"), "wb")
+        self.log = open(os.path.join(self.rundir, f"host{self.name}.qemu"), "ab")
         self.proc = subprocess.Popen([str(w) for w in self.words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
     def alive(self):
@@ -93,9 +100,13 @@ class Host:
         self.agent.wait(timeout, self.alive)
         self.qmp = Qmp(f"host {self.name}", self.qmp_path)
 
-    def disk(self):
-        """The LUN's device node in this host."""
-        return self.agent.out("for d in /sys/block/*; do [ \"$(cat $d/serial 2>/dev/null)\" = lun0 ] && echo /dev/${d##*/} && exit; done; exit 1")
+    def disk(self, serial="lun0"):
+        """The LUN's device node in this host, or another one's."""
+        return self.agent.out(f"for d in /sys/block/*; do [ \"$(cat $d/serial 2>/dev/null)\" = {serial} ] && echo /dev/${{d##*/}} && exit; done; exit 1")
+
+    def keep_state(self, directory):
+        """What is in this directory outlives the host."""
+        self.agent.call(f"modprobe ext4 && mkdir -p {directory} && mount -t ext4 {self.disk('state')} {directory}", 60)
 
     def pull_disk(self):
         """Hot-unplug the LUN, from outside as a person would; our CLOCK_MONOTONIC at that moment."""
@@ -157,6 +168,14 @@ class Host:
         except (BedError, OSError):
             pass
 
+    def die(self):
+        """As when its power fails."""
+        self.agent.close()
+        self.proc.kill()
+        self.proc.wait()
+        self.log.close()
+        self.proc = None
+
     def stop(self):
         """End the machine, by its process id."""
         if not self.proc:
@@ -176,8 +195,9 @@ class Host:
 def pair(rundir, lun, **kw):
     """Hosts A and B on one network, sharing the LUN; not started."""
     port, = free_ports(1)
-    a = Host("A", rundir, lun, f"listen=127.0.0.1:{port}", **kw)
-    b = Host("B", rundir, lun, f"connect=127.0.0.1:{port}", **kw)
+    net = f"addr.type=inet,addr.host=127.0.0.1,addr.port={port}"
+    a = Host("A", rundir, lun, f"server=on,{net}", **kw)
+    b = Host("B", rundir, lun, f"server=off,reconnect-ms=500,{net}", **kw)
     return a, b
 
 

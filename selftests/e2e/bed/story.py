@@ -22,10 +22,10 @@ class Story(failover.Run):
         self.lun = image.fresh_copy(self.image, f"{self.o.rundir}/lun.img")
         say("booting hosts A and B (Debian, TCG) that share a LUN")
         modules = backend.stage(self.o.rundir, self.o.kernel)[0]
-        self.a, self.b = self.hosts = host.pair(self.o.rundir, self.lun, kernel=self.o.kernel, modules=modules)
+        self.a, self.b = self.hosts = host.pair(self.o.rundir, self.lun, kernel=self.o.kernel, modules=modules, state=True)
         host.start(self.a, self.b)
-        self.a.kvm()
-        self.b.kvm()
+        for h in self.hosts:
+            self.host_up(h)
         self.disk = self.a.disk()
         self.guest = Guest("vm1", version=self.o.version, queues=self.o.queues)
         say("starting iovmd on both: devices, paths, exports")
@@ -40,6 +40,12 @@ class Story(failover.Run):
         except BedError as e:
             raise BedError(f"{e}: {self.agents[0].explain()}; host B: {self.agents[1].explain()}") from None
         say(f"guest (Debian, {self.guest.agent.out('uname -r')}) has booted from the device by BIOS in {time.monotonic() - start:.1f} s")
+
+    @staticmethod
+    def host_up(h):
+        """Before iovmd is started on a host."""
+        h.kvm()
+        h.keep_state("/var/lib/iovm")
 
     def fault(self):
         """Pull the disk; nothing else is done by hand."""
