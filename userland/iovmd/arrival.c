@@ -6,6 +6,8 @@
  *
  * Each step is done by a worker, which asks QEMU how things are: nothing is remembered that is needed.
  */
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,9 @@
 #define SILENCE_MS	60000
 #define LOG_MAX		(IOVM_NAME_MAX + 80)
 #define COMING		"coming"	/* the mark of a guest that is prepared: where from */
+#define ACCEPTED	"accepted"	/* below state_dir: what has come and was let run, or was about to be */
+#define ACCEPT_MS	30000
+#define ACCEPT_LOOK_MS	50
 
 /**
  * struct arrival - a guest that may come here
@@ -88,6 +93,7 @@ struct job {
 	const struct config_guest *guest;
 	const char *listen, *what;
 	unsigned int channels;
+	bool gone;			/* accept: the host that it left has no QEMU any more */
 	struct incoming known;
 };
 
@@ -123,6 +129,49 @@ static bool holds_all(const struct config_guest *g)
 	return true;
 }
 
+/*
+ * Lets it run. That is written down before: should this host die, the other one learns afterwards that it may have run here, and must
+ * not go on there. Without the record it has never run here.
+ */
+static int accept_guest(const struct job *j, const struct incoming_job *job, char *why)
+{
+	uint64_t end = clock_ms() + ACCEPT_MS;
+	enum guest_at at;
+	int err;
+
+	while ((at = incoming_find(job, why, WHY_MAX)) == GUEST_COMING && clock_ms() < end)
+		poll(NULL, 0, ACCEPT_LOOK_MS);
+	if (at == GUEST_COMING) {
+		snprintf(why, WHY_MAX, "the guest %s after %d ms", guest_at_text[at], ACCEPT_MS);
+		return -1;
+	}
+	err = at == GUEST_ARRIVED ? stable_write(ACCEPTED, j->guest->name, "") : 0;
+	if (err) {
+		snprintf(why, WHY_MAX, "that the guest may run cannot be kept in '%.200s/" ACCEPTED "': %s", agent.state_dir, strerror(-err));
+		return -1;
+	}
+	return incoming_accept(job, why, WHY_MAX);
+}
+
+/*
+ * It could not be let run. Is that for ever? It is if there is no QEMU of it here; and if there is none left over there, so that what
+ * has not come does not come any more. NULL: who knows.
+ */
+static const char *never_runs(const struct job *j, const struct incoming_job *job, char *why)
+{
+	char text[8], find_why[WHY_MAX];
+	enum guest_at at = incoming_find(job, find_why, sizeof(find_why));
+	int err = stable_read(ACCEPTED, j->guest->name, text, sizeof(text));
+
+	if (at == GUEST_GONE && !err)
+		return "lost";
+	if (at != GUEST_GONE && !(j->gone && (at == GUEST_AWAITED || at == GUEST_COMING)))
+		return NULL;
+	if (err != -ENOENT || (at != GUEST_GONE && incoming_abort(job, j->known.pid ? &j->known : NULL, why, WHY_MAX)))
+		return NULL;
+	return "never";
+}
+
 /* In a child: one step, and the answer to it. */
 static int run_step(int sock, void *data)
 {
@@ -131,6 +180,7 @@ static int run_step(int sock, void *data)
 	struct incoming in = { .pid = 0 };
 	char why[WHY_MAX] = "", log[LOG_MAX];
 	enum guest_at at = GUEST_GONE;
+	const char *never = NULL;
 	struct msg m;
 	int r = 0;
 
@@ -138,9 +188,16 @@ static int run_step(int sock, void *data)
 		return give_up(sock, "the kernel side cannot be reached");
 	job_of(j, &job, log);
 	if (!strcmp(j->what, "prepare")) {
-		r = incoming_prepare(&job, &in, why, sizeof(why));
+		r = stable_remove(ACCEPTED, j->guest->name);
+		if (r)
+			snprintf(why, sizeof(why), "cannot remove '%.200s/" ACCEPTED "/%s': %s", agent.state_dir, j->guest->name, strerror(-r));
+		else
+			r = incoming_prepare(&job, &in, why, sizeof(why));
 	} else if (!strcmp(j->what, "accept")) {
-		r = incoming_accept(&job, why, sizeof(why));
+		r = accept_guest(j, &job, why);
+		never = r ? never_runs(j, &job, why) : NULL;
+		if (never)
+			r = 0;
 	} else {
 		at = incoming_find(&job, why, sizeof(why));
 		/*
@@ -148,7 +205,7 @@ static int run_step(int sock, void *data)
 		 * write nothing any more
 		 */
 		if (!strcmp(j->what, "settle") && at == GUEST_ARRIVED && holds_all(j->guest))
-			r = incoming_accept(&job, why, sizeof(why));
+			r = accept_guest(j, &job, why);
 		else if (strcmp(j->what, "settle") || at == GUEST_AWAITED || at == GUEST_COMING)
 			r = at == GUEST_GONE ? 0 : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
 	}
@@ -161,6 +218,7 @@ static int run_step(int sock, void *data)
 	json_u64(&m.j, "pid", (uint64_t)in.pid);
 	json_u64(&m.j, "born", in.born);
 	json_str(&m.j, "state", guest_at_text[at]);
+	json_str(&m.j, "never", never);
 	json_bool(&m.j, "arrived", at == GUEST_ARRIVED && !holds_all(j->guest));
 	msg_write(&m, sock);
 	return 0;
@@ -202,7 +260,7 @@ static void recall(struct arrival *a)
 
 static void took_effect(struct arrival *a, const struct json_node *o, const char *error)
 {
-	info("guest '%s': %s: %s", a->conf->name, a->what, error ?: "done");
+	info("guest '%s': %s: %s", a->conf->name, a->what, error ?: member_str(o, "never") ? "it is not here" : "done");
 	if (error) {
 		snprintf(a->text, sizeof(a->text), "%s failed: %.400s", a->what, error);
 	} else if (!strcmp(a->what, "prepare")) {
@@ -242,6 +300,7 @@ static void on_line(struct line *l, char *text, void *data)
 	} else if (a->asker) {
 		answer_begin(&m, a->id);
 		json_str(&m.j, "uri", member_str(o, "uri"));
+		json_str(&m.j, "never", member_str(o, "never"));
 		msg_send(&m, a->asker);
 	}
 	a->asker = NULL;
@@ -273,7 +332,7 @@ static bool step(struct arrival *a, const char *what, const struct json_node *o)
 
 	struct job job = {
 		.guest = a->conf, .what = what, .listen = agent.config->host.listen,
-		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known,
+		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .gone = o && member_bool(o, "gone"),
 	};
 
 	a->what = what;
@@ -378,7 +437,7 @@ void arrival_look(void)
 	}
 }
 
-void arrival_start(void)
+int arrival_start(char why[WHY_MAX])
 {
 	const struct config_guest *conf;
 	struct arrival *a, **end = &arrivals;
@@ -386,11 +445,12 @@ void arrival_start(void)
 	for (conf = agent.config->guests; conf; conf = conf->next) {
 		a = calloc(1, sizeof(*a));
 		if (!a)
-			return;
+			abort();
 		a->conf = conf;
 		*end = a;
 		end = &a->next;
 		/* one that was prepared when the last iovmd was killed */
 		recall(a);
 	}
+	return stable_dir(ACCEPTED, why);
 }

@@ -11,10 +11,8 @@
  *
  * What may wait, for the disk or for what is in flight, is done by workers.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "iovmd.h"
 #include "epoch_store.h"
@@ -559,13 +557,9 @@ int epoch_start(char why[WHY_MAX])
 {
 	const struct config_device *d;
 	struct epoch *e, **end = &epochs;
-	char dir[512];
 
-	snprintf(dir, sizeof(dir), "%.200s/epochs", agent.state_dir);
-	if ((mkdir(agent.state_dir, 0700) && errno != EEXIST) || (mkdir(dir, 0700) && errno != EEXIST)) {
-		snprintf(why, WHY_MAX, "cannot make '%.200s': %s", dir, strerror(errno));
+	if (epoch_dir(why))
 		return -1;
-	}
 	for (d = agent.config->devices; d; d = d->next) {
 		if (!epoch_needed(d))
 			continue;

@@ -3,75 +3,53 @@
  * Epochs: stable storage, and the worker that writes there and speaks to the kernel. See epoch_store.h.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "epoch_store.h"
 #include "../iovmctl/iovmctl.h"
 
+#define EPOCHS	"epochs"
+
 /* --- stable storage --- */
 
-static void file_of(const struct config_device *d, char name[512], const char *suffix)
+int epoch_dir(char why[WHY_MAX])
 {
-	snprintf(name, 512, "%.200s/epochs/%s%s", agent.state_dir, d->name, suffix);
+	return stable_dir(EPOCHS, why);
 }
 
 void epoch_load(const struct config_device *d, struct epoch_record *r)
 {
 	unsigned long long epoch;
-	char name[512];
-	FILE *f;
+	char text[128];
+	int err;
 
 	memset(r, 0, sizeof(*r));
-	file_of(d, name, "");
-	f = fopen(name, "re");
-	if (!f) {
-		if (errno != ENOENT)
-			warning("cannot read '%s': %s", name, strerror(errno));
+	err = stable_read(EPOCHS, d->name, text, sizeof(text));
+	if (err == -ENOENT)
 		return;
-	}
 	/* the holder may be nobody */
-	if (fscanf(f, "%llu %63s", &epoch, r->holder) < 1) {
-		warning("'%s' is damaged: nothing is known of the epoch of '%s' here", name, d->name);
+	if (err) {
+		warning("the epoch of '%s' cannot be read: %s", d->name, strerror(-err));
+	} else if (sscanf(text, "%llu %63s", &epoch, r->holder) < 1) {
+		warning("what is kept of the epoch of '%s' is damaged: nothing is known of it here", d->name);
 		memset(r, 0, sizeof(*r));
 	} else {
 		r->epoch = epoch;
 	}
-	fclose(f);
 }
 
 /* It is there after a power failure. 0, or -1 and why. */
 static int store(const struct config_device *d, const struct epoch_record *r, char why[WHY_MAX])
 {
-	char name[512], temp[512], dir[512], text[128];
-	int fd, dir_fd, n, err;
+	char text[128];
+	int err;
 
-	snprintf(dir, sizeof(dir), "%.200s/epochs", agent.state_dir);
-	file_of(d, name, "");
-	file_of(d, temp, ".new");
-	n = snprintf(text, sizeof(text), "%llu %s\n", (unsigned long long)r->epoch, r->holder);
-	fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || write(fd, text, (size_t)n) != n || fsync(fd))
-		goto fail;
-	close(fd);
-	fd = -1;
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (dir_fd < 0)
-		goto fail;
-	n = rename(temp, name) || fsync(dir_fd);
-	err = errno;
-	close(dir_fd);
-	errno = err;
-	if (!n)
-		return 0;
-fail:
-	err = errno ?: ENOSPC;
-	if (fd >= 0)
-		close(fd);
-	snprintf(why, WHY_MAX, "the epoch of '%s' cannot be kept in '%.200s': %s", d->name, dir, strerror(err));
-	return -1;
+	snprintf(text, sizeof(text), "%llu %s\n", (unsigned long long)r->epoch, r->holder);
+	err = stable_write(EPOCHS, d->name, text);
+	if (err)
+		snprintf(why, WHY_MAX, "the epoch of '%s' cannot be kept in '%.200s/" EPOCHS "': %s", d->name, agent.state_dir,
+			 strerror(-err));
+	return err ? -1 : 0;
 }
 
 /* --- workers --- */

@@ -30,6 +30,8 @@ struct epoch_job {
 	bool holds;
 };
 
+/* Where they are kept: 0, or -1 and why. */
+int epoch_dir(char why[WHY_MAX]);
 /* *r is all zero when there is none. */
 void epoch_load(const struct config_device *d, struct epoch_record *r);
 /* In a child: does the job. */

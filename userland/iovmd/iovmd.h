@@ -8,6 +8,7 @@
  *   config.c      the configuration files
  *   log.c         messages
  *   mark.c        what is under way, for the next iovmd
+ *   stable.c      files that must outlive the host
  *   line.c        sockets that carry a JSON object a line
  *   child.c       child processes: programs with their output, workers with a line socket
  *   kernel.c      devices, paths and events of /dev/iovm-mux
@@ -94,6 +95,15 @@ void mark_set(const char *what, const struct config_guest *g, const char *text);
 void mark_clear(const char *what, const struct config_guest *g);
 /* Its text, up to n - 1 bytes; false: there is none. */
 bool mark_get(const char *what, const struct config_guest *g, char *text, size_t n);
+
+/* ---- stable storage (stable.c) ---- */
+
+/* A directory below state_dir: 0, or -1 and why. */
+int stable_dir(const char *dir, char why[WHY_MAX]);
+/* A file of it, written or removed for good; read as text. 0 or a negative errno; there is none: -ENOENT for read, 0 for remove. */
+int stable_write(const char *dir, const char *name, const char *text);
+int stable_remove(const char *dir, const char *name);
+int stable_read(const char *dir, const char *name, char *text, size_t n);
 
 /* ---- lines (line.c) ---- */
 
@@ -272,7 +282,7 @@ int source_run(int sock, void *job);
 
 /* Requests of the peer about a guest that comes: prepare, accept, abort. */
 void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
-void arrival_start(void);
+int arrival_start(char why[WHY_MAX]);
 /* A peer has come or gone. */
 void arrival_look(void);
 void arrival_unwatch(struct line *l);

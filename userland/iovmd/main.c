@@ -99,7 +99,7 @@ static int set_up(char why[WHY_MAX])
 		return -1;
 	}
 	load_modules();
-	if (kernel_open(why) || control_start(why) || epoch_start(why))
+	if (kernel_open(why) || control_start(why) || epoch_start(why) || arrival_start(why))
 		return -1;
 	if (agent.config->peers && (peer_listen(why) || data_listen(why)))
 		return -1;
@@ -170,7 +170,6 @@ int main(int argc, char **argv)
 		warning("connections between hosts are plain TCP, as configured: whoever reaches the network may read and change all data");
 	doubt_start();
 	apply_start();
-	arrival_start();
 	guest_start();
 	peer_start();
 	sd_notify(0, "READY=1");

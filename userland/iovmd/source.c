@@ -30,12 +30,15 @@
  * @alone: it has gone
  * @cancelled: somebody wants it to end
  * @said: the peer was told to take the guest, which may have been heard
+ * @gone: there is no QEMU of it here any more
+ * @never: the peer has no QEMU of it, and has never let it run
+ * @lost: nor has it any more, but it may have run there
  */
 struct source {
 	const struct source_job *job;
 	int sock;
 	struct line_buf in;
-	bool alone, cancelled, said;
+	bool alone, cancelled, said, gone, never, lost;
 };
 
 static void begin(struct msg *m, const struct source *s, const char *op)
@@ -73,20 +76,28 @@ static struct json_node *ask(struct source *s, struct msg *m, char *why, size_t 
 	return NULL;
 }
 
-/* Asked again and again, since the connection may be cut for a while. */
+/*
+ * Asked again and again, since the connection may be cut for a while. Without a QEMU here, the peer is told so: what it has not got
+ * of the guest by now is lost.
+ */
 static bool ask_until(struct source *s, const char *op, uint64_t ms, char *why, size_t n)
 {
 	uint64_t end = clock_ms() + ms;
+	const char *said;
 	struct json_node *o;
 	struct msg m;
 
 	for (;;) {
 		begin(&m, s, op);
+		json_bool(&m.j, "gone", s->gone);
 		o = ask(s, &m, why, n);
 		if (o || s->alone || clock_ms() >= end)
 			break;
 		poll(NULL, 0, AGAIN_MS);
 	}
+	said = o ? member_str(json_member(o, "answer"), "never") : NULL;
+	s->lost = said && !strcmp(said, "lost");
+	s->never = said && !s->lost;
 	json_free(o);
 	return o;
 }
@@ -183,7 +194,14 @@ static enum migrate_taken completed(void *ctx, char *why, size_t n)
 	s->said = true;
 	if (!ask_until(s, "accept", ACCEPT_MS, why, n))
 		return MIGRATE_TAKEN_UNKNOWN;
-	phase(s, "guest runs there");
+	if (s->never) {
+		s->said = false;
+		snprintf(why, n, "'%s' has lost it before it ran there", s->job->to->name);
+		return MIGRATE_NOT_TAKEN;
+	}
+	/* lost: what is here is older than what may have run there */
+	if (!s->lost)
+		phase(s, "guest runs there");
 	return MIGRATE_TAKEN;
 }
 
@@ -226,6 +244,12 @@ static void job_of(const struct config_guest *g, const char *uri, struct migrate
 	};
 }
 
+static enum migrate_outcome lost_there(const struct source *s, char *why, size_t n)
+{
+	snprintf(why, n, "it was let run on '%s', and its QEMU has ended there: start it again, on either host", s->job->to->name);
+	return MIGRATE_LOST;
+}
+
 static int migrate(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
@@ -254,6 +278,8 @@ static int migrate(struct source *s)
 	phase(s, "the peer is ready");
 	job_of(g, member_str(json_member(o, "answer"), "uri"), &job);
 	outcome = migrate_out(&job, &ops, s, why, sizeof(why));
+	if (outcome == MIGRATE_DONE && s->lost)
+		outcome = lost_there(s, why, sizeof(why));
 	if (outcome == MIGRATE_REFUSED || outcome == MIGRATE_BUSY)
 		ask_until(s, "abort", ABORT_MS, peer_why, sizeof(peer_why));
 	json_free(o);
@@ -266,6 +292,7 @@ static int settle(struct source *s)
 	const struct config_guest *g = s->job->guest;
 	char why[WHY_MAX] = "", rest[WHY_MAX];
 	struct migrate_job job;
+	enum migrate_taken taken;
 	enum guest_at at;
 
 	job_of(g, "", &job);
@@ -282,11 +309,19 @@ static int settle(struct source *s)
 		return tell_outcome(s, migrate_back(&job, &ops, s, why, sizeof(why)), why);
 	case GUEST_LEFT:
 	case GUEST_GONE:
-		if (completed(s, why, sizeof(why)) != MIGRATE_TAKEN)
+		s->gone = at == GUEST_GONE;
+		taken = completed(s, why, sizeof(why));
+		if (taken == MIGRATE_NOT_TAKEN && at == GUEST_GONE)
+			return tell_outcome(s, MIGRATE_LOST, "its QEMU here ended before all of it was sent: start it again, on either host");
+		if (taken == MIGRATE_NOT_TAKEN)
+			return tell_outcome(s, migrate_back(&job, &ops, s, why, sizeof(why)), why);
+		if (taken != MIGRATE_TAKEN)
 			return tell_outcome(s, at == GUEST_GONE ? MIGRATE_LOST : MIGRATE_UNCLEAR, why);
 		rest[0] = 0;
 		if (at == GUEST_LEFT)
 			migrate_quit(&job, rest, sizeof(rest));
+		if (s->lost)
+			return tell_outcome(s, lost_there(s, rest, sizeof(rest)), rest);
 		return tell_outcome(s, MIGRATE_DONE, rest);
 	default:
 		snprintf(rest, sizeof(rest), "its QEMU at '%s': %s%s%s", g->qmp, guest_at_text[at], *why ? ": " : "", why);

@@ -40,7 +40,7 @@ command = /etc/iovm/{guest}.start
 {guest_keys}
 """
 
-# What an operator's script for an incoming guest does: the back end of its disk, then QEMU.
+# What an operator's script for a guest does, be it one that comes or not: the back end of its disk, then QEMU.
 START = """\
 #!/bin/sh
 if [ ! -S {socket} ]; then
@@ -65,7 +65,7 @@ class Iovmd:
         """What an operator writes."""
         text = CONFIG.format(name=self.host.name, address=self.host.address, peer=self.peer.name, peer_address=self.peer.address,
                              device=DEVICE, disk=self.host.disk(), identity=LUN_IDENTITY, guest=GUEST, qmp=QMP, **self.keys)
-        qemu = quote(*self.guest.words(SOCKET, "defer", self.extra()), "-S")
+        qemu = quote(*self.guest.words(SOCKET, None, self.extra())) + ' ${IOVM_INCOMING:+-incoming "$IOVM_INCOMING" -S}'
         start = START.format(socket=SOCKET, bin=self.bin, device=DEVICE, qemu=qemu)
         self.host.agent.call("mkdir -p /etc/iovm && umask 022 && "
                              f"printf %s {quote(text)} >/etc/iovm/iovmd.conf && printf %s {quote(start)} >/etc/iovm/{GUEST}.start && "
