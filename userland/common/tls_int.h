@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * TLS: what tls.c, tls_verify.c and tls_kernel.c share.
+ */
+#ifndef IOVM_TLS_INT_H
+#define IOVM_TLS_INT_H
+
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+
+#include "tls.h"
+
+#define TLS_WHY		256
+
+/* A file of peers/ */
+struct tls_known {
+	char *name;
+	gnutls_x509_crt_t crt;
+	gnutls_datum_t der;
+	bool is_ca;
+};
+
+struct tls_creds {
+	char *dir;
+	gnutls_certificate_credentials_t own;
+	gnutls_priority_t priority;
+	struct tls_known *known;
+	unsigned int nr_known;
+};
+
+struct tls {
+	gnutls_session_t s;
+	const struct tls_creds *creds;
+	int fd;
+	const char *want;		/* client: the name of its peer; only during the handshake */
+	const struct tls_known *peer;	/* who it is */
+	uint64_t end_ms;		/* of the call under way */
+	gnutls_alert_description_t alert;	/* what to tell the peer about its certificate */
+	bool broken;
+	char why[TLS_WHY];
+};
+
+/* For gnutls: is the peer who it must be? Sets t->peer, or t->why and t->alert. */
+int tls_verify(gnutls_session_t s);
+
+#endif
