@@ -162,7 +162,7 @@ static int iovm_ioc_session_add(struct file *file, void *buf)
 	struct iovm_dev *dev;
 	int err;
 
-	if (arg->flags & ~IOVM_SESSION_F_RDONLY)
+	if (arg->flags & ~(IOVM_SESSION_F_RDONLY | IOVM_SESSION_F_TLS))
 		return iovm_refuse(-EINVAL, arg->msg, "unknown flag");
 	if (!arg->nr_fds || arg->nr_fds > IOVM_MAX_SOCKETS)
 		return iovm_refuse(-EINVAL, arg->msg, "nr_fds is %u, it must be 1 to %u",

@@ -409,7 +409,10 @@ struct iovm_path_info {
 	__u32 unflushed;		/* holds acknowledged writes no FLUSH has covered */
 	/* a write that came back may still land; until it is fenced no epoch is given up */
 	__u32 in_doubt;
+	__u32 tls;			/* nbd: its sockets have TLS keys in both directions */
+	__u32 keys_old;			/* IOVM_EV_KEYS_OLD was sent for them */
 	__u32 pad2;
+	__u64 tls_records;		/* the most that one of them sent or received */
 };
 
 /*
@@ -425,6 +428,8 @@ struct iovm_path_info {
  * which confirms its fence before it is live
  */
 #define IOVM_NBD_F_DRAINED	(1u << 1)
+/* the sockets must be TCP with TLS keys in both directions (kTLS), else EINVAL */
+#define IOVM_NBD_F_TLS		(1u << 2)
 struct iovm_path_connect {
 	__u32 size;
 	__u32 nr_fds;			/* 1..IOVM_MAX_SOCKETS */
@@ -485,6 +490,8 @@ struct iovm_path_ctl {
  * newer one: raise the device's first; EBUSY it does not hold it yet: older sessions are ending.
  */
 #define IOVM_SESSION_F_RDONLY	(1u << 0)
+/* the sockets must have TLS keys in both directions, else EINVAL; in session_info: they have */
+#define IOVM_SESSION_F_TLS	(1u << 1)
 struct iovm_session_add {
 	__u32 size;
 	__u32 flags;			/* IOVM_SESSION_F_* */
@@ -611,6 +618,8 @@ struct iovm_dev_stats {
  *	last one that it had
  * @IOVM_EV_EPOCH_TAKEN: the device holds an epoch; value = which
  * @IOVM_EV_EPOCH_GIVEN: it has given it up; value = which
+ * @IOVM_EV_KEYS_OLD: a connection of path has sent or received value TLS records: it should be
+ *	replaced before its keys are worn out
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -646,6 +655,7 @@ enum iovm_event_type {
 	IOVM_EV_EPOCH_WANTED = 32,
 	IOVM_EV_EPOCH_TAKEN = 33,
 	IOVM_EV_EPOCH_GIVEN = 34,
+	IOVM_EV_KEYS_OLD = 35,
 };
 
 /*

@@ -49,6 +49,7 @@
 #define VNBD_RX_BVECS	32		/* of one receive, and one more for the stage */
 #define VNBD_STAGE_TAIL	64		/* bytes of framing received along behind a READ's data */
 #define VNBD_PART_MAX	SZ_1M		/* the most a READ or WRITE carries */
+#define VNBD_TLS_RECORDS (1UL << 23)	/* a peer's TLS library may change its keys at 2^24 */
 #define VNBD_ZERO_PAGES	(VNBD_PART_MAX / PAGE_SIZE)
 
 struct viovm_nbd_conn;
@@ -221,6 +222,7 @@ struct viovm_nbd_path {
  * @closing: the path is being removed: a connection that breaks is no path error
  * @end_work: teardown; queued once, by who set @error
  * @ended: teardown is complete
+ * @keys_old: its TLS keys are to be replaced, which was told; the watchdog's
  * @watchdog: heartbeats and timeouts, from start until the session is freed
  * @nr_conns: entries of @conns
  * @conns: constant
@@ -238,6 +240,7 @@ struct viovm_nbd_sess {
 	u32 nr_suspect;
 	int error;
 	bool closing;
+	bool keys_old;
 	struct work_struct end_work;
 	struct completion ended;
 	struct delayed_work watchdog;
@@ -253,6 +256,8 @@ extern struct workqueue_struct *viovm_nbd_wq;
 /* nbd_sess.c: process context */
 struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 					    const struct iovm_path_connect *arg, char *msg);
+bool viovm_nbd_sess_is_tls(const struct viovm_nbd_sess *sess);
+u64 viovm_nbd_sess_records(const struct viovm_nbd_sess *sess);
 void viovm_nbd_sess_watch(struct viovm_nbd_sess *sess);
 void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error);
 void viovm_nbd_sess_close(struct viovm_nbd_sess *sess);

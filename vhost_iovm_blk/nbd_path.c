@@ -14,6 +14,8 @@
 
 #include "nbd.h"
 
+#define FLAGS	(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED | IOVM_NBD_F_TLS)
+
 /* VNBD_ZERO_PAGES times the zero page: the data of a WRITE that stands for WRITE_ZEROES */
 const struct bio_vec *viovm_nbd_zero_bv;
 /* watchdogs and teardowns; a failover waits for these */
@@ -54,9 +56,8 @@ static int check_export(struct iovm_path *path, const struct iovm_path_connect *
 			 IOVM_MAX_SOCKETS);
 		return -EINVAL;
 	}
-	if (arg->flags & ~(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED)) {
-		snprintf(msg, IOVM_MSG_MAX, "unknown flags 0x%x",
-			 arg->flags & ~(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED));
+	if (arg->flags & ~FLAGS) {
+		snprintf(msg, IOVM_MSG_MAX, "unknown flags 0x%x", arg->flags & ~FLAGS);
 		return -EINVAL;
 	}
 	if (arg->nbd_flags > U16_MAX || !(arg->nbd_flags & VNBD_F_HAS_FLAGS)) {
@@ -225,8 +226,12 @@ static void nbd_info(struct iovm_path *path, struct iovm_path_info *info)
 	if (!sess)
 		return;
 	info->nbd_flags = sess->export_flags;
-	if (!READ_ONCE(sess->error))
-		info->nr_sockets = sess->nr_conns;
+	if (READ_ONCE(sess->error))
+		return;
+	info->nr_sockets = sess->nr_conns;
+	info->tls = viovm_nbd_sess_is_tls(sess);
+	info->keys_old = READ_ONCE(sess->keys_old);
+	info->tls_records = viovm_nbd_sess_records(sess);
 }
 
 static void nbd_stats(struct iovm_path *path, struct iovm_path_stats *stats)

@@ -9,10 +9,15 @@
  * that the peer takes of a long write: it cannot answer before it has them all.
  */
 #include <linux/jiffies.h>
+#include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 
 #include "nbd.h"
+
+static ulong tls_records_max = VNBD_TLS_RECORDS;
+module_param(tls_records_max, ulong, 0644);
+MODULE_PARM_DESC(tls_records_max, "TLS records after which a connection is to be replaced");
 
 /**
  * viovm_nbd_suspect - a connection has, or no longer has, a reason to be suspect
@@ -87,6 +92,55 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 	return true;
 }
 
+/**
+ * viovm_nbd_sess_is_tls - are all its connections encrypted?
+ * @sess: session
+ */
+bool viovm_nbd_sess_is_tls(const struct viovm_nbd_sess *sess)
+{
+	u32 i;
+
+	for (i = 0; i < sess->nr_conns; i++)
+		if (!sess->conns[i]->s.is_tls)
+			return false;
+	return true;
+}
+
+/**
+ * viovm_nbd_sess_records - how far its keys are used up
+ * @sess: session; may have ended
+ *
+ * Return: the most TLS records that one of its connections has sent or received.
+ */
+u64 viovm_nbd_sess_records(const struct viovm_nbd_sess *sess)
+{
+	u64 most = 0;
+	u32 i;
+
+	for (i = 0; i < sess->nr_conns; i++) {
+		struct viovm_nbd_conn *conn = sess->conns[i];
+
+		spin_lock(&conn->lock);
+		most = max(most, viovm_nbd_sock_records(&conn->s));
+		spin_unlock(&conn->lock);
+	}
+	return most;
+}
+
+/* Keys that wear out are told of once; user space replaces the connections. */
+static void watch_keys(struct viovm_nbd_sess *sess)
+{
+	u64 records;
+
+	if (sess->keys_old)
+		return;
+	records = viovm_nbd_sess_records(sess);
+	if (records < READ_ONCE(tls_records_max))
+		return;
+	WRITE_ONCE(sess->keys_old, true);
+	iovm_event_emit(sess->np->path->dev, sess->np->path, IOVM_EV_KEYS_OLD, 0, 0, 0, records);
+}
+
 static void watchdog(struct work_struct *work)
 {
 	struct viovm_nbd_sess *sess = container_of(to_delayed_work(work), struct viovm_nbd_sess,
@@ -104,6 +158,8 @@ static void watchdog(struct work_struct *work)
 			viovm_nbd_sess_fail(sess, error);
 		}
 	}
+	if (!error)
+		watch_keys(sess);
 	/*
 	 * Say again what the path's state should be: a session may break before connect() has
 	 * returned, when the path cannot fail yet, and two reports may overtake each other.
@@ -237,6 +293,11 @@ struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 			goto fail;
 		err = viovm_nbd_sock_take(&sess->conns[i]->s, arg->fds[i],
 					  jiffies_to_msecs(sess->dead), msg);
+		if (!err && arg->flags & IOVM_NBD_F_TLS && !sess->conns[i]->s.is_tls) {
+			snprintf(msg, IOVM_MSG_MAX, "the socket of fd %d has no TLS keys",
+				 arg->fds[i]);
+			err = -EINVAL;
+		}
 		for (k = 0; k < i && !err; k++) {
 			if (sess->conns[k]->s.sock != sess->conns[i]->s.sock)
 				continue;

@@ -19,6 +19,7 @@
 #include <linux/uio.h>
 #include <net/inet_connection_sock.h>
 #include <net/sock.h>
+#include <net/tls.h>
 
 #include "blk.h"
 #include "nbd_sock.h"
@@ -27,6 +28,20 @@
 #define TLS_HANDSHAKE		22
 #define TLS_DATA		23
 #define TLS_NEW_SESSION_TICKET	4
+#define TLS_ALERT_CLOSE_NOTIFY	0
+#define TLS_ALERT_BAD_MAC	20
+
+/* The TLS of a socket that has keys in both directions, or NULL. */
+static struct tls_context *tls_of(struct sock *sk)
+{
+	const struct tcp_ulp_ops *ops = inet_csk(sk)->icsk_ulp_ops;
+	struct tls_context *ctx;
+
+	if (!inet_csk_has_ulp(sk) || !ops || strcmp(ops->name, "tls"))
+		return NULL;
+	ctx = tls_get_ctx(sk);
+	return ctx && ctx->tx_conf != TLS_BASE && ctx->rx_conf != TLS_BASE ? ctx : NULL;
+}
 
 /**
  * viovm_nbd_sock_take - take a socket over
@@ -62,6 +77,12 @@ int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg
 		err = -ENOTCONN;
 		goto put;
 	}
+	if (inet && inet_csk_has_ulp(sk) && !tls_of(sk)) {
+		snprintf(msg, IOVM_MSG_MAX,
+			 "the socket of fd %d has an upper layer protocol without keys", fd);
+		err = -EPROTOTYPE;
+		goto put;
+	}
 	lock_sock(sk);
 	sk->sk_allocation = GFP_NOIO;
 	sk->sk_use_task_frag = false;
@@ -72,7 +93,7 @@ int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg
 
 	s->is_tcp = inet;
 	if (inet) {
-		s->is_tls = inet_csk_has_ulp(sk);
+		s->is_tls = tls_of(sk);
 		tcp_sock_set_nodelay(sk);
 	}
 	if (inet && dead_ms) {
@@ -99,6 +120,33 @@ void viovm_nbd_sock_close(struct socket *sock, bool discard)
 	if (discard)
 		sock_no_linger(sock->sk);
 	sockfd_put(sock);
+}
+
+static u64 records(const char *seq)
+{
+	__be64 be;
+
+	/* it changes meanwhile: a torn one is right at the next look */
+	data_race(memcpy(&be, seq, sizeof(be)));
+	return be64_to_cpu(be);
+}
+
+/**
+ * viovm_nbd_sock_records - how far the TLS keys of a socket are used up
+ * @s: whose; s->sock may be NULL, and stays what it is meanwhile
+ *
+ * Return: TLS records sent or received since the handshake, the larger of both. 0 without TLS.
+ */
+u64 viovm_nbd_sock_records(const struct viovm_nbd_sock *s)
+{
+	const struct tls_context *ctx;
+
+	if (!s->is_tls || !s->sock)
+		return 0;
+	ctx = tls_get_ctx(s->sock->sk);
+	if (!ctx)
+		return 0;
+	return max(records(ctx->tx.rec_seq), records(ctx->rx.rec_seq));
 }
 
 /**
@@ -227,6 +275,25 @@ static int tls_handshake(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32
 	return 0;
 }
 
+/* A TLS alert lies where data was expected: why the connection ends. */
+static int tls_alert(const struct bio_vec *bv, u32 nr, u32 len)
+{
+	struct iov_iter iter;
+	u8 buf[2];
+
+	iov_iter_bvec(&iter, ITER_SOURCE, bv, nr, len);
+	if (len < sizeof(buf) || copy_from_iter(buf, sizeof(buf), &iter) != sizeof(buf))
+		return -EPROTO;
+	switch (buf[1]) {
+	case TLS_ALERT_CLOSE_NOTIFY:
+		return -ECONNRESET;
+	case TLS_ALERT_BAD_MAC:
+		return -EBADMSG;
+	default:
+		return -EPROTO;
+	}
+}
+
 /**
  * viovm_nbd_sock_recv - receive, waiting for the first byte
  * @s: whose; called by its receiver
@@ -234,8 +301,9 @@ static int tls_handshake(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32
  * @nr: entries of @bv
  * @len: bytes in all
  *
- * Return: bytes received, 1 or more; a negative errno, -ECONNRESET when the peer closed the
- * connection.
+ * Return: bytes received, 1 or more; a negative errno: -ECONNRESET when the peer closed the
+ * connection, -EKEYEXPIRED when it changes its keys, which the kernel cannot follow, -EBADMSG when
+ * either side could not decrypt what it got, -EPROTO for any other alert or kind of record.
  */
 int viovm_nbd_sock_recv(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len)
 {
@@ -269,8 +337,10 @@ int viovm_nbd_sock_recv(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 
 				return err;
 			continue;
 		}
-		if (type != TLS_DATA || !ret)
+		if (!ret)
 			return -ECONNRESET;
-		return ret;
+		if (type == TLS_ALERT)
+			return tls_alert(bv, nr, ret);
+		return type == TLS_DATA ? ret : -EPROTO;
 	}
 }

@@ -12,7 +12,7 @@
  * struct viovm_nbd_sock - an established connection
  * @sock: holds a reference; constant until nobody sends or receives, then NULL
  * @is_tcp: else a unix socket; constant
- * @is_tls: the socket has an upper layer protocol; constant
+ * @is_tls: the socket has TLS keys in both directions; constant
  * @tls_have: bytes in @tls_hdr; the receiver's, like the next two
  * @tls_left: bytes to be dropped of a TLS handshake message
  * @tls_hdr: its header
@@ -34,6 +34,7 @@ struct viovm_nbd_sock {
 /* process context, all of them */
 int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg);
 void viovm_nbd_sock_close(struct socket *sock, bool discard);
+u64 viovm_nbd_sock_records(const struct viovm_nbd_sock *s);
 bool viovm_nbd_sock_moves(struct viovm_nbd_sock *s);
 int viovm_nbd_sock_send(struct viovm_nbd_sock *s, const struct bio_vec *bv, u32 nr, u32 len,
 			bool more, const int *stop, u32 *sent);

@@ -231,6 +231,12 @@ static int viovm_tgt_session_add(struct iovm_dev *dev, struct iovm_session_add *
 			sess->conns[i] = NULL;
 			goto free;
 		}
+		if (arg->flags & IOVM_SESSION_F_TLS && !sess->conns[i]->s.is_tls) {
+			scnprintf(arg->msg, IOVM_MSG_MAX,
+				  "the socket of fd %d has no TLS keys", arg->fds[i]);
+			err = -EINVAL;
+			goto free;
+		}
 		for (k = 0; k < i; k++) {
 			if (sess->conns[k]->s.sock != sess->conns[i]->s.sock)
 				continue;
@@ -309,6 +315,7 @@ static void viovm_tgt_session_expire(struct iovm_dev *dev)
 static void viovm_tgt_sess_fill(struct viovm_tgt_sess *sess, struct iovm_session_info *info)
 {
 	struct viovm_tgt_conn *conn;
+	bool tls = true;
 	u32 i;
 
 	lockdep_assert_held(&sess->tgt->mutex);
@@ -327,6 +334,7 @@ static void viovm_tgt_sess_fill(struct viovm_tgt_sess *sess, struct iovm_session
 	info->mem_bytes = struct_size(sess, conns, sess->nr_conns);
 	for (i = 0; i < sess->nr_conns; i++) {
 		conn = sess->conns[i];
+		tls &= conn->s.is_tls;
 		spin_lock_irq(&conn->lock);
 		info->nr_sockets += !conn->dying;
 		info->inflight += conn->nr_busy;
@@ -338,6 +346,8 @@ static void viovm_tgt_sess_fill(struct viovm_tgt_sess *sess, struct iovm_session
 		info->read_bytes += READ_ONCE(conn->read_bytes);
 		info->written_bytes += READ_ONCE(conn->written_bytes);
 	}
+	if (tls)
+		info->flags |= IOVM_SESSION_F_TLS;
 }
 
 static int viovm_tgt_session_get(struct iovm_dev *dev, struct iovm_session_info *info)
