@@ -32,7 +32,7 @@ PACKAGES=(
 	# checking
 	clang libclang-rt-dev shellcheck sparse
 	# user land
-	libcap-dev liburing-dev libmnl-dev libnbd-dev libnbd-bin libsystemd-dev
+	libcap-dev libgnutls28-dev liburing-dev libmnl-dev libnbd-dev libnbd-bin libsystemd-dev openssl
 	# kernels in virtual machines
 	busybox-static file grub-common grub-pc-bin mmdebstrap python3-argcomplete python3-pkg-resources
 	qemu-block-extra qemu-system-x86 qemu-utils

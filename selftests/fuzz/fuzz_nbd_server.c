@@ -6,14 +6,11 @@
  * The input is what the client sends; the first byte chooses how much of it is made valid first. What the server has read when
  * it says that the transmission phase begins must be the handshake and not a byte more: the rest of the input is still there.
  */
-#define _GNU_SOURCE
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "../../userland/iovmctl/nbd_server.c"
-#undef MAGIC
-#define be16 proto_be16
-#define be32 proto_be32
 #include "../../vhost_iovm_blk/nbd_proto.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *in, size_t n);

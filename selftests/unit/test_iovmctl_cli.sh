@@ -91,7 +91,13 @@ want 2 "" "contradicts --readonly" create x --size 1G --readonly --discard
 want 2 "" "is not a mode" create x --size 1G --mode rwx
 want 2 "" "names a user that does not exist" create x --size 1G --owner nobody-has-this-name
 want 2 "" "is not an address" path add vm1 p dev/sdb
-want 2 "" "asks for TLS, which is not supported yet" path add vm1 p nbds://h/x
+want 2 "" "TLS on a unix socket" path add vm1 p "nbds+unix:///x?socket=/s"
+want 2 "" "tls-hostname= nor tls-certificates=" path add vm1 p "nbds://h/x?a=b"
+want 2 "" "--tls is for addresses" path add vm1 p /dev/null --tls
+want 2 "" "--tls is for addresses" path add vm1 p nbd://h/x --tls-peer b
+want 2 "" "neither required nor offered" serve vm1 --tls maybe
+want 2 "" "a unix socket has none" serve vm1 --tls required --listen unix:/tmp/x
+want 1 "" "host.crt': No such file" serve vm1 --tls required --tls-dir /nonexistent
 want 2 "" "are for nbd paths" path add vm1 p /dev/null --heartbeat 5
 want 2 "" "--shared is for bdev paths" path add vm1 p nbd://h --shared
 want 2 "" "one reservation key" path add vm1 p /dev/null --shared --pr-key 1
@@ -269,7 +275,7 @@ completes "add connect fail fence fenced list remove retry set watch" path ""
 completes "add check list remove" reserve ""
 completes "--ceil --class" reserve add vm1 --c
 completes "vm-2.data vm1" show vm
-completes "nbd+unix:/// nbd://" identify nbd
+completes "nbd+unix:/// nbd:// nbds://" identify nbd
 completes "hostb local" path remove vm1 ""
 completes "--cache" path add vm1 n nbd://h --ca
 completes "--shared" path add vm1 n /dev/null --sh

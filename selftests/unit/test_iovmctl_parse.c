@@ -195,6 +195,7 @@ static void addresses(void)
 		{ "nbd://[::1]/x", ADDR_NBD_TCP, NULL },
 		{ "nbd://[2001:db8::1]:10809/x", ADDR_NBD_TCP, NULL },
 		{ "NBD://host/x", ADDR_NBD_TCP, NULL },
+		{ "nbds://host:10809/x", ADDR_NBD_TLS, NULL },
 		{ "nbd+unix:///x?socket=/run/s", ADDR_NBD_UNIX, NULL },
 		{ "nbd+unix://?socket=/run/s", ADDR_NBD_UNIX, NULL },
 		{ "nbd+unix:///?socket=%2Frun%2Fs", ADDR_NBD_UNIX, NULL },
@@ -207,7 +208,8 @@ static void addresses(void)
 		"nbd:///x", "nbd://:10809", "nbd://host:", "nbd://host:0",
 		"nbd://host:65536", "nbd://host:port", "nbd://host:99999999999999999999", "nbd://::1/x",
 		"nbd://[::1/x", "nbd://[]/x", "nbd://[::1]x", "nbd://[::1]:",
-		"nbd://user@host/x", "nbd://host/a b", "nbds://host/x", "nbds+unix:///x?socket=/s",
+		"nbd://user@host/x", "nbd://host/a b", "nbds://host/x#y", "nbds://host/x?y=z", "nbds://",
+		"nbds+unix:///x?socket=/s",
 		"nbd+unix:///x", "nbd+unix:///x?socket=s", "nbd+unix://host/x?socket=/s", "nbd+unix:///x?socket=",
 		"nbd+vsock://2/x", "nbd+ssh://host/x", "http://host/", "file:/dev/sdb",
 		NULL
@@ -226,8 +228,22 @@ static void addresses(void)
 	}
 	for (i = 0; bad[i]; i++)
 		CHECK(parse_addr(bad[i], &kind, &rest), "'%s' is taken", bad[i]);
-	err = parse_addr("nbds://host/x", &kind, &rest);
-	CHECK(err && strstr(err, "TLS") && strstr(err, "not supported yet"), "nbds: %s", err);
+	err = parse_addr("nbds+unix:///x?socket=/s", &kind, &rest);
+	CHECK(err && strstr(err, "TLS on a unix socket"), "nbds+unix: %s", err);
+}
+
+static void tls_addresses(void)
+{
+	struct addr_tls a;
+
+	CHECK(!parse_addr_tls("nbds://host", &a) && !strcmp(a.host, "host") && !strcmp(a.port, "10809") && !*a.export &&
+	      !strcmp(a.peer, "host") && !*a.dir, "host only");
+	CHECK(!parse_addr_tls("nbds://[2001:db8::1]:99/a%20b/c?tls-hostname=b&tls-certificates=/x%2fy", &a) &&
+	      !strcmp(a.host, "2001:db8::1") && !strcmp(a.port, "99") && !strcmp(a.export, "a b/c") && !strcmp(a.peer, "b") &&
+	      !strcmp(a.dir, "/x/y"), "all of it");
+	CHECK(parse_addr_tls("nbds://h/x?tls-hostname=../b", &a) && parse_addr_tls("nbds://h/x?tls-hostname=", &a) &&
+	      parse_addr_tls("nbds://h/x?tls-hostname=%00", &a) && parse_addr_tls("nbds://h/x?tls-certificates=d", &a) &&
+	      parse_addr_tls("nbds://h/%4", &a) && parse_addr_tls("nbds://h/x?", &a) && parse_addr_tls("nbd://h/x", &a), "taken");
 }
 
 /* Every string of four characters out of those that mean something: nothing may be read beyond the end (ASan). */
@@ -294,6 +310,7 @@ int main(void)
 		{ "modes", modes },
 		{ "owners", owners },
 		{ "addresses", addresses },
+		{ "addresses with TLS", tls_addresses },
 		{ "every short string", every_short_string },
 		{ "every short address", every_short_address },
 	};

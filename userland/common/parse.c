@@ -381,7 +381,7 @@ static const char *check_authority(const char *s)
 
 	p = memchr(s, '@', len);
 	if (p)
-		return "names a user, which means something only with TLS (not supported yet)";
+		return "names a user, which means something only with pre-shared keys (not supported)";
 	if (*s == '[') {
 		p = memchr(s, ']', len);
 		if (!p || p == s + 1 || (p + 1 < end && p[1] != ':'))
@@ -404,6 +404,97 @@ static const char *check_authority(const char *s)
 	return NULL;
 }
 
+static int hex(char c)
+{
+	return isdigit((unsigned char)c) ? c - '0' : isxdigit((unsigned char)c) ? (c | 32) - 'a' + 10 : -1;
+}
+
+/* len bytes of a URI without their %xx */
+static bool unescape(const char *s, size_t len, char *out, size_t n)
+{
+	const char *end = s + len;
+	size_t k = 0;
+
+	while (s < end) {
+		int c = (unsigned char)*s++;
+
+		if (c == '%') {
+			if (end - s < 2 || hex(s[0]) < 0 || hex(s[1]) < 0)
+				return false;
+			c = hex(s[0]) << 4 | hex(s[1]);
+			s += 2;
+		}
+		if (!c || k + 1 >= n)
+			return false;
+		out[k++] = (char)c;
+	}
+	out[k] = 0;
+	return true;
+}
+
+static const char *parse_tls_query(const char *q, struct addr_tls *a)
+{
+	static const char *const broken = "has a part behind the '?' that is too long or has a broken %xx";
+	size_t len;
+
+	for (;; q += len + 1) {
+		len = strcspn(q, "&");
+		if (!strncmp(q, "tls-hostname=", 13)) {
+			if (!unescape(q + 13, len - 13, a->peer, sizeof(a->peer)))
+				return broken;
+		} else if (!strncmp(q, "tls-certificates=", 17)) {
+			if (!unescape(q + 17, len - 17, a->dir, sizeof(a->dir)))
+				return broken;
+			if (*a->dir != '/')
+				return "needs an absolute path after tls-certificates=, since it is used again to reconnect";
+		} else {
+			return "has something behind the '?' that is neither tls-hostname= nor tls-certificates=";
+		}
+		if (!q[len])
+			return NULL;
+	}
+}
+
+const char *parse_addr_tls(const char *s, struct addr_tls *a)
+{
+	const char *err, *p = s + 7, *end, *colon, *q;
+	size_t len;
+
+	if (strncasecmp(s, "nbds://", 7))
+		return "does not begin with nbds://";
+	err = check_authority(p);
+	if (err)
+		return err;
+	memset(a, 0, sizeof(*a));
+	end = p + strcspn(p, "/?#");
+	if (*p == '[') {
+		p++;
+		len = (size_t)((const char *)memchr(p, ']', (size_t)(end - p)) - p);
+		colon = p[len + 1] == ':' ? p + len + 1 : NULL;
+	} else {
+		colon = memchr(p, ':', (size_t)(end - p));
+		len = (size_t)((colon ? colon : end) - p);
+	}
+	if (!unescape(p, len, a->host, sizeof(a->host)))
+		return "has a host that is too long or has a broken %xx";
+	if (colon)
+		memcpy(a->port, colon + 1, (size_t)(end - colon - 1) < 6 ? (size_t)(end - colon - 1) : 5);
+	else
+		strcpy(a->port, "10809");
+	strcpy(a->peer, a->host);
+	q = end + strcspn(end, "?#");
+	if (*end == '/' && !unescape(end + 1, (size_t)(q - end - 1), a->export, sizeof(a->export)))
+		return "names an export that is too long or has a broken %xx";
+	if (*q == '#' || (*q && strchr(q, '#')))
+		return "has a '#', which means nothing here; write %23 for one in an export's name";
+	err = *q ? parse_tls_query(q + 1, a) : NULL;
+	if (err)
+		return err;
+	if (!*a->peer || strchr(a->peer, '/') || *a->peer == '.')
+		return "has a tls-hostname= that is no name of a peer";
+	return NULL;
+}
+
 const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
 {
 	const char *err, *q;
@@ -417,8 +508,8 @@ const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
 			return "needs an absolute path (bdev:/dev/sdb)";
 		return NULL;
 	}
-	if (!strncasecmp(s, "nbds:", 5) || !strncasecmp(s, "nbds+", 5))
-		return "asks for TLS, which is not supported yet; tunnel it, or use nbd:// on a trusted network";
+	if (!strncasecmp(s, "nbds+unix:", 10))
+		return "asks for TLS on a unix socket, which the kernel does not have; use nbds:// or nbd+unix://";
 	if (strpbrk(s, " \t\r\n"))
 		return "contains white space; write %20 for a blank in an export's name";
 	if (!strncasecmp(s, "nbd://", 6)) {
@@ -426,6 +517,15 @@ const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
 		if (err)
 			return err;
 		*kind = ADDR_NBD_TCP;
+		return NULL;
+	}
+	if (!strncasecmp(s, "nbds://", 7)) {
+		struct addr_tls a;
+
+		err = parse_addr_tls(s, &a);
+		if (err)
+			return err;
+		*kind = ADDR_NBD_TLS;
 		return NULL;
 	}
 	if (!strncasecmp(s, "nbd+unix://", 11)) {
@@ -441,7 +541,7 @@ const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest)
 		*kind = ADDR_NBD_UNIX;
 		return NULL;
 	}
-	return "is not an address (bdev:/dev/sdb, nbd://HOST[:PORT][/EXPORT] or nbd+unix:///EXPORT?socket=/PATH)";
+	return "is not an address (bdev:/dev/sdb, nbd[s]://HOST[:PORT][/EXPORT] or nbd+unix:///EXPORT?socket=/PATH)";
 }
 
 const char *parse_identity(const char *s)

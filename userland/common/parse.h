@@ -64,9 +64,19 @@ enum addr_kind {
 	ADDR_BDEV,		/* bdev:/dev/sdb, or an absolute path */
 	ADDR_NBD_TCP,		/* nbd://host[:port][/export] */
 	ADDR_NBD_UNIX,		/* nbd+unix:///[export]?socket=/path */
+	ADDR_NBD_TLS,		/* nbds://host[:port][/export][?tls-hostname=name&tls-certificates=/dir] */
 };
 
 /* What a path leads to. *rest is the device file for ADDR_BDEV, else s itself. */
 const char *parse_addr(const char *s, enum addr_kind *kind, const char **rest);
+
+/* An address nbds://, taken apart. Spelled as libnbd does. */
+struct addr_tls {
+	char host[256], port[6], export[256];
+	char peer[256];		/* who the server must be: tls-hostname, else host */
+	char dir[256];		/* tls-certificates; "" not said */
+};
+
+const char *parse_addr_tls(const char *s, struct addr_tls *a);
 
 #endif

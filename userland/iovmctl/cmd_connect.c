@@ -46,7 +46,8 @@ int connect_path(const char *dev, const char *name, const struct nbd_export *ex,
 		c.fds[i] = i < ex->nr ? ex->fds[i] : 0;
 	c.export_bytes = ex->bytes;
 	c.nbd_flags = ex->flags;
-	c.flags = (ex->structured ? IOVM_NBD_F_STRUCTURED : 0) | (ex->drained ? IOVM_NBD_F_DRAINED : 0);
+	c.flags = (ex->structured ? IOVM_NBD_F_STRUCTURED : 0) | (ex->drained ? IOVM_NBD_F_DRAINED : 0) |
+		  (ex->tls ? IOVM_NBD_F_TLS : 0);
 	c.min_block = ex->min_block;
 	c.max_payload = ex->max_payload;
 	snprintf(c.identity, sizeof(c.identity), "%s", id);

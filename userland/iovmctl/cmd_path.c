@@ -14,8 +14,8 @@
 
 static struct {
 	struct opt_u64 connections, heartbeat, dead, timeout, io_timeout, fence_after;
-	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key;
-	bool offline, assume, shared;
+	const char *cache, *fence, *identity, *fence_by, *fence_command, *pr_key, *tls_dir, *tls_peer;
+	bool offline, assume, shared, tls;
 } o;
 
 #define OPT_FENCE_COMMAND								\
@@ -57,6 +57,11 @@ static const struct opt add_opts[] = {
 	  1, 3600000 },
 	{ "dead", 0, OPT_TIME_MS, &o.dead, "MS", "nbd: no answer for this long fails the path. Default 5000.", 1, 3600000 },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "nbd: time limit for connecting. Default 10s.", 0, 0 },
+	{ "tls", 0, OPT_FLAG, &o.tls, NULL, "nbd: with TLS, as an address nbds:// says.", 0, 0 },
+	{ "tls-peer", 0, OPT_STR, &o.tls_peer, "NAME",
+	  "Who the server must be, by the name of its file in peers/.\nDefault: the host in the address.", 0, 0 },
+	{ "tls-dir", 0, OPT_STR, &o.tls_dir, "DIR",
+	  "Where host.crt, host.key and peers/NAME.crt are. Default\n" TLS_DIR ".", 0, 0 },
 	{ "offline", 0, OPT_FLAG, &o.offline, NULL,
 	  "nbd: add the path even when the server cannot be reached\nnow; 'path connect' connects it later.", 0, 0 },
 	{ 0 }
@@ -98,6 +103,7 @@ static int take_fence_by(const struct cmd *cmd, struct iovm_path_add *a)
 
 static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, const char **rest)
 {
+	char addr[IOVM_ADDR_MAX];
 	const char *bad;
 	int err;
 
@@ -109,9 +115,22 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	bad = parse_addr(argv[2], kind, rest);
 	if (bad)
 		return usage_error(&cmd_path_add, "'%s' %s", argv[2], bad);
+	if (o.tls || o.tls_dir || o.tls_peer) {
+		if (*kind != ADDR_NBD_TLS && (*kind != ADDR_NBD_TCP || !o.tls))
+			return usage_error(&cmd_path_add, "--tls is for addresses nbd:// and nbds://, --tls-dir and --tls-peer go with it");
+		nbd_tls_addr(argv[2], o.tls_dir, o.tls_peer, addr, sizeof(addr));
+		*rest = addr;
+		bad = *addr ? parse_addr(addr, kind, rest) : NULL;
+		if (bad)
+			return usage_error(&cmd_path_add, "'%s' %s", addr, bad);
+		if (!*addr)
+			return usage_error(&cmd_path_add, "the address with what --tls adds is longer than %d bytes", IOVM_ADDR_MAX - 1);
+	}
 	if (strlen(*rest) >= IOVM_ADDR_MAX)
 		return usage_error(&cmd_path_add, "the address is longer than %d bytes", IOVM_ADDR_MAX - 1);
 	strcpy(a->addr, *rest);
+	if (*kind != ADDR_BDEV)
+		*rest = a->addr;
 	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
 		return usage_error(&cmd_path_add,
 				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
@@ -310,7 +329,8 @@ const struct cmd cmd_path_add = {
 	"UUID), or the server gives in the description of the export ('iovm-id=ID', see 'iovmctl identify'), or you give by\n"
 	"--identity. The first path of a device need not.\n"
 	"A server must bypass its page cache (qemu-nbd --cache=none), or it answers with old data after a failover; that\n"
-	"cannot be seen from here, but for some servers on a unix socket. TLS (nbds://) is not supported yet.\n"
+	"cannot be seen from here, but for some servers on a unix socket. With TLS\n"
+	"(--tls, or nbds://), the kernel encrypts; see iovmctl(8) on certificates.\n"
 	"\n"
 	"A name is resolved, the server asked and the sockets connected here; the kernel gets them ready for use.\n"
 	"If that fails, nothing is added, unless --offline is given.\n"

@@ -24,8 +24,8 @@
 #define HANDSHAKE_MS	10000
 
 static struct {
-	const char *listen, *export;
-	bool readonly;
+	const char *listen, *export, *tls, *tls_dir;
+	bool readonly, tls_required;
 	struct opt_u64 timeout, epoch;
 } o;
 
@@ -37,6 +37,10 @@ static const struct opt serve_opts[] = {
 	{ "export", 'e', OPT_STR, &o.export, "NAME", "Name of the export. Default: the device's.", 0, 0 },
 	{ "readonly", 'r', OPT_FLAG, &o.readonly, NULL, "Clients may not write.", 0, 0 },
 	{ "epoch", 0, OPT_NUM, &o.epoch, "N", "The epoch of the clients, of a device that needs one.", 1, UINT64_MAX },
+	{ "tls", 0, OPT_STR, &o.tls, "required|offered",
+	  "Encrypt with TLS 1.3; both ends show certificates. With\n'offered', clients without TLS are served too.", 0, 0 },
+	{ "tls-dir", 0, OPT_STR, &o.tls_dir, "DIR",
+	  "Where host.crt, host.key and peers/NAME.crt are. Default\n" TLS_DIR ".", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "How long a client may take to shake hands. Default 10s.", 0, 0 },
 	{ 0 }
 };
@@ -116,8 +120,9 @@ static int client(const char *dev, int fd)
 	const struct nbds_export *chosen;
 	struct iovm_session_add s;
 	struct iovm_dev_info d;
+	struct nbds_tls tls = { .required = o.tls_required };
 	struct offer offer;
-	char why[128];
+	char why[512];
 	int err;
 
 	/* its size may have changed */
@@ -128,7 +133,14 @@ static int client(const char *dev, int fd)
 	chosen = &offer.ex;
 	IOVM_INIT(&s);
 	net_peer_text(fd, s.peer, sizeof(s.peer));
-	switch (nbds_handshake(fd, &chosen, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS), why, sizeof(why))) {
+	/* as the certificates are now: a peer may have been added */
+	if (o.tls) {
+		tls.creds = tls_load(o.tls_dir, why, sizeof(why));
+		if (!tls.creds)
+			return fail(EX_FAILED, NULL, "%s: client %s cannot be served: %s", dev, s.peer, why);
+	}
+	switch (nbds_handshake_tls(fd, &chosen, o.tls ? &tls : NULL, (unsigned int)(o.timeout.set ? o.timeout.v : HANDSHAKE_MS),
+				   why, sizeof(why))) {
 	case NBDS_LEFT:
 		return EX_DONE;
 	case NBDS_BAD:
@@ -138,6 +150,13 @@ static int client(const char *dev, int fd)
 		break;
 	}
 	offer.epoch = o.epoch.v;
+	offer.tls = *tls.peer;
+	if (offer.tls) {
+		char addr[sizeof(s.peer)];
+
+		strcpy(addr, s.peer);
+		snprintf(s.peer, sizeof(s.peer), "%.128s, %.100s", tls.peer, addr);
+	}
 	err = offer_taken(&offer, fd, &s);
 	if (err)
 		return mux_fail(err, s.msg, err == ESTALE || err == ERANGE || err == EBUSY ?
@@ -201,6 +220,27 @@ static int serve(const char *dev, const int *fds, unsigned int nr)
 	return EX_DONE;
 }
 
+static int take_tls(bool is_unix)
+{
+	struct tls_creds *creds;
+	char why[512];
+
+	if (!o.tls)
+		return o.tls_dir ? usage_error(&cmd_serve, "--tls-dir is for --tls") : EX_DONE;
+	o.tls_required = !strcmp(o.tls, "required");
+	if (!o.tls_required && strcmp(o.tls, "offered"))
+		return usage_error(&cmd_serve, "--tls: '%s' is neither required nor offered", o.tls);
+	if (is_unix)
+		return usage_error(&cmd_serve, "--tls: a unix socket has none; who may use it is up to its directory");
+	if (!o.tls_dir)
+		o.tls_dir = TLS_DIR;
+	creds = tls_load(o.tls_dir, why, sizeof(why));
+	if (!creds)
+		return fail(EX_FAILED, TLS_HINT, "%s", why);
+	tls_unload(creds);
+	return tls_kernel_ready(why, sizeof(why)) ? fail(EX_NO_ACCESS, NULL, "%s", why) : EX_DONE;
+}
+
 static int run_serve(int argc, char **argv)
 {
 	struct sigaction sa = { .sa_handler = on_signal };
@@ -216,6 +256,8 @@ static int run_serve(int argc, char **argv)
 	if (!code && o.export && strlen(o.export) > 4096)
 		code = usage_error(&cmd_serve, "--export: a name has at most 4096 bytes");
 	if (!code)
+		code = take_tls(is_unix);
+	if (!code)
 		code = mux_open();
 	if (!code)
 		code = get_dev(name, &d);
@@ -230,8 +272,8 @@ static int run_serve(int argc, char **argv)
 	/* no SA_RESTART: poll() shall end */
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);
-	if (!is_unix && strncmp(where, "localhost", 9) && strncmp(where, "127.", 4) && strncmp(where, "[::1]", 5))
-		warn("%s: connections are neither encrypted nor authenticated: whoever reaches %s may read%s all data", name, where,
+	if (!o.tls_required && !is_unix && strncmp(where, "localhost", 9) && strncmp(where, "127.", 4) && strncmp(where, "[::1]", 5))
+		warn("%s: connections without TLS are neither encrypted nor authenticated: whoever reaches %s may read%s all data", name, where,
 		     o.readonly ? "" : " and change");
 	if (!opt_json)
 		printf("%s: serving at %s\n", name, where);
@@ -247,12 +289,12 @@ const struct cmd cmd_serve = {
 	.detail =
 	"Shakes hands with clients and gives their connections to the kernel, which serves them: when this command ends\n"
 	"(SIGTERM, Ctrl-C) or dies, no new clients come, and those that are served go on. The device is one of\n"
-	"'iovmctl create --target'. Any NBD client will do; 'iovmctl path add' on another host is one. Connections are\n"
-	"neither encrypted nor authenticated yet: listen on a network that you trust.\n"
+	"'iovmctl create --target'. Any NBD client will do; 'iovmctl path add' on another host is one. Without --tls,\n"
+	"connections are neither encrypted nor authenticated: listen on a network that you trust.\n"
 	"\n"
 	"Example:\n"
 	"  iovmctl create vm1-disk --target --size-from /dev/sdb\n"
 	"  iovmctl path add vm1-disk local /dev/sdb\n"
-	"  iovmctl serve vm1-disk --listen 10.0.0.2:10809\n",
+	"  iovmctl serve vm1-disk --listen 10.0.0.2:10809 --tls required\n",
 	.opts = serve_opts, .min_args = 1, .max_args = 1, .run = run_serve,
 };

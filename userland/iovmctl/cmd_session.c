@@ -10,7 +10,7 @@
 
 struct session_view {
 	struct iovm_session_info i;
-	uint32_t rdonly;
+	uint32_t rdonly, tls;
 };
 
 #define S(m)	offsetof(struct session_view, m)
@@ -19,6 +19,7 @@ static const struct field session_fields[] = {
 	{ "id", "session", F_U32, S(i.id), .col = "ID", .zero = "0" },
 	{ "peer", "client", F_STR, S(i.peer), .col = "CLIENT" },
 	{ "readonly", "read-only", F_BOOL32, S(rdonly), .col = "READONLY" },
+	{ "encrypted", "encrypted", F_BOOL32, S(tls), .col = "TLS" },
 	{ "sockets", "sockets", F_U32, S(i.nr_sockets), .col = "SOCKETS", .zero = "0" },
 	{ "epoch", "epoch", F_U64, S(i.epoch), .zero = "none" },
 	{ "since_ms", "for", F_MS, S(i.since_ms), .col = "SINCE" },
@@ -68,6 +69,7 @@ static int run_session_list(int argc, char **argv)
 		if (err)
 			return cannot(err, name);
 		rows[nr].i = i;
+		rows[nr].tls = !!(i.flags & IOVM_SESSION_F_TLS);
 		rows[nr++].rdonly = !!(i.flags & IOVM_SESSION_F_RDONLY);
 		next = i.id + 1;
 	}

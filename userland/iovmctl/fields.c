@@ -96,6 +96,7 @@ const struct field path_fields[] = {
 	{ "inflight", "requests in flight", F_U64, P(i.inflight), .col = "INFLIGHT" },
 	{ "held", "writes held for a fence", F_U64, P(i.held), .col = "HELD" },
 	{ "sockets", "sockets", F_U32, P(i.nr_sockets), .zero = "-" },
+	{ "encrypted", "encrypted", F_BOOL32, P(i.tls) },
 	{ "generation", "times connected", F_U32, P(i.generation) },
 	{ "identity", "data identity", F_STR, P(i.identity), .zero = "none" },
 	{ "same_data", "same data", F_STR, P(same_data), .col = "DATA" },

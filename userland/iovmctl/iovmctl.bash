@@ -46,6 +46,12 @@ _iovmctl() {
 	--slow-factor)
 		mapfile -t COMPREPLY < <(compgen -W "off" -- "$cur")
 		return ;;
+	--tls)
+		[[ ${cmd[*]} != serve ]] || mapfile -t COMPREPLY < <(compgen -W "required offered" -- "$cur")
+		[[ ${cmd[*]} != serve ]] || return ;;
+	--tls-dir)
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return ;;
 	--cache)
 		mapfile -t COMPREPLY < <(compgen -W "survives dies" -- "$cur")
 		return ;;
@@ -104,7 +110,7 @@ _iovmctl() {
 	"reserve "*) ;;
 	create:*|list:*|version:*|events:*) ;;
 	identify:*|"path add:2")
-		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
+		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbds:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
 	"path add:1") ;;
 	restore:0|"config "*:0)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;

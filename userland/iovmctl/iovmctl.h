@@ -12,6 +12,7 @@
  *   hist.c        log2 histograms: percentiles and pictures
  *   identity.c    what data is behind an address
  *   nbd.c         NBD: connect and shake hands with libnbd, take the sockets
+ *   nbd_tls.c     NBD over TLS: connect, shake hands, keys to the kernel
  *   nbd_server.c  NBD: the other side of the handshake
  *   offer.c       a target device as an export of such a server
  *   fence.c       make sure that nothing sent to a failed path lands any more
@@ -32,6 +33,7 @@
 #include "iovm.h"		/* uapi/ */
 #include "../common/json.h"
 #include "../common/parse.h"
+#include "../common/tls.h"
 
 #ifndef IOVM_RELEASE
 #define IOVM_RELEASE "0.1.0"
@@ -281,6 +283,7 @@ struct nbd_export {
 	uint32_t min_block, pref_block, max_payload;	/* bytes, 0 not stated */
 	bool structured;
 	bool drained;			/* whoever connects knows that it has ended and drained the path's earlier sessions */
+	bool tls;			/* encrypted by the kernel */
 	char identity[IOVM_IDENTITY_MAX];	/* what the export says of its data; "" nothing */
 	unsigned int nr;		/* connections; 0 when only asked about */
 	int fds[IOVM_MAX_SOCKETS];
@@ -294,6 +297,14 @@ struct nbd_export {
  * Returns an exit code, having said why.
  */
 int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex);
+/* One connection to an address nbds:// (nbd_tls.c); *fd is -1 with only_ask. */
+int nbd_connect_tls(const char *uri, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex, int *fd);
+/*
+ * The address with TLS: nbd:// becomes nbds://, and dir and peer (may be NULL) are written into it, so that it can be used again. "" when
+ * it does not fit into n bytes.
+ */
+void nbd_tls_addr(const char *addr, const char *dir, const char *peer, char *buf, size_t n);
+#define TLS_HINT	"see 'Encrypted connections' in docs/operations.md on how to make certificates"
 void nbd_close_export(struct nbd_export *ex);
 extern const char *const nbd_flag_names[16];
 

@@ -5,6 +5,7 @@
  * The kernel starts where the handshake ends, so nothing may be read ahead or sent after it: libnbd reads a socket by exact
  * lengths and only when it is polled, which is never again after NBD_OPT_GO; and nbd_close() closes its
  * descriptor without NBD_CMD_DISC (only nbd_shutdown() sends that). The socket lives on in the dup() taken before.
+ * What it does with TLS stays its own: nbd_tls.c does that.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +13,13 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "iovmctl.h"
 
 #define EXPORTS_SHOWN	5
+#define TLS_WANTED	"use TLS: 'path add --tls', or an address nbds://"
 
 struct deadline {
 	uint64_t end_ms;
@@ -70,6 +73,8 @@ static int no_such_export(struct nbd_handle *h, const char *uri)
 	char hint[320] = "", why[512];
 
 	snprintf(why, sizeof(why), "%s", nbd_reason());
+	if (strstr(why, "requires TLS"))
+		return fail(EX_FAILED, TLS_WANTED, "%s: the server insists on TLS", uri);
 	if (nbd_aio_is_negotiating(h) > 0 &&
 	    nbd_opt_list(h, (nbd_list_callback){ .callback = list_export, .user_data = &list }) >= 0 && list.nr)
 		snprintf(hint, sizeof(hint), "the server offers %s%s", list.text, list.nr > EXPORTS_SHOWN ? ", ..." : "");
@@ -82,7 +87,7 @@ static int connect_failed(const char *uri)
 	int err = nbd_get_errno();
 
 	if (strstr(why, "TLS") || strstr(why, "tls"))
-		hint = "the server insists on TLS, which is not supported yet";
+		hint = TLS_WANTED;
 	else if (err == ECONNREFUSED || err == ENOENT)
 		hint = "is the NBD server running, and at this address?";
 	else if (err == EHOSTUNREACH || err == ENETUNREACH)
@@ -220,6 +225,11 @@ static int connect_one(const char *uri, bool only_ask, const struct deadline *d,
 	struct nbd_handle *h;
 	int code = EX_DONE;
 
+	if (!strncasecmp(uri, "nbds:", 5)) {
+		uint64_t now = now_ms();
+
+		return now < d->end_ms ? nbd_connect_tls(uri, only_ask, d->end_ms - now, ex, fd) : timed_out(uri, d);
+	}
 	h = shake_hands(uri, d, &code);
 	if (!h)
 		return code;

@@ -1,132 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * NBD, the server's side of the handshake. Each read is of exactly what is due, so that nothing of the transmission phase is
- * taken away from the kernel.
+ * NBD, the server's side of the handshake. See nbd_server.h.
  */
 #include <endian.h>
-#include <errno.h>
-#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <time.h>
 
+#include "../common/nbd_io.h"
 #include "nbd_server.h"
-
-#define MAGIC		0x4e42444d41474943ULL	/* NBDMAGIC */
-#define OPT_MAGIC	0x49484156454f5054ULL	/* IHAVEOPT */
-#define REP_MAGIC	0x0003e889045565a9ULL
-
-enum { FIXED_NEWSTYLE = 1, NO_ZEROES = 2 };
-enum { OPT_EXPORT_NAME = 1, OPT_ABORT = 2, OPT_LIST = 3, OPT_INFO = 6, OPT_GO = 7 };
-enum { INFO_EXPORT, INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE };
-
-#define REP_ACK		1u
-#define REP_SERVER	2u
-#define REP_INFO	3u
-#define ERR_UNSUP	(1u << 31 | 1)
-#define ERR_INVALID	(1u << 31 | 3)
-#define ERR_UNKNOWN	(1u << 31 | 6)
-#define ERR_TOO_BIG	(1u << 31 | 9)
 
 #define MAX_OPTIONS	64
 #define MAX_DATA	8192u		/* of an option: a name of 4096 bytes and what is asked of it */
 #define MAX_SKIP	(1u << 20)
 
 struct hand {
-	int fd;
+	struct nbd_io io;
 	const struct nbds_export *all, *ex;
-	uint64_t end_ms;
+	struct nbds_tls *tls;		/* NULL: there is none */
 	bool no_zeroes;
-	char *why;
-	size_t n;
+	bool plain;			/* TLS is required, and it tried without */
 };
-
-static uint64_t clock_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static int bad(struct hand *h, const char *what)
 {
-	snprintf(h->why, h->n, "%s", what);
-	return -1;
-}
-
-static int wait_for(struct hand *h, short events)
-{
-	struct pollfd p = { .fd = h->fd, .events = events };
-	uint64_t now = clock_ms();
-	int r;
-
-	do
-		r = now < h->end_ms ? poll(&p, 1, (int)(h->end_ms - now)) : 0;
-	while (r < 0 && errno == EINTR);
-	return r > 0 ? 0 : bad(h, "it was too slow");
-}
-
-static int get(struct hand *h, void *buf, size_t n)
-{
-	ssize_t r;
-
-	while (n) {
-		if (wait_for(h, POLLIN))
-			return -1;
-		r = recv(h->fd, buf, n, MSG_DONTWAIT);
-		if (r < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (r <= 0)
-			return bad(h, "it hung up during the handshake");
-		buf = (char *)buf + r;
-		n -= (size_t)r;
-	}
-	return 0;
-}
-
-static int put(struct hand *h, const void *buf, size_t n)
-{
-	ssize_t r;
-
-	while (n) {
-		if (wait_for(h, POLLOUT))
-			return -1;
-		r = send(h->fd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (r < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (r < 0)
-			return bad(h, "it hung up during the handshake");
-		buf = (const char *)buf + r;
-		n -= (size_t)r;
-	}
-	return 0;
-}
-
-static int skip(struct hand *h, uint32_t n)
-{
-	char buf[512];
-
-	while (n) {
-		uint32_t k = n < sizeof(buf) ? n : (uint32_t)sizeof(buf);
-
-		if (get(h, buf, k))
-			return -1;
-		n -= k;
-	}
-	return 0;
-}
-
-static uint16_t be16(const unsigned char *p)
-{
-	return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t be32(const unsigned char *p)
-{
-	return (uint32_t)be16(p) << 16 | be16(p + 2);
+	return nbd_io_bad(&h->io, "%s", what);
 }
 
 /* @len bytes at @data, and @len2 behind them */
@@ -135,9 +33,9 @@ static int answer2(struct hand *h, uint32_t opt, uint32_t type, const void *data
 	struct __attribute__((packed)) {
 		uint64_t magic;
 		uint32_t opt, type, len;
-	} r = { htobe64(REP_MAGIC), htobe32(opt), htobe32(type), htobe32((uint32_t)(len + len2)) };
+	} r = { htobe64(NBD_REP_MAGIC), htobe32(opt), htobe32(type), htobe32((uint32_t)(len + len2)) };
 
-	return put(h, &r, sizeof(r)) || put(h, data, len) || put(h, data2, len2) ? -1 : 0;
+	return nbd_io_put(&h->io, &r, sizeof(r)) || nbd_io_put(&h->io, data, len) || nbd_io_put(&h->io, data2, len2) ? -1 : 0;
 }
 
 static int answer(struct hand *h, uint32_t opt, uint32_t type, const void *data, size_t len)
@@ -174,7 +72,7 @@ static int export_name(struct hand *h, const unsigned char *name, uint32_t len)
 		return bad(h, "it asked for another export");
 	r.bytes = htobe64(h->ex->bytes);
 	r.flags = htobe16(h->ex->flags);
-	return put(h, &r, h->no_zeroes ? 10 : sizeof(r));
+	return nbd_io_put(&h->io, &r, h->no_zeroes ? 10 : sizeof(r));
 }
 
 static int list_one(struct hand *h, const struct nbds_export *ex)
@@ -187,7 +85,7 @@ static int list_one(struct hand *h, const struct nbds_export *ex)
 		n = 4096;
 	memcpy(both, &head, 4);
 	memcpy(both + 4, ex->name, n);
-	return answer2(h, OPT_LIST, REP_SERVER, both, 4 + n, ex->description, strlen(ex->description));
+	return answer2(h, NBD_OPT_LIST, NBD_REP_SERVER, both, 4 + n, ex->description, strlen(ex->description));
 }
 
 static int list(struct hand *h, uint32_t len)
@@ -195,11 +93,11 @@ static int list(struct hand *h, uint32_t len)
 	const struct nbds_export *ex;
 
 	if (len)
-		return refuse(h, OPT_LIST, ERR_INVALID, "LIST has no data");
+		return refuse(h, NBD_OPT_LIST, NBD_REP_ERR_INVALID, "LIST has no data");
 	for (ex = h->all; ex; ex = ex->next)
 		if (list_one(h, ex))
 			return -1;
-	return answer(h, OPT_LIST, REP_ACK, NULL, 0);
+	return answer(h, NBD_OPT_LIST, NBD_REP_ACK, NULL, 0);
 }
 
 static int tell(struct hand *h, uint32_t opt, uint16_t what)
@@ -217,14 +115,14 @@ static int tell(struct hand *h, uint32_t opt, uint16_t what)
 	} block = { head, htobe32(ex->min_block), htobe32(ex->pref_block), htobe32(NBDS_MAX_PAYLOAD) };
 
 	switch (what) {
-	case INFO_EXPORT:
-		return answer(h, opt, REP_INFO, &export, sizeof(export));
-	case INFO_BLOCK_SIZE:
-		return answer(h, opt, REP_INFO, &block, sizeof(block));
-	case INFO_NAME:
-		return answer2(h, opt, REP_INFO, &head, 2, ex->name, strlen(ex->name));
-	case INFO_DESCRIPTION:
-		return answer2(h, opt, REP_INFO, &head, 2, ex->description, strlen(ex->description));
+	case NBD_INFO_EXPORT:
+		return answer(h, opt, NBD_REP_INFO, &export, sizeof(export));
+	case NBD_INFO_BLOCK_SIZE:
+		return answer(h, opt, NBD_REP_INFO, &block, sizeof(block));
+	case NBD_INFO_NAME:
+		return answer2(h, opt, NBD_REP_INFO, &head, 2, ex->name, strlen(ex->name));
+	case NBD_INFO_DESCRIPTION:
+		return answer2(h, opt, NBD_REP_INFO, &head, 2, ex->description, strlen(ex->description));
 	default:
 		return 0;	/* not known: may be left out */
 	}
@@ -237,95 +135,157 @@ static int info(struct hand *h, uint32_t opt, const unsigned char *data, uint32_
 	uint16_t nr;
 
 	if (len < 6)
-		return refuse(h, opt, ERR_INVALID, "too short");
-	name_len = be32(data);
+		return refuse(h, opt, NBD_REP_ERR_INVALID, "too short");
+	name_len = nbd_be32(data);
 	if (name_len > len - 6)
-		return refuse(h, opt, ERR_INVALID, "the name is longer than the option");
-	nr = be16(data + 4 + name_len);
+		return refuse(h, opt, NBD_REP_ERR_INVALID, "the name is longer than the option");
+	nr = nbd_be16(data + 4 + name_len);
 	if (len != 6 + name_len + 2u * nr)
-		return refuse(h, opt, ERR_INVALID, "its length does not fit what it holds");
+		return refuse(h, opt, NBD_REP_ERR_INVALID, "its length does not fit what it holds");
 	h->ex = find(h, data + 4, name_len);
 	if (!h->ex)
-		return refuse(h, opt, ERR_UNKNOWN, "there is no such export");
+		return refuse(h, opt, NBD_REP_ERR_UNKNOWN, "there is no such export");
 	/* the size of blocks is said unasked, too: requests that do not keep to it are refused */
-	if (tell(h, opt, INFO_EXPORT) || tell(h, opt, INFO_BLOCK_SIZE))
+	if (tell(h, opt, NBD_INFO_EXPORT) || tell(h, opt, NBD_INFO_BLOCK_SIZE))
 		return -1;
 	for (i = 0; i < nr; i++) {
-		uint16_t what = be16(data + 6 + name_len + 2 * i);
+		uint16_t what = nbd_be16(data + 6 + name_len + 2 * i);
 
-		if ((what == INFO_NAME || what == INFO_DESCRIPTION) && tell(h, opt, what))
+		if ((what == NBD_INFO_NAME || what == NBD_INFO_DESCRIPTION) && tell(h, opt, what))
 			return -1;
 	}
-	if (answer(h, opt, REP_ACK, NULL, 0))
+	if (answer(h, opt, NBD_REP_ACK, NULL, 0))
 		return -1;
-	return opt == OPT_GO;
+	return opt == NBD_OPT_GO;
+}
+
+static int start_tls(struct hand *h, uint32_t len)
+{
+	if (!h->tls)
+		return refuse(h, NBD_OPT_STARTTLS, NBD_REP_ERR_UNSUP, "this server has no certificate");
+	if (h->io.tls || len)
+		return refuse(h, NBD_OPT_STARTTLS, NBD_REP_ERR_INVALID, h->io.tls ? "TLS is on already" : "STARTTLS has no data");
+	if (answer(h, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0))
+		return -1;
+	h->io.tls = tls_server(h->tls->creds, h->io.fd, nbd_io_left(&h->io), h->io.why, h->io.n);
+	if (!h->io.tls)
+		return -1;
+	snprintf(h->tls->peer, sizeof(h->tls->peer), "%s", tls_peer(h->io.tls));
+	return 0;
+}
+
+/* What a client may do that has not started TLS where it must */
+static int without_tls(struct hand *h, uint32_t opt)
+{
+	switch (opt) {
+	case NBD_OPT_ABORT:
+	case NBD_OPT_STARTTLS:
+		return 0;
+	case NBD_OPT_EXPORT_NAME:
+		return bad(h, "it wants a plain connection; TLS is required here");
+	default:
+		h->plain = true;
+		return refuse(h, opt, NBD_REP_ERR_TLS_REQD, "this server requires TLS") ? -1 : 1;
+	}
 }
 
 /* One option: 0 the next one, 1 the transmission phase begins, 2 the client leaves, -1 the end. */
 static int option(struct hand *h)
 {
 	unsigned char head[16], data[MAX_DATA];
-	static const uint64_t magic = OPT_MAGIC;
+	static const uint64_t magic = NBD_OPT_MAGIC;
 	uint64_t be = htobe64(magic);
 	uint32_t opt, len;
+	int r;
 
-	if (get(h, head, sizeof(head)))
+	if (nbd_io_get(&h->io, head, sizeof(head)))
 		return -1;
 	if (memcmp(head, &be, 8))
 		return bad(h, "it does not speak NBD");
-	opt = be32(head + 8);
-	len = be32(head + 12);
+	opt = nbd_be32(head + 8);
+	len = nbd_be32(head + 12);
 	if (len > MAX_SKIP)
 		return bad(h, "an option of more than a megabyte");
 	if (len > MAX_DATA) {
-		if (skip(h, len))
+		if (nbd_io_skip(&h->io, len))
 			return -1;
-		return opt == OPT_EXPORT_NAME ? bad(h, "it asked for another export") :
-						refuse(h, opt, ERR_TOO_BIG, "too long");
+		return opt == NBD_OPT_EXPORT_NAME ? bad(h, "it asked for another export") :
+						refuse(h, opt, NBD_REP_ERR_TOO_BIG, "too long");
 	}
-	if (get(h, data, len))
+	if (nbd_io_get(&h->io, data, len))
 		return -1;
+	if (h->tls && h->tls->required && !h->io.tls) {
+		r = without_tls(h, opt);
+		if (r)
+			return r < 0 ? -1 : 0;
+	}
 	switch (opt) {
-	case OPT_EXPORT_NAME:
+	case NBD_OPT_STARTTLS:
+		return start_tls(h, len);
+	case NBD_OPT_EXPORT_NAME:
 		return export_name(h, data, len) ? -1 : 1;
-	case OPT_ABORT:
-		answer(h, opt, REP_ACK, NULL, 0);
+	case NBD_OPT_ABORT:
+		answer(h, opt, NBD_REP_ACK, NULL, 0);
 		return 2;
-	case OPT_LIST:
+	case NBD_OPT_LIST:
 		return list(h, len);
-	case OPT_INFO:
-	case OPT_GO:
+	case NBD_OPT_INFO:
+	case NBD_OPT_GO:
 		return info(h, opt, data, len);
 	default:
-		return refuse(h, opt, ERR_UNSUP, "");
+		return refuse(h, opt, NBD_REP_ERR_UNSUP, "");
 	}
+}
+
+static enum nbds_end handshake(struct hand *h)
+{
+	struct __attribute__((packed)) {
+		uint64_t magic, opts;
+		uint16_t flags;
+	} hello = { htobe64(NBD_MAGIC), htobe64(NBD_OPT_MAGIC), htobe16(NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES) };
+	unsigned char flags[4];
+	int i, r;
+
+	if (nbd_io_put(&h->io, &hello, sizeof(hello)) || nbd_io_get(&h->io, flags, 4))
+		return NBDS_BAD;
+	if (nbd_be32(flags) & ~(uint32_t)(NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES)) {
+		bad(h, "it has flags that are not known");
+		return NBDS_BAD;
+	}
+	h->no_zeroes = nbd_be32(flags) & NBD_NO_ZEROES;
+	for (i = 0; i < MAX_OPTIONS; i++) {
+		r = option(h);
+		if (r)
+			return r == 1 ? NBDS_GO : r == 2 ? NBDS_LEFT : NBDS_BAD;
+	}
+	bad(h, "it haggled for too long");
+	return NBDS_BAD;
+}
+
+enum nbds_end nbds_handshake_tls(int fd, const struct nbds_export **ex, struct nbds_tls *tls, unsigned int timeout_ms, char *why,
+				 size_t n)
+{
+	struct hand h = { .io = { .fd = fd, .end_ms = nbd_io_clock() + timeout_ms, .why = why, .n = n }, .all = *ex, .tls = tls };
+	enum nbds_end end;
+
+	snprintf(why, n, "%s", "");
+	if (tls)
+		*tls->peer = 0;
+	end = handshake(&h);
+	if (end == NBDS_GO)
+		*ex = h.ex;
+	if (!h.io.tls) {
+		if (end == NBDS_BAD && h.plain)
+			bad(&h, "it did not start TLS, which is required here");
+		return end;
+	}
+	if (end == NBDS_GO)
+		return tls_to_kernel(h.io.tls, why, n) ? NBDS_BAD : NBDS_GO;
+	tls_close(h.io.tls);
+	return end;
 }
 
 enum nbds_end nbds_handshake(int fd, const struct nbds_export **ex, unsigned int timeout_ms, char *why, size_t n)
 {
-	struct hand h = { .fd = fd, .all = *ex, .end_ms = clock_ms() + timeout_ms, .why = why, .n = n };
-	struct __attribute__((packed)) {
-		uint64_t magic, opts;
-		uint16_t flags;
-	} hello = { htobe64(MAGIC), htobe64(OPT_MAGIC), htobe16(FIXED_NEWSTYLE | NO_ZEROES) };
-	unsigned char flags[4];
-	int i, r;
-
-	snprintf(why, n, "%s", "");
-	if (put(&h, &hello, sizeof(hello)) || get(&h, flags, 4))
-		return NBDS_BAD;
-	if (be32(flags) & ~(uint32_t)(FIXED_NEWSTYLE | NO_ZEROES)) {
-		bad(&h, "it has flags that are not known");
-		return NBDS_BAD;
-	}
-	h.no_zeroes = be32(flags) & NO_ZEROES;
-	for (i = 0; i < MAX_OPTIONS; i++) {
-		r = option(&h);
-		if (r == 1)
-			*ex = h.ex;
-		if (r)
-			return r == 1 ? NBDS_GO : r == 2 ? NBDS_LEFT : NBDS_BAD;
-	}
-	bad(&h, "it haggled for too long");
-	return NBDS_BAD;
+	return nbds_handshake_tls(fd, ex, NULL, timeout_ms, why, n);
 }

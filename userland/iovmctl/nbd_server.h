@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * NBD, the server's side of the handshake (fixed newstyle, simple replies, no TLS). It needs nothing else of iovmctl's.
+ * NBD, the server's side of the handshake (fixed newstyle, simple replies, STARTTLS). It needs nothing else of iovmctl's.
  */
 #ifndef NBD_SERVER_H
 #define NBD_SERVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "../common/tls.h"
 
 #define NBDS_DEFAULT_PORT	"10809"
 #define NBDS_MAX_PAYLOAD	(32u << 20)	/* what the kernel takes of a READ or WRITE */
@@ -31,6 +34,18 @@ struct nbds_export {
 	const struct nbds_export *next;
 };
 
+/**
+ * struct nbds_tls - TLS is offered
+ * @creds: the certificates
+ * @required: a client that does not start TLS gets nothing
+ * @peer: out: who the client is; "" when it did not start TLS
+ */
+struct nbds_tls {
+	const struct tls_creds *creds;
+	bool required;
+	char peer[256];
+};
+
 enum nbds_end {
 	NBDS_GO,		/* the socket is in the transmission phase, and nothing of it was read */
 	NBDS_LEFT,		/* the client has left, as it may */
@@ -39,5 +54,8 @@ enum nbds_end {
 
 /* Shakes hands on a blocking socket, within timeout_ms. Of *ex and what follows, *ex becomes the one chosen. why: n bytes, for people. */
 enum nbds_end nbds_handshake(int fd, const struct nbds_export **ex, unsigned int timeout_ms, char *why, size_t n);
+/* The same, with TLS on offer (tls may be NULL); if the client started it, the kernel has the keys when it is NBDS_GO. */
+enum nbds_end nbds_handshake_tls(int fd, const struct nbds_export **ex, struct nbds_tls *tls, unsigned int timeout_ms, char *why,
+				 size_t n);
 
 #endif /* NBD_SERVER_H */

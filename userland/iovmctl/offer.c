@@ -28,7 +28,7 @@ void offer_device(struct offer *o, const struct iovm_dev_info *d, const char *na
 int offer_taken(const struct offer *o, int fd, struct iovm_session_add *s)
 {
 	strcpy(s->dev, o->dev);
-	s->flags = o->rdonly ? IOVM_SESSION_F_RDONLY : 0;
+	s->flags = (o->rdonly ? IOVM_SESSION_F_RDONLY : 0) | (o->tls ? IOVM_SESSION_F_TLS : 0);
 	s->epoch = o->epoch;
 	s->nr_fds = 1;
 	s->fds[0] = fd;

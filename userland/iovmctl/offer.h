@@ -16,6 +16,7 @@
  * @text: its description
  * @rdonly: clients may not write
  * @epoch: of its clients, 0 none
+ * @tls: the client's connection is encrypted, or is not taken
  */
 struct offer {
 	struct nbds_export ex;
@@ -24,6 +25,7 @@ struct offer {
 	char text[sizeof(IDENTITY_TOKEN) + IOVM_IDENTITY_MAX];
 	bool rdonly;
 	uint64_t epoch;
+	bool tls;
 };
 
 void offer_device(struct offer *o, const struct iovm_dev_info *d, const char *name, bool rdonly);
