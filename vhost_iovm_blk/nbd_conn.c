@@ -599,13 +599,19 @@ static int rx_thread(void *arg)
 {
 	struct viovm_nbd_conn *conn = arg;
 	unsigned int noio = memalloc_noio_save();
+	bool bye;
 	int err;
 
 	do {
 		err = rx_step(conn);
 		cond_resched();
 	} while (!err);
-	viovm_nbd_sess_fail(conn->sess, err);
+	/* to a goodbye the peer closes, while others of the session have not said theirs */
+	spin_lock(&conn->lock);
+	bye = conn->bye && !conn->nr_busy;
+	spin_unlock(&conn->lock);
+	if (!bye)
+		viovm_nbd_sess_fail(conn->sess, err);
 
 	for (;;) {
 		set_current_state(TASK_IDLE);
