@@ -262,6 +262,10 @@ int iovm_path_connect(struct iovm_path_connect *arg)
 				  path->ops->name);
 		goto out;
 	}
+	if (arg->flags & IOVM_NBD_F_REPLACE) {
+		err = iovm_path_replace(path, arg, arg->msg);
+		goto out;
+	}
 	if (arg->flags & IOVM_NBD_F_DRAINED && path->fence != IOVM_FENCE_EPOCH) {
 		err = iovm_refuse(-EINVAL, arg->msg,
 				  "the fence of path %s is not by epoch: nothing drains its sessions",

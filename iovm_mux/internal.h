@@ -95,6 +95,9 @@ void iovm_probe_work(struct work_struct *work);
 void iovm_probing_begin(struct iovm_path *path);
 void iovm_probing_end(struct iovm_path *path);
 
+/* replace.c; dev->mutex */
+int iovm_path_replace(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
+
 /* path.c; all but the works under dev->lock */
 bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int error,
 			 struct iovm_todo *todo);

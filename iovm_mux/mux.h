@@ -143,6 +143,9 @@ static inline void iovm_req_init(struct iovm_req *req, struct iovm_dev *dev, u8 
  *	0
  * @connect: process context, dev->mutex held, state connecting or failed; the mux makes the path
  *	live when it returns 0, unless iovm_path_fail() was called meanwhile. May be NULL
+ * @replace: process context, dev->mutex held, the path is usable: like connect, but what is in
+ *	flight goes on where it is, and only new requests go to the new sockets. The path may fail
+ *	meanwhile, and fail() be called. On an error nothing has changed. May be NULL
  * @probe: process context, no lock held (it may hang with the device), state failed: does one
  *	small I/O, 0 when the path serves again. Never concurrently with itself, fail, connect or
  *	remove. May be NULL
@@ -177,6 +180,7 @@ struct iovm_path_ops {
 	struct module *owner;
 	int (*add)(struct iovm_path *path, const struct iovm_path_add *arg, char *msg);
 	int (*connect)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
+	int (*replace)(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg);
 	int (*probe)(struct iovm_path *path);
 	int (*measure)(struct iovm_path *path);
 	int (*fence)(struct iovm_path *by, struct iovm_path *victim);
@@ -232,6 +236,7 @@ struct iovm_path_pcpu {
  * @last_error: negative errno; dev->lock
  * @generation: dev->lock, read without it by READ_ONCE(); incremented each time the path becomes
  *	live from a state that was not usable
+ * @replaced: how often ops->replace() has succeeded since @generation changed; dev->lock
  * @in_doubt: a write was sent here and came back so that it may still land, and nobody has fenced
  *	the path since, whatever became of the write; dev->lock
  * @held: writes that wait for a fence; dev->lock
@@ -305,6 +310,7 @@ struct iovm_path {
 	u64 live_ns;
 	int last_error;
 	u32 generation;
+	u32 replaced;
 	bool in_doubt;
 	struct list_head held;
 	u32 nr_held;

@@ -248,6 +248,7 @@ bool iovm_path_set_state(struct iovm_path *path, enum iovm_path_state state, int
 		path->overdue_ms = 0;
 		path->live_ns = path->state_ns;
 		WRITE_ONCE(path->generation, path->generation + 1);
+		path->replaced = 0;
 		path->had_error = false;
 		path->fenced = false;
 		path->fence_tries = 0;

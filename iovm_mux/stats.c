@@ -149,6 +149,7 @@ void iovm_path_info_fill(struct iovm_path *path, struct iovm_path_info *info)
 	info->state_since_ms = iovm_ago_ms(path->state_ns);
 	info->last_error = path->last_error;
 	info->generation = path->generation;
+	info->replaced = path->replaced;
 	info->inflight = iovm_path_inflight(path);
 	info->held = path->nr_held;
 	info->fenced = path->fenced;

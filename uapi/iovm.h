@@ -411,15 +411,15 @@ struct iovm_path_info {
 	__u32 in_doubt;
 	__u32 tls;			/* nbd: its sockets have TLS keys in both directions */
 	__u32 keys_old;			/* IOVM_EV_KEYS_OLD was sent for them */
-	__u32 pad2;
+	__u32 replaced;			/* its sockets, so often since it was last connected */
 	__u64 tls_records;		/* the most that one of them sent or received */
 };
 
 /*
  * IOVM_PATH_CONNECT. Established stream sockets, handshake done, nothing unread in user space.
- * Allowed in state connecting or failed (EBUSY else). EMEDIUMTYPE the export or the identity of its
- * data differs from the device; ENOTSOCK, EPROTOTYPE bad socket; EINVAL several sockets without
- * CAN_MULTI_CONN. The kernel holds its own references: close yours.
+ * Allowed in state connecting or failed (EBUSY else), or see IOVM_NBD_F_REPLACE. EMEDIUMTYPE the
+ * export or the identity of its data differs from the device; ENOTSOCK, EPROTOTYPE bad socket;
+ * EINVAL several sockets without CAN_MULTI_CONN. The kernel holds its own references: close yours.
  */
 /* structured replies were negotiated on every socket */
 #define IOVM_NBD_F_STRUCTURED	(1u << 0)
@@ -430,6 +430,14 @@ struct iovm_path_info {
 #define IOVM_NBD_F_DRAINED	(1u << 1)
 /* the sockets must be TCP with TLS keys in both directions (kTLS), else EINVAL */
 #define IOVM_NBD_F_TLS		(1u << 2)
+/*
+ * The path is live, or suspect (ENOTCONN else), and stays that: new requests go to these sockets;
+ * those before end when what they have is answered. On an error all is as it was: EMEDIUMTYPE it is
+ * not the same export (size, flags, identity); EOPNOTSUPP no CAN_MULTI_CONN; EINVAL no TLS keys,
+ * where the path has such; EBUSY the sockets replaced before have not ended yet; ECONNABORTED the
+ * path has failed meanwhile; others: these sockets do not answer a READ
+ */
+#define IOVM_NBD_F_REPLACE	(1u << 3)
 struct iovm_path_connect {
 	__u32 size;
 	__u32 nr_fds;			/* 1..IOVM_MAX_SOCKETS */
@@ -620,6 +628,8 @@ struct iovm_dev_stats {
  * @IOVM_EV_EPOCH_GIVEN: it has given it up; value = which
  * @IOVM_EV_KEYS_OLD: a connection of path has sent or received value TLS records: it should be
  *	replaced before its keys are worn out
+ * @IOVM_EV_REPLACED: the sockets of path were replaced while it was live; value = how often since
+ *	it was last connected
  */
 enum iovm_event_type {
 	IOVM_EV_LOST = 0,
@@ -656,6 +666,7 @@ enum iovm_event_type {
 	IOVM_EV_EPOCH_TAKEN = 33,
 	IOVM_EV_EPOCH_GIVEN = 34,
 	IOVM_EV_KEYS_OLD = 35,
+	IOVM_EV_REPLACED = 36,
 };
 
 /*

@@ -4,13 +4,16 @@
  *
  *	nbd_path.c   the ops of the path type; a request becomes a command of a connection
  *	nbd_sess.c   a session: the connections of one generation; its start, its watchdog, its end
+ *	nbd_replace.c  another session for a live path, while the one before finishes what it has
  *	nbd_conn.c   a connection: slots, the thread that sends, the thread that receives
  *	nbd_sock.c   a socket from user space: taking it over, sending, receiving, TLS records
  *	nbd_proto.c  framing, pure code
  *
- * A path has at most one session. Each time user space hands sockets over a new session, with the
- * next generation number, is made; the one before has been torn down completely by then. A session
- * works until something breaks (viovm_nbd_sess_fail(), once), then its work item ends it:
+ * A path has one session that takes requests, and perhaps the one before, if that was replaced
+ * while the path was live, until what it has was answered. Each time user space hands sockets over
+ * a new session, with the next generation number, is made; unless it replaces the one before, that
+ * has been torn down completely by then. A session works until something breaks
+ * (viovm_nbd_sess_fail(), once), then its work item ends it:
  *
  *	1. the connections are marked dead: they take no request any more
  *	2. the sockets are shut down, which wakes whoever sleeps in them
@@ -21,7 +24,8 @@
  * The shell of a dead session stays until the next one takes its place or the path is removed.
  *
  * Locks: viovm_nbd_conn.lock and viovm_nbd_sess.lock are plain spinlocks, taken in process context
- * only, never nested, and not held over a call into the mux.
+ * only, never nested, and not held over a call into the mux. viovm_nbd_path.mutex is taken inside
+ * of dev->mutex and outside of all others.
  */
 #ifndef _VHOST_IOVM_BLK_NBD_H
 #define _VHOST_IOVM_BLK_NBD_H
@@ -30,6 +34,7 @@
 #include <linux/bvec.h>
 #include <linux/completion.h>
 #include <linux/list.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
@@ -49,7 +54,7 @@
 #define VNBD_RX_BVECS	32		/* of one receive, and one more for the stage */
 #define VNBD_STAGE_TAIL	64		/* bytes of framing received along behind a READ's data */
 #define VNBD_PART_MAX	SZ_1M		/* the most a READ or WRITE carries */
-#define VNBD_TLS_RECORDS (1UL << 23)	/* a peer's TLS library may change its keys at 2^24 */
+#define VNBD_BYE	(HZ / 5)	/* for a goodbye to be sent, while somebody waits */
 #define VNBD_ZERO_PAGES	(VNBD_PART_MAX / PAGE_SIZE)
 
 struct viovm_nbd_conn;
@@ -194,8 +199,12 @@ struct viovm_nbd_conn {
 /**
  * struct viovm_nbd_path - iovm_path.priv of a path of type nbd
  * @path: whose
- * @sess: the newest session, NULL before the first; written under dev->mutex, read under RCU
+ * @sess: the newest session, NULL before the first; written under dev->mutex and, if the path may
+ *	fail meanwhile, @mutex; read under RCU
  * @generation: of the newest session; dev->mutex
+ * @mutex: keeps @sess and @retiring from going while they are failed
+ * @retiring: the session that @sess has replaced, NULL when it has ended; @mutex for writing
+ * @retire_work: ends it when it has nothing in flight; queued while @retiring is set
  * @stale: replies to commands nobody waits for
  * @heartbeats: sent
  */
@@ -203,8 +212,23 @@ struct viovm_nbd_path {
 	struct iovm_path *path;
 	struct viovm_nbd_sess __rcu *sess;
 	u32 generation;
+	struct mutex mutex;		/* see the fields */
+	struct viovm_nbd_sess *retiring;
+	struct work_struct retire_work;
 	atomic64_t stale;
 	atomic64_t heartbeats;
+};
+
+/**
+ * enum viovm_nbd_role - what a session is to its path
+ * @VNBD_ROLE_CURRENT: what befalls it befalls the path
+ * @VNBD_ROLE_NEW: it is tried out, before it replaces the current one
+ * @VNBD_ROLE_OLD: it was replaced; the path needs it only as long as it has requests
+ */
+enum viovm_nbd_role {
+	VNBD_ROLE_CURRENT,
+	VNBD_ROLE_NEW,
+	VNBD_ROLE_OLD,
 };
 
 /**
@@ -219,7 +243,8 @@ struct viovm_nbd_path {
  * @lock: see the fields
  * @nr_suspect: connections with a reason to be suspect; @lock, read without it as a hint
  * @error: negative errno, why the session broke; set once, 0 while it works
- * @closing: the path is being removed: a connection that breaks is no path error
+ * @closing: it is being closed in order: a connection that breaks is no path error
+ * @role: enum viovm_nbd_role; written by who makes and replaces sessions, read without a lock
  * @end_work: teardown; queued once, by who set @error
  * @ended: teardown is complete
  * @keys_old: its TLS keys are to be replaced, which was told; the watchdog's
@@ -240,6 +265,7 @@ struct viovm_nbd_sess {
 	u32 nr_suspect;
 	int error;
 	bool closing;
+	u8 role;
 	bool keys_old;
 	struct work_struct end_work;
 	struct completion ended;
@@ -255,14 +281,22 @@ extern struct workqueue_struct *viovm_nbd_wq;
 
 /* nbd_sess.c: process context */
 struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
-					    const struct iovm_path_connect *arg, char *msg);
+					    const struct iovm_path_connect *arg,
+					    enum viovm_nbd_role role, char *msg);
+bool viovm_nbd_sess_idle(struct viovm_nbd_sess *sess);
 bool viovm_nbd_sess_is_tls(const struct viovm_nbd_sess *sess);
 u64 viovm_nbd_sess_records(const struct viovm_nbd_sess *sess);
 void viovm_nbd_sess_watch(struct viovm_nbd_sess *sess);
 void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error);
-void viovm_nbd_sess_close(struct viovm_nbd_sess *sess);
+void viovm_nbd_sess_close(struct viovm_nbd_sess *sess, unsigned long patience);
 void viovm_nbd_sess_free(struct viovm_nbd_sess *sess);
 void viovm_nbd_suspect(struct viovm_nbd_conn *conn, unsigned long why, bool on);
+
+/* nbd_replace.c: process context */
+int viovm_nbd_replace(struct viovm_nbd_path *np, struct viovm_nbd_sess *old,
+		      const struct iovm_path_connect *arg, char *msg);
+void viovm_nbd_retire_work(struct work_struct *work);
+void viovm_nbd_retire_now(struct viovm_nbd_path *np);
 
 /* nbd_conn.c: process context */
 struct viovm_nbd_conn *viovm_nbd_conn_new(struct viovm_nbd_sess *sess, u8 index);

@@ -14,7 +14,7 @@
 
 #include "nbd.h"
 
-#define FLAGS	(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED | IOVM_NBD_F_TLS)
+#define FLAGS	(IOVM_NBD_F_STRUCTURED | IOVM_NBD_F_DRAINED | IOVM_NBD_F_TLS | IOVM_NBD_F_REPLACE)
 
 /* VNBD_ZERO_PAGES times the zero page: the data of a WRITE that stands for WRITE_ZEROES */
 const struct bio_vec *viovm_nbd_zero_bv;
@@ -39,6 +39,8 @@ static int nbd_add(struct iovm_path *path, const struct iovm_path_add *arg, char
 	if (!np)
 		return -ENOMEM;
 	np->path = path;
+	mutex_init(&np->mutex);
+	INIT_WORK(&np->retire_work, viovm_nbd_retire_work);
 	path->priv = np;
 	path->block_size = viovm_blk_config(path->dev)->block_size;
 	path->align_mask = 0;
@@ -102,18 +104,31 @@ static int nbd_connect(struct iovm_path *path, const struct iovm_path_connect *a
 	if (err)
 		return err;
 
+	viovm_nbd_retire_now(np);
 	if (old) {
-		viovm_nbd_sess_close(old);
+		viovm_nbd_sess_close(old, VNBD_BYE);
 		rcu_assign_pointer(np->sess, NULL);
 		viovm_nbd_sess_free(old);
 	}
-	sess = viovm_nbd_sess_start(np, arg, msg);
+	sess = viovm_nbd_sess_start(np, arg, VNBD_ROLE_CURRENT, msg);
 	if (IS_ERR(sess))
 		return PTR_ERR(sess);
 	path->capacity = arg->export_bytes >> SECTOR_SHIFT;
 	rcu_assign_pointer(np->sess, sess);
 	viovm_nbd_sess_watch(sess);
 	return 0;
+}
+
+/* The same for a live path. */
+static int nbd_replace(struct iovm_path *path, const struct iovm_path_connect *arg, char *msg)
+{
+	struct viovm_nbd_path *np = path->priv;
+	int err;
+
+	err = check_export(path, arg, msg);
+	if (!err)
+		err = viovm_nbd_replace(np, sess_locked(np), arg, msg);
+	return err;
 }
 
 /* The connection with the least to do. */
@@ -145,12 +160,13 @@ static void nbd_submit(struct iovm_path *path, struct iovm_req *req)
 	u16 ef;
 
 	rcu_read_lock();
+again:
 	sess = rcu_dereference(np->sess);
 	if (!sess)
 		goto done;
 	error = READ_ONCE(sess->error);
 	if (error)
-		goto done;
+		goto broken;
 
 	ef = sess->export_flags;
 	if ((req->op == IOVM_OP_FLUSH && !(ef & VNBD_F_FLUSH)) ||
@@ -169,6 +185,10 @@ static void nbd_submit(struct iovm_path *path, struct iovm_req *req)
 		return;
 	}
 	error = READ_ONCE(sess->error);
+broken:
+	/* it may have been replaced just now, and ended */
+	if (rcu_access_pointer(np->sess) != sess)
+		goto again;
 done:
 	rcu_read_unlock();
 	iovm_req_done(req, res, error);
@@ -194,14 +214,16 @@ static void nbd_fail(struct iovm_path *path)
 	struct viovm_nbd_path *np = path->priv;
 	struct viovm_nbd_sess *sess;
 
-	/* neither connect nor remove runs now: the session stays */
-	rcu_read_lock();
-	sess = rcu_dereference(np->sess);
-	rcu_read_unlock();
-	if (!sess)
-		return;
-	viovm_nbd_sess_fail(sess, -ECONNABORTED);
-	wait_for_completion(&sess->ended);
+	mutex_lock(&np->mutex);
+	sess = rcu_dereference_protected(np->sess, lockdep_is_held(&np->mutex));
+	if (sess)
+		viovm_nbd_sess_fail(sess, -ECONNABORTED);
+	if (np->retiring)
+		viovm_nbd_sess_fail(np->retiring, -ECONNABORTED);
+	mutex_unlock(&np->mutex);
+	/* neither connect nor remove runs now, and one that has failed is not replaced: it stays */
+	if (sess)
+		wait_for_completion(&sess->ended);
 }
 
 static void nbd_remove(struct iovm_path *path)
@@ -209,8 +231,9 @@ static void nbd_remove(struct iovm_path *path)
 	struct viovm_nbd_path *np = path->priv;
 	struct viovm_nbd_sess *sess = sess_locked(np);
 
+	viovm_nbd_retire_now(np);
 	if (sess) {
-		viovm_nbd_sess_close(sess);
+		viovm_nbd_sess_close(sess, VNBD_BYE);
 		rcu_assign_pointer(np->sess, NULL);
 		viovm_nbd_sess_free(sess);
 	}
@@ -249,6 +272,7 @@ const struct iovm_path_ops viovm_nbd_ops = {
 	.owner = THIS_MODULE,
 	.add = nbd_add,
 	.connect = nbd_connect,
+	.replace = nbd_replace,
 	.flush = nbd_flush,
 	.submit = nbd_submit,
 	.fail = nbd_fail,

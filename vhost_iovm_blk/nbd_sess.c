@@ -15,10 +15,6 @@
 
 #include "nbd.h"
 
-static ulong tls_records_max = VNBD_TLS_RECORDS;
-module_param(tls_records_max, ulong, 0644);
-MODULE_PARM_DESC(tls_records_max, "TLS records after which a connection is to be replaced");
-
 /**
  * viovm_nbd_suspect - a connection has, or no longer has, a reason to be suspect
  * @conn: whose
@@ -42,7 +38,7 @@ void viovm_nbd_suspect(struct viovm_nbd_conn *conn, unsigned long why, bool on)
 	is = n;
 	WRITE_ONCE(sess->nr_suspect, n);
 	spin_unlock(&sess->lock);
-	if (was != is && !READ_ONCE(sess->error))
+	if (was != is && !READ_ONCE(sess->error) && READ_ONCE(sess->role) == VNBD_ROLE_CURRENT)
 		iovm_path_suspect(sess->np->path, is);
 }
 
@@ -84,7 +80,8 @@ static bool watch_conn(struct viovm_nbd_conn *conn, unsigned long now)
 		if ((READ_ONCE(conn->suspect) ^ why) & BIT(i))
 			viovm_nbd_suspect(conn, BIT(i), why & BIT(i));
 
-	if (time_after_eq(now, READ_ONCE(conn->last_rx) + sess->heartbeat) &&
+	if (READ_ONCE(sess->role) == VNBD_ROLE_CURRENT &&
+	    time_after_eq(now, READ_ONCE(conn->last_rx) + sess->heartbeat) &&
 	    time_after_eq(now, conn->heartbeat_at + sess->heartbeat)) {
 		conn->heartbeat_at = now;
 		viovm_nbd_conn_heartbeat(conn);
@@ -127,18 +124,21 @@ u64 viovm_nbd_sess_records(const struct viovm_nbd_sess *sess)
 	return most;
 }
 
-/* Keys that wear out are told of once; user space replaces the connections. */
-static void watch_keys(struct viovm_nbd_sess *sess)
+/*
+ * Keys that wear out are told of once; user space replaces the connections. If it does not, they
+ * are not used any more when they are spent: 0, or -EKEYEXPIRED.
+ */
+static int watch_keys(struct viovm_nbd_sess *sess)
 {
-	u64 records;
+	u64 records = viovm_nbd_sess_records(sess);
 
-	if (sess->keys_old)
-		return;
-	records = viovm_nbd_sess_records(sess);
-	if (records < READ_ONCE(tls_records_max))
-		return;
+	if (viovm_nbd_keys_spent(records, false))
+		return -EKEYEXPIRED;
+	if (sess->keys_old || !viovm_nbd_keys_old(records))
+		return 0;
 	WRITE_ONCE(sess->keys_old, true);
 	iovm_event_emit(sess->np->path->dev, sess->np->path, IOVM_EV_KEYS_OLD, 0, 0, 0, records);
+	return 0;
 }
 
 static void watchdog(struct work_struct *work)
@@ -150,6 +150,7 @@ static void watchdog(struct work_struct *work)
 	int error = READ_ONCE(sess->error);
 	enum iovm_path_state state = READ_ONCE(path->state);
 	bool suspect = READ_ONCE(sess->nr_suspect);
+	u8 role = READ_ONCE(sess->role);
 	u32 i;
 
 	for (i = 0; i < sess->nr_conns && !error; i++) {
@@ -158,14 +159,19 @@ static void watchdog(struct work_struct *work)
 			viovm_nbd_sess_fail(sess, error);
 		}
 	}
-	if (!error)
-		watch_keys(sess);
+	if (!error) {
+		error = watch_keys(sess);
+		if (error)
+			viovm_nbd_sess_fail(sess, error);
+	}
 	/*
 	 * Say again what the path's state should be: a session may break before connect() has
 	 * returned, when the path cannot fail yet, and two reports may overtake each other.
 	 */
-	if (error && (state == IOVM_PATH_LIVE || state == IOVM_PATH_SUSPECT) &&
-	    !READ_ONCE(sess->closing))
+	if (role != VNBD_ROLE_CURRENT)
+		;
+	else if (error && (state == IOVM_PATH_LIVE || state == IOVM_PATH_SUSPECT) &&
+		 !READ_ONCE(sess->closing))
 		iovm_path_fail(path, error);
 	else if (!error && state == (suspect ? IOVM_PATH_LIVE : IOVM_PATH_SUSPECT))
 		iovm_path_suspect(path, suspect);
@@ -186,6 +192,41 @@ static void end_work(struct work_struct *work)
 }
 
 /**
+ * viovm_nbd_sess_idle - does a session have nothing in flight?
+ * @sess: nobody gives it anything any more
+ */
+bool viovm_nbd_sess_idle(struct viovm_nbd_sess *sess)
+{
+	struct viovm_nbd_conn *conn;
+	bool busy = false;
+	u32 i;
+
+	for (i = 0; i < sess->nr_conns && !busy; i++) {
+		conn = sess->conns[i];
+		spin_lock(&conn->lock);
+		busy = conn->nr_busy || conn->nr_queued;
+		spin_unlock(&conn->lock);
+	}
+	return !busy;
+}
+
+/*
+ * A session breaks: does its path? Of one that was replaced only what it has in flight says so; the
+ * ends of those requests do it too, but the route goes first.
+ */
+static bool path_breaks(struct viovm_nbd_sess *sess)
+{
+	switch (READ_ONCE(sess->role)) {
+	case VNBD_ROLE_NEW:
+		return false;
+	case VNBD_ROLE_OLD:
+		return !READ_ONCE(sess->closing) && !viovm_nbd_sess_idle(sess);
+	default:
+		return !READ_ONCE(sess->closing);
+	}
+}
+
+/**
  * viovm_nbd_sess_fail - a session is broken, or to be ended
  * @sess: may be broken already
  * @error: negative errno
@@ -198,7 +239,7 @@ void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error)
 	if (cmpxchg(&sess->error, 0, error))
 		return;
 	/* the route first: what is ended next finds its way around this path */
-	if (!READ_ONCE(sess->closing))
+	if (path_breaks(sess))
 		iovm_path_fail(sess->np->path, error);
 	queue_work(viovm_nbd_wq, &sess->end_work);
 }
@@ -206,12 +247,13 @@ void viovm_nbd_sess_fail(struct viovm_nbd_sess *sess, int error)
 /**
  * viovm_nbd_sess_close - end a session that has nothing in flight in order
  * @sess: may be broken already
+ * @patience: jiffies for its last words to be sent
  *
  * Process context; returns when the teardown is complete.
  */
-void viovm_nbd_sess_close(struct viovm_nbd_sess *sess)
+void viovm_nbd_sess_close(struct viovm_nbd_sess *sess, unsigned long patience)
 {
-	unsigned long until = jiffies + HZ / 5, now;
+	unsigned long until = jiffies + patience, now;
 	u32 i;
 
 	WRITE_ONCE(sess->closing, true);
@@ -255,8 +297,9 @@ void viovm_nbd_sess_free(struct viovm_nbd_sess *sess)
 
 /**
  * viovm_nbd_sess_start - make the session of a new generation
- * @np: the path, whose session before this has been torn down
+ * @np: the path, whose session before this has been torn down, unless this one is to replace it
  * @arg: sockets and export, checked
+ * @role: VNBD_ROLE_CURRENT, or VNBD_ROLE_NEW
  * @msg: IOVM_MSG_MAX bytes: what is wrong
  *
  * Process context, dev->mutex held. The session works when this returns, and may even have broken
@@ -264,7 +307,8 @@ void viovm_nbd_sess_free(struct viovm_nbd_sess *sess)
  * Return: it, or an ERR_PTR().
  */
 struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
-					    const struct iovm_path_connect *arg, char *msg)
+					    const struct iovm_path_connect *arg,
+					    enum viovm_nbd_role role, char *msg)
 {
 	struct iovm_path *path = np->path;
 	struct viovm_nbd_sess *sess;
@@ -276,6 +320,7 @@ struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 		return ERR_PTR(-ENOMEM);
 	sess->nr_conns = arg->nr_fds;
 	sess->np = np;
+	sess->role = role;
 	sess->generation = np->generation + 1 ?: 1;
 	sess->export_flags = arg->nbd_flags;
 	sess->structured = arg->flags & IOVM_NBD_F_STRUCTURED;
@@ -312,7 +357,7 @@ struct viovm_nbd_sess *viovm_nbd_sess_start(struct viovm_nbd_path *np,
 	for (i = 0; i < sess->nr_conns; i++) {
 		err = viovm_nbd_conn_start(sess->conns[i]);
 		if (err) {
-			viovm_nbd_sess_close(sess);
+			viovm_nbd_sess_close(sess, VNBD_BYE);
 			goto fail;
 		}
 	}

@@ -12,6 +12,7 @@
  */
 #include <linux/bvec.h>
 #include <linux/delay.h>
+#include <linux/moduleparam.h>
 #include <linux/net.h>
 #include <linux/socket.h>
 #include <linux/tcp.h>
@@ -24,12 +25,43 @@
 #include "blk.h"
 #include "nbd_sock.h"
 
+#define RECORDS_MAX	(1UL << 23)	/* a peer's TLS library may change its keys at 2^24 */
+#define RECORDS_LIMIT	(1UL << 24)	/* RFC 8446, 5.5: AES-GCM is good for 2^24.5 */
+
 #define TLS_ALERT		21
 #define TLS_HANDSHAKE		22
 #define TLS_DATA		23
 #define TLS_NEW_SESSION_TICKET	4
 #define TLS_ALERT_CLOSE_NOTIFY	0
 #define TLS_ALERT_BAD_MAC	20
+
+static ulong tls_records_max = RECORDS_MAX;
+module_param(tls_records_max, ulong, 0644);
+MODULE_PARM_DESC(tls_records_max, "TLS records after which a connection is to be replaced");
+static ulong tls_records_limit = RECORDS_LIMIT;
+module_param(tls_records_limit, ulong, 0644);
+MODULE_PARM_DESC(tls_records_limit, "TLS records after which it is not used any more, 2^24 at most");
+
+/**
+ * viovm_nbd_keys_old - is a connection to be replaced?
+ * @records: what viovm_nbd_sock_records() says
+ */
+bool viovm_nbd_keys_old(u64 records)
+{
+	return records >= READ_ONCE(tls_records_max);
+}
+
+/**
+ * viovm_nbd_keys_spent - must its keys not be used any more?
+ * @records: what viovm_nbd_sock_records() says
+ * @target: at the target's end, which lets the client act first
+ */
+bool viovm_nbd_keys_spent(u64 records, bool target)
+{
+	u64 limit = min(READ_ONCE(tls_records_limit), RECORDS_LIMIT);
+
+	return records >= (target ? limit + limit / 8 : limit);
+}
 
 /* The TLS of a socket that has keys in both directions, or NULL. */
 static struct tls_context *tls_of(struct sock *sk)

@@ -32,6 +32,8 @@ struct viovm_nbd_sock {
 };
 
 /* process context, all of them */
+bool viovm_nbd_keys_old(u64 records);
+bool viovm_nbd_keys_spent(u64 records, bool target);
 int viovm_nbd_sock_take(struct viovm_nbd_sock *s, int fd, u32 dead_ms, char *msg);
 void viovm_nbd_sock_close(struct socket *sock, bool discard);
 u64 viovm_nbd_sock_records(const struct viovm_nbd_sock *s);

@@ -42,6 +42,7 @@
 #define VTGT_INLINE_BVECS	32		/* of a command: data up to 128 KiB */
 #define VTGT_TX_BVECS		64		/* of one gathered send */
 #define VTGT_RX_BVECS		64		/* of one receive, and one more for the stage */
+#define VTGT_LOOK_AT_KEYS	64	/* after so many commands each, of 2048 records at most */
 #define VTGT_STAGE		(32 * VNBD_REQUEST_SIZE)
 #define VTGT_CACHE		(SZ_2M / PAGE_SIZE) /* pages kept; a power of 2 */
 #define VTGT_LEND		SZ_16K		/* below, copying is cheaper than one more send */
@@ -103,6 +104,7 @@ struct viovm_tgt_cmd {
  * @stage_end: bytes in it
  * @data_follows: the last command was a WRITE: do not receive more than a header
  * @rx_bv: where the next bytes go
+ * @nr_rx: commands received
  * @hdr_page: headers of replies, one for each command; the sender's, like the next ones
  * @tx_bv: what is gathered
  * @commands: statistics, as all down to @written_bytes
@@ -138,6 +140,7 @@ struct viovm_tgt_conn {
 	u32 stage_end;
 	bool data_follows;
 	struct bio_vec rx_bv[VTGT_RX_BVECS + 1];
+	u32 nr_rx;
 	struct page *hdr_page;
 	struct bio_vec tx_bv[VTGT_TX_BVECS];
 	u64 commands;

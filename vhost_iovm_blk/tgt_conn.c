@@ -402,6 +402,10 @@ static int rx_command(struct viovm_tgt_conn *conn)
 	conn->stage_pos += VNBD_REQUEST_SIZE;
 	if (c.type == VNBD_CMD_DISC)
 		return -ESHUTDOWN;
+	/* a client should have seen to it: ours does, other peers change the keys */
+	if (!(++conn->nr_rx % VTGT_LOOK_AT_KEYS) &&
+	    viovm_nbd_keys_spent(viovm_nbd_sock_records(&conn->s), true))
+		return -EKEYEXPIRED;
 	data = c.type == VNBD_CMD_WRITE;
 	pieces = data && c.len > VTGT_PART;
 	conn->data_follows = data;
