@@ -17,9 +17,13 @@ modprobe brd rd_nr=2 rd_size=65536 || { echo "1..0 # SKIP no brd"; exit 4; }
 modprobe tls || { echo "1..0 # SKIP no tls"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
 ip link set lo up
-echo "1..5"
+echo "1..6"
+
+limit=/sys/module/vhost_iovm_blk/parameters/tls_records_max
+limit_was=$(cat "$limit")
 
 finish() {
+	echo "$limit_was" >"$limit"
 	"$ctl" destroy guest --force >/dev/null 2>&1
 	"$ctl" destroy disk --force >/dev/null 2>&1
 	tidy
@@ -96,7 +100,7 @@ cp "$tmp/stock.key" "$tmp/x509/client-key.pem"
 cp "$tmp/stock.pem" "$tmp/x509/server-cert.pem"
 cp "$tmp/stock.key" "$tmp/x509/server-key.pem"
 cp "$tmp/ca.pem" "$tmp/x509/ca-cert.pem"
-head -c 20M /dev/urandom >"$tmp/data"
+head -c 4M /dev/urandom >"$tmp/data"
 uri=nbds://127.0.0.1:10809/disk
 
 want 0 created create disk --target --size-from /dev/ram0 --identity local:ram0
@@ -118,9 +122,26 @@ offer --listen 127.0.0.1 --tls required --tls-dir "$b"
 bg+=($!)
 until_true 30 state_is live || complain "path watch does not connect: $(cat "$tmp/watch")"
 json '[p["encrypted"] for p in d] == [True]' path list guest
+ok "path watch connects again, with TLS"
+
+# nothing but heartbeats makes records here
+replaced() { [ "$(field 'd[0]["replaced"]' path list guest)" -ge "$1" ]; }
+echo 4 >"$limit"
+until_true 40 replaced 2 || complain "path watch does not replace: $(cat "$tmp/watch")"
+echo "$limit_was" >"$limit"
+json '[(p["state"], p["encrypted"], p["generation"], p["sockets"]) for p in d] == [("live", True, 2, 4)]' path list guest
+grep -q "path 'remote' has new connections: its keys were old" "$tmp/watch" || complain "it does not say so: $(cat "$tmp/watch")"
 kill "${bg[-1]}"
 wait "${bg[-1]}" 2>/dev/null
-ok "path watch connects again, with TLS"
+until_true 10 sessions_are 4 || complain "old sessions stay"
+before=$(field 'd[0]["replaced"]' path list guest)
+want 0 'is live' path connect guest remote --replace --connections 2
+replaced $((before + 1)) || complain "not replaced"
+until_true 10 sessions_are 2 || complain "old sessions stay"
+want 4 '--replace makes others' path connect guest remote
+want 2 'drained is for a path that has failed' path connect guest remote --replace --drained
+json 'not d[0]["keys_old"] and d[0]["tls_records"] < 100' path list guest
+ok "path watch replaces connections whose keys are old; path connect --replace"
 
 want 1 'the server insists on TLS' identify nbd://127.0.0.1:10809/disk
 want 0 'local:ram0' identify "$uri?tls-hostname=hostb&tls-certificates=$a"
@@ -146,8 +167,8 @@ try nbdinfo --json "$stock"
 grep -q '"TLS": true' "$tmp/try" || complain "nbdinfo: $(cat "$tmp/try")"
 try nbdcopy "$tmp/data" "$stock"
 try nbdcopy "$stock" "$tmp/back"
-cmp -n $((20 << 20)) "$tmp/data" "$tmp/back" || complain "nbdcopy brings other data"
-dd if=/dev/ram0 iflag=direct bs=1M count=20 status=none | cmp -s - "$tmp/data" || complain "the disk does not hold it"
+cmp -n $((4 << 20)) "$tmp/data" "$tmp/back" || complain "nbdcopy brings other data"
+dd if=/dev/ram0 iflag=direct bs=1M count=4 status=none | cmp -s - "$tmp/data" || complain "the disk does not hold it"
 try qemu-img compare --object "tls-creds-x509,id=t,dir=$tmp/x509,endpoint=client" --image-opts \
 	"driver=raw,file.driver=nbd,file.host=127.0.0.1,file.port=10809,file.export=disk,file.tls-creds=t" "driver=raw,file.filename=$tmp/back"
 ok "nbdinfo, nbdcopy and qemu-img as clients"
@@ -156,7 +177,13 @@ kill "$server"
 wait "$server"
 want 0 removed path remove guest remote --force
 cp "$tmp/ca.pem" "$a/peers/stock.crt"
-cp "$tmp/hosta.pem" "$tmp/x509/ca-cert.pem"
+# they check their own certificate, too
+cat "$tmp/ca.pem" "$tmp/hosta.pem" >"$tmp/x509/ca-cert.pem"
+# they show no identity, and that is what is said then
+serves() { # URI
+	"$ctl" identify "$1" >"$tmp/try" 2>&1
+	grep -q "shows no identity" "$tmp/try"
+}
 for kind in nbdkit qemu-nbd; do
 	if [ $kind = nbdkit ]; then
 		nbdkit -f -p 10810 -i 127.0.0.1 --tls=require --tls-certificates="$tmp/x509" --tls-verify-peer memory 64M \
@@ -167,7 +194,8 @@ for kind in nbdkit qemu-nbd; do
 			--object "tls-creds-x509,id=t,dir=$tmp/x509,endpoint=server,verify-peer=yes" --tls-creds t "$tmp/image" >"$tmp/log" 2>&1 &
 	fi
 	bg+=($!)
-	until_true 20 "$ctl" identify "nbds://127.0.0.1:10810/?tls-hostname=stock&tls-certificates=$a" >/dev/null 2>&1
+	until_true 20 serves "nbds://127.0.0.1:10810/?tls-hostname=stock&tls-certificates=$a" ||
+		complain "$kind does not serve: $(cat "$tmp/try" "$tmp/log")"
 	want 0 'is live' path add guest s "nbds://127.0.0.1:10810/" --tls-dir "$a" --tls-peer stock --assume-same-data
 	json '[(p["state"], p["encrypted"]) for p in d] == [("live", True)]' path list guest
 	# heartbeats go through

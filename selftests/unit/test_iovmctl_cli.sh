@@ -40,7 +40,7 @@ commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set
 	"reserve add" "reserve remove" "reserve list" "reserve check")
 
 echo "KTAP version 1"
-echo "1..31"
+echo "1..32"
 
 # --- help ---
 
@@ -384,6 +384,10 @@ IOVM_FAKE_ADDR="nbd+unix:///disk?socket=$tmp/multi.sock" want 0 "path 'a' .* is 
 [ "$(grep -c '^socket .: read ok$' "$IOVM_FAKE_LOG")" = 3 ] || complain "not three good sockets: $(cat "$IOVM_FAKE_LOG")"
 not_logged "^path-add"
 ok "path connect: at the address the kernel keeps"
+
+want 4 "" "path 'a' of 'vm-2.data' is failed" path connect vm-2.data a --replace
+want 2 "" "drained is for a path that has failed" path connect vm1 hostb --replace --drained
+ok "path connect --replace: of a live path only"
 
 command -v qemu-nbd >/dev/null || complain "qemu-nbd is not installed"
 truncate -s 512M "$tmp/image"

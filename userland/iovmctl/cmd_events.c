@@ -52,6 +52,7 @@ static const char *const event_names[] = {
 	[IOVM_EV_EPOCH_TAKEN] = "epoch-taken",
 	[IOVM_EV_EPOCH_GIVEN] = "epoch-given",
 	[IOVM_EV_KEYS_OLD] = "keys-old",
+	[IOVM_EV_REPLACED] = "replaced",
 	NULL
 };
 
@@ -177,7 +178,10 @@ static void sentence(const struct iovm_event *e, char *buf, size_t n)
 		snprintf(buf, n, "has given up epoch %llu", e->value);
 		break;
 	case IOVM_EV_KEYS_OLD:
-		snprintf(buf, n, "path %s: %llu TLS records with the same keys: connect it anew", e->path, e->value);
+		snprintf(buf, n, "path %s: %llu TLS records with the same keys: new connections are due", e->path, e->value);
+		break;
+	case IOVM_EV_REPLACED:
+		snprintf(buf, n, "path %s: new connections have replaced those before", e->path);
 		break;
 	case IOVM_EV_SUSPENDED:
 		snprintf(buf, n, "suspended, nothing is in flight");
@@ -417,7 +421,7 @@ const struct cmd cmd_events = {
 	"Types: dev-created dev-destroyed dev-opened dev-closed path-added path-state path-removed first-error rerouted\n"
 	"first-completion parked timeout suspended resumed held fenced resized queue-broken fail-parked no-space\n"
 	"space medium-error overdue fence-failed slow slow-over slow-left session-begun session-ended\n"
-	"epoch-wanted epoch-taken epoch-given keys-old lost\n"
+	"epoch-wanted epoch-taken epoch-given keys-old replaced lost\n"
 	"\n"
 	"Example: wait until vm1 has been rerouted, a minute at most:\n"
 	"  iovmctl events --device vm1 --wait rerouted --timeout 1min\n",

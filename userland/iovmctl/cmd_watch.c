@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * path watch: connect nbd paths again when their server is back, and fence failed paths for which writes wait.
+ * path watch: connect nbd paths again when their server is back or their keys are old, and fence failed paths for which writes wait.
  *
  * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand is left alone until
  * somebody connects it. Each attempt is made by a child process, so that a server that does not answer holds up nobody else's; a failed
  * attempt is followed by the next after about 1, 2, 4, ... 30 seconds. A handshake may take long: what the operator has done meanwhile counts.
+ * So is a live path whose TLS keys are old; its connections go on until new ones have replaced them.
  *
  * Fencing: what has failed, says how it is to be fenced, and has writes that wait, by hand or not. Also a child process each, with
  * the same pauses. A path is not connected while it is being fenced: the fence ends the very server that is back.
@@ -49,11 +50,19 @@ struct work {
 	bool told;		/* that it does not work; attempts are silent from then on */
 };
 
+/* What a path wants */
+enum want {
+	WANTS_NOTHING,
+	WANTS_CONNECTION,
+	WANTS_REPLACEMENT,	/* of its connections, while they are used */
+};
+
 /* A path, as far as this process has to do with it */
 struct job {
 	char dev[IOVM_NAME_MAX], path[IOVM_NAME_MAX];
 	uint32_t id;
 	struct work connect, fence;
+	enum want want;		/* what the attempt to connect is for */
 	uint32_t fence_by, fence_after_ms;	/* how it is to be fenced */
 	char fence_command[IOVM_ADDR_MAX];
 	bool seen;
@@ -62,7 +71,7 @@ struct job {
 
 static struct job *jobs;
 static unsigned int nr_children;
-static bool all_live;	/* else what there is to be done may change without an event, by 'path set' for instance */
+static bool all_live;	/* and no keys old; else what there is to be done may change without an event, by 'path set' for instance */
 
 static struct job *find_job(const char *dev, const char *path)
 {
@@ -102,35 +111,54 @@ static struct job *job_of(const struct iovm_path_info *pi)
 	return j;
 }
 
-/* Is there still something to be connected? */
-static bool wants_connection(const struct iovm_path_info *pi)
+static enum want what_it_wants(const struct iovm_path_info *pi)
 {
-	return pi->state == IOVM_PATH_CONNECTING || (pi->state == IOVM_PATH_FAILED && !pi->by_hand);
+	switch (pi->state) {
+	case IOVM_PATH_CONNECTING:
+		return WANTS_CONNECTION;
+	case IOVM_PATH_FAILED:
+		return pi->by_hand ? WANTS_NOTHING : WANTS_CONNECTION;
+	case IOVM_PATH_LIVE:
+	case IOVM_PATH_SUSPECT:
+		return pi->keys_old ? WANTS_REPLACEMENT : WANTS_NOTHING;
+	default:
+		return WANTS_NOTHING;
+	}
 }
 
-static bool still_wants_connection(const struct iovm_path_info *pi)
+/* Is there still the same to be done? */
+static bool still_wants(const struct iovm_path_info *pi)
 {
 	struct iovm_path_info now;
 
 	IOVM_INIT(&now);
 	memcpy(now.dev, pi->dev, sizeof(now.dev));
 	memcpy(now.name, pi->name, sizeof(now.name));
-	return !mux_ioctl(IOVM_PATH_GET, &now) && now.id == pi->id && wants_connection(&now);
+	return !mux_ioctl(IOVM_PATH_GET, &now) && now.id == pi->id && what_it_wants(&now) == what_it_wants(pi);
 }
 
 static void connect_child(const struct iovm_path_info *pi, bool silent)
 {
+	bool replace = what_it_wants(pi) == WANTS_REPLACEMENT;
+	unsigned int nr = (unsigned int)opt_connections.v;
 	struct nbd_export ex;
 	int err, fd;
 
+	if (replace && !opt_connections.set)
+		nr = pi->nr_sockets;
 	if (silent) {
 		fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
 		if (fd >= 0)
 			dup2(fd, STDERR_FILENO);
 	}
-	err = nbd_open_export(pi->addr, (unsigned int)opt_connections.v, false, opt_timeout.v, &ex);
-	if (!err)
-		err = still_wants_connection(pi) ? reconnect_path(pi, &ex) : NOT_WANTED;
+	err = nbd_open_export(pi->addr, nr, false, opt_timeout.v, &ex);
+	if (!err) {
+		ex.replace = replace;
+		err = still_wants(pi) ? reconnect_path(pi, &ex) : NOT_WANTED;
+	}
+	/* a path that has failed meanwhile is to be connected at once */
+	if (err && replace && !still_wants(pi))
+		err = NOT_WANTED;
 	_exit(err);
 }
 
@@ -243,17 +271,21 @@ static bool look_at_fence(struct job *j, const struct iovm_path_info *pi)
 
 static void look_at_connection(struct job *j, const struct iovm_path_info *pi)
 {
-	if (!wants_connection(pi))
+	enum want want = what_it_wants(pi);
+
+	if (want == WANTS_NOTHING || (want != j->want && !j->connect.pid))
 		afresh(&j->connect);
-	else if (due(&j->connect) && nr_children < MAX_CHILDREN)
+	if (want != WANTS_NOTHING && due(&j->connect) && nr_children < MAX_CHILDREN) {
+		j->want = want;
 		start(&j->connect, pi, false);
+	}
 }
 
 static void look_at(const struct iovm_path_info *pi)
 {
 	struct job *j;
 
-	if (pi->state != IOVM_PATH_LIVE)
+	if (pi->state != IOVM_PATH_LIVE || pi->keys_old)
 		all_live = false;
 	if (pi->type != IOVM_PATH_NBD && !fence_is_ours(pi))
 		return;
@@ -317,6 +349,7 @@ static int look(const char *only)
 /* A line for people, or an object a line. */
 static void say(const struct job *j, bool good)
 {
+	bool replaced = j->want == WANTS_REPLACEMENT;
 	struct json js;
 
 	if (opt_json) {
@@ -324,12 +357,13 @@ static void say(const struct job *j, bool good)
 		json_open(&js, NULL, '{');
 		json_str(&js, "device", j->dev);
 		json_str(&js, "path", j->path);
-		json_bool(&js, "connected", good);
+		json_bool(&js, replaced ? "replaced" : "connected", good);
 		json_close(&js);
 	} else if (good) {
-		printf("%s: path '%s' is connected\n", j->dev, j->path);
+		printf("%s: path '%s' %s\n", j->dev, j->path, replaced ? "has new connections: its keys were old" : "is connected");
 	} else {
-		fprintf(stderr, "iovmctl: %s: path '%s' cannot be connected now; trying on\n", j->dev, j->path);
+		fprintf(stderr, "iovmctl: %s: path '%s' %s now; trying on\n", j->dev, j->path,
+			replaced ? "cannot have new connections, and its keys are old" : "cannot be connected");
 	}
 	fflush(stdout);
 }
@@ -432,6 +466,7 @@ const struct cmd cmd_path_watch = {
 	.detail =
 	"Runs until it is stopped. Takes care of paths that are connecting or that failed with an error, of DEV or of all\n"
 	"devices; not of those that 'path fail' failed. Attempts follow each other after 1, 2, 4, ... 30 seconds.\n"
+	"Replaces the connections of live paths when their TLS keys are old ('keys-old'): no request notices.\n"
 	"\n"
 	"Fences failed paths for which writes wait, in the way that '--fence-by' of 'path add' or 'path set' gave, until that succeeds.\n"
 	"With --json one object per line.\n"

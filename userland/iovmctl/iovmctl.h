@@ -283,6 +283,7 @@ struct nbd_export {
 	uint32_t min_block, pref_block, max_payload;	/* bytes, 0 not stated */
 	bool structured;
 	bool drained;			/* whoever connects knows that it has ended and drained the path's earlier sessions */
+	bool replace;			/* of a path that is live: in place of its connections */
 	bool tls;			/* encrypted by the kernel */
 	char identity[IOVM_IDENTITY_MAX];	/* what the export says of its data; "" nothing */
 	unsigned int nr;		/* connections; 0 when only asked about */
