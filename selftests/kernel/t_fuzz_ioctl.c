@@ -311,7 +311,8 @@ static int fill_mux(struct thread *t, unsigned long cmd, void *arg)
 			c->nr_fds = 1;
 		c->export_bytes = DEV_MB * MiB;
 		c->nbd_flags = NBDSRV_FLAGS;
-		c->flags = fuzz_below(r, 4);
+		/* nobody answers here: it is two seconds until that is refused */
+		c->flags = fuzz_below(r, 4) | (fuzz_one_in(r, 30) ? IOVM_NBD_F_REPLACE : 0);
 		break;
 	}
 	case IOVM_PATH_CTL: {

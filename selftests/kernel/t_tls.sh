@@ -107,7 +107,7 @@ want 0 created create disk --target --size-from /dev/ram0 --identity local:ram0
 want 0 'is live' path add disk local /dev/ram0 --assume-same-data
 want 0 created create guest --size 64M
 offer --listen 127.0.0.1 --tls required --tls-dir "$b"
-want 0 'is live' path add guest remote nbd://127.0.0.1:10809/disk --tls --tls-dir "$a" --tls-peer hostb --connections 3
+want 0 'is live' path add guest remote nbd://127.0.0.1:10809/disk --tls --tls-dir "$a" --tls-peer hostb --connections 3 --dead 30s
 json '[(p["state"], p["sockets"], p["encrypted"], p["identity"]) for p in d] == [("live", 3, True, "local:ram0")]' path list guest
 json 'all(s["encrypted"] and s["peer"].startswith("hosta, 127.0.0.1:") for s in d) and len(d) == 3' session list disk
 kill "$server"
