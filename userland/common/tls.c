@@ -185,6 +185,7 @@ void tls_unload(struct tls_creds *c)
 		free(k->name);
 	}
 	free(c->known);
+	tls_secret_drop(c);
 	if (c->own)
 		gnutls_certificate_free_credentials(c->own);
 	if (c->priority)
@@ -275,6 +276,10 @@ static int explain(struct tls *t, int err)
 		t->broken = true;
 	if (err == GNUTLS_E_CERTIFICATE_ERROR && *t->why)
 		return EKEYREJECTED;
+	if (t->creds->secret.data && (err == GNUTLS_E_FATAL_ALERT_RECEIVED || err == GNUTLS_E_RECEIVED_ILLEGAL_PARAMETER)) {
+		snprintf(t->why, sizeof(t->why), "it has another secret");
+		return EKEYREJECTED;
+	}
 	switch (err) {
 	case GNUTLS_E_AGAIN:
 	case GNUTLS_E_INTERRUPTED:
@@ -370,15 +375,15 @@ static struct tls *open_session(const struct tls_creds *c, int fd, const char *w
 	gnutls_handshake_set_timeout(t->s, 0);
 	err = gnutls_priority_set(t->s, c->priority);
 	if (err >= 0)
-		err = gnutls_credentials_set(t->s, GNUTLS_CRD_CERTIFICATE, c->own);
+		err = c->secret.data ? tls_secret_use(t) : gnutls_credentials_set(t->s, GNUTLS_CRD_CERTIFICATE, c->own);
 	if (err < 0)
 		goto fail;
-	if (!want)
+	if (!want && !c->secret.data)
 		gnutls_certificate_server_set_request(t->s, GNUTLS_CERT_REQUIRE);
 	do
 		err = gnutls_handshake(t->s);
 	while (err < 0 && !gnutls_error_is_fatal(err) && clock_ms() < t->end_ms);
-	if (err >= 0 && t->peer) {
+	if (err >= 0 && (t->peer || c->secret.data)) {
 		t->want = NULL;
 		return t;
 	}
@@ -400,6 +405,8 @@ struct tls *tls_client(const struct tls_creds *c, int fd, const char *peer, uint
 {
 	unsigned int i = 0;
 
+	if (c->secret.data)
+		return open_session(c, fd, peer, timeout_ms, why, n);
 	while (i < c->nr_known && strcmp(c->known[i].name, peer))
 		i++;
 	if (i == c->nr_known) {

@@ -27,6 +27,12 @@ struct tls_creds *tls_load(const char *dir, char *why, size_t n);
 void tls_unload(struct tls_creds *c);
 
 /*
+ * For hosts that do not know each other yet: both ends have a secret, of at least 80 bits that nobody can guess, since whoever is in
+ * between may try to guess it at leisure. There are no names then: tls_client() is told "", and nobody may call tls_peer().
+ */
+struct tls_creds *tls_secret(const void *secret, size_t size, char *why, size_t n);
+
+/*
  * Shake hands within timeout_ms. The client expects peer, by its name; the server finds out who the client is. A server may refuse a
  * client after the client's side is through: the client learns it from its first tls_read(). fd stays the caller's.
  */

@@ -20,12 +20,16 @@ struct tls_known {
 	bool is_ca;
 };
 
+/* Either what was read from a directory, or a secret in common (tls_psk.c) */
 struct tls_creds {
 	char *dir;
 	gnutls_certificate_credentials_t own;
 	gnutls_priority_t priority;
 	struct tls_known *known;
 	unsigned int nr_known;
+	gnutls_datum_t secret;
+	gnutls_psk_client_credentials_t psk_client;
+	gnutls_psk_server_credentials_t psk_server;
 };
 
 struct tls {
@@ -42,5 +46,9 @@ struct tls {
 
 /* For gnutls: is the peer who it must be? Sets t->peer, or t->why and t->alert. */
 int tls_verify(gnutls_session_t s);
+
+/* tls_psk.c: have a session use the secret; free what is there of it. */
+int tls_secret_use(struct tls *t);
+void tls_secret_drop(struct tls_creds *c);
 
 #endif
