@@ -200,7 +200,8 @@ void guest_look(void) { }
 void guest_settle(const char *n, const struct config_peer *p) { (void)n, (void)p; }
 bool guest_is_migrating(const struct config_guest *g) { (void)g; return false; }
 void guest_unwatch(struct line *l) { arrival_unwatch(l); epoch_unwatch(l); drain_unwatch(l); }
-void status_json(struct json *j, const char *k, bool p) { (void)p; json_str(j, k, "status"); }
+void status_json(struct json *j, const char *k, const struct config_peer *p) { (void)p; json_str(j, k, "status"); }
+void refusal(const char *f, const char *w, const char *t) { (void)f, (void)w, (void)t; }
 int link_out(int s, void *p) { (void)s, (void)p; return 0; }
 int link_in(int s, void *p) { (void)s, (void)p; return 0; }
 unsigned int net_listen(const char *h, const char *p, int f[], int *e, char w[]) { (void)h, (void)p, (void)f, (void)e, (void)w; return 0; }

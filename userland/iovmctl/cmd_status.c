@@ -22,10 +22,14 @@ static void show_peers(const struct json_node *p)
 {
 	for (; p; p = p->next) {
 		printf("  %-16s %s  ", get_str(p, "name"), get_str(p, "address"));
-		if (get_bool(p, "connected"))
-			printf("connected\n");
-		else
+		if (get_bool(p, "connected")) {
+			char t[32];
+
+			text_ms(t, sizeof(t), get_u64(p, "since_ms"));
+			printf("connected for %s%s\n", t, *get_str(p, "fingerprint") ? ", TLS" : ", plain TCP");
+		} else {
 			printf("not connected: %s\n", get_str(p, "why"));
+		}
 	}
 }
 
@@ -35,6 +39,8 @@ static void show_path(const struct json_node *p)
 
 	text_ms(t, sizeof(t), get_u64(p, "since_ms"));
 	printf("    %-14s %s for %s%s", get_str(p, "name"), get_str(p, "state"), t, get_bool(p, "takes_requests") ? ", takes the requests" : "");
+	if (get_bool(p, "encrypted"))
+		printf(", TLS");
 	if (get_u64(p, "held"))
 		printf(", %llu writes wait for its fence", (unsigned long long)get_u64(p, "held"));
 	printf("\n");
@@ -90,6 +96,18 @@ static void show_guests(const struct json_node *g)
 	}
 }
 
+/* The last connection that was refused here */
+static void show_refused(const struct json_node *r)
+{
+	char t[32];
+
+	if (!r || r->type != JSON_OBJECT)
+		return;
+	text_ms(t, sizeof(t), get_u64(r, "ago_ms"));
+	printf("refused %llu connections, the last one %s ago, from %s (%s): %s\n", (unsigned long long)get_u64(r, "count"), t,
+	       get_str(r, "from"), get_str(r, "to"), get_str(r, "why"));
+}
+
 static void show(const struct json_node *s)
 {
 	printf("host %s, release %s, connections between hosts: %s\n", get_str(s, "host"), get_str(s, "release"),
@@ -97,6 +115,7 @@ static void show(const struct json_node *s)
 	if (first_of(s, "peers"))
 		printf("peers\n");
 	show_peers(first_of(s, "peers"));
+	show_refused(json_member(s, "last_refused"));
 	if (first_of(s, "devices"))
 		printf("devices\n");
 	show_devices(first_of(s, "devices"));

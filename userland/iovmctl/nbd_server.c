@@ -49,12 +49,19 @@ static int refuse(struct hand *h, uint32_t opt, uint32_t type, const char *text)
 }
 
 /* By its name in full, or the first by none at all; NULL: there is no such export. */
-static const struct nbds_export *find(const struct hand *h, const unsigned char *name, uint32_t len)
+static const struct nbds_export *find(struct hand *h, const unsigned char *name, uint32_t len)
 {
 	const struct nbds_export *ex = h->all;
+	size_t i;
 
 	while (ex && len && (len != strlen(ex->name) || memcmp(name, ex->name, len)))
 		ex = ex->next;
+	if (!ex && h->tls) {
+		snprintf(h->tls->missed, sizeof(h->tls->missed), "%.*s", (int)(len < 4096 ? len : 4096), (const char *)name);
+		for (i = 0; h->tls->missed[i]; i++)
+			if (h->tls->missed[i] < ' ' || h->tls->missed[i] > '~')
+				h->tls->missed[i] = '?';
+	}
 	return ex;
 }
 
@@ -171,6 +178,8 @@ static int start_tls(struct hand *h, uint32_t len)
 	if (!h->io.tls)
 		return -1;
 	snprintf(h->tls->peer, sizeof(h->tls->peer), "%s", tls_peer(h->io.tls));
+	if (h->tls->granted)
+		h->all = h->tls->granted(h->tls->peer, h->tls->data);
 	return 0;
 }
 
@@ -270,7 +279,7 @@ enum nbds_end nbds_handshake_tls(int fd, const struct nbds_export **ex, struct n
 
 	snprintf(why, n, "%s", "");
 	if (tls)
-		*tls->peer = 0;
+		*tls->peer = *tls->missed = 0;
 	end = handshake(&h);
 	if (end == NBDS_GO)
 		*ex = h.ex;

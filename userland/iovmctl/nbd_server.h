@@ -38,12 +38,18 @@ struct nbds_export {
  * struct nbds_tls - TLS is offered
  * @creds: the certificates
  * @required: a client that does not start TLS gets nothing
+ * @granted: may be NULL; else called once it is known who the client is: what is offered then, in place of what was until then
+ * @data: for @granted
  * @peer: out: who the client is; "" when it did not start TLS
+ * @missed: out: the name that it asked for last and that there is none by, cut and fit to print; ""
  */
 struct nbds_tls {
 	const struct tls_creds *creds;
 	bool required;
+	const struct nbds_export *(*granted)(const char *peer, void *data);
+	void *data;
 	char peer[256];
+	char missed[72];
 };
 
 enum nbds_end {

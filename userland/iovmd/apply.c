@@ -32,7 +32,7 @@ struct work {
 struct step {
 	const char *arg[MAX_STEP + 1];
 	unsigned int nr;
-	char text[3][IOVM_ADDR_MAX + IOVM_NAME_MAX + 64];	/* what some of them point to */
+	char text[3][2 * IOVM_ADDR_MAX + 2 * IOVM_NAME_MAX + 64];	/* what some of them point to */
 };
 
 static struct work *works;
@@ -73,9 +73,16 @@ static void add_identity(struct step *s, const struct config_device *d)
 
 static void uri_of(const struct config_peer *p, const struct config_device *d, char *buf, size_t n)
 {
+	const struct config_host *h = &agent.config->host;
 	bool v6 = strchr(p->address, ':');
+	int len;
 
-	snprintf(buf, n, "nbd://%s%s%s:%u/%s", v6 ? "[" : "", p->address, v6 ? "]" : "", p->data_port, d->name);
+	len = snprintf(buf, n, "nbd%s://%s%s%s:%u/%s", h->plain_tcp ? "" : "s", v6 ? "[" : "", p->address, v6 ? "]" : "", p->data_port,
+		       d->name);
+	if (!h->plain_tcp)
+		len += snprintf(buf + len, n - (size_t)len, "?tls-hostname=%s", p->name);
+	if (!h->plain_tcp && strcmp(h->tls_dir, TLS_DIR))
+		snprintf(buf + len, n - (size_t)len, "&tls-certificates=%s", h->tls_dir);
 }
 
 static void create_step(struct step *s, const struct config_device *d)
@@ -134,6 +141,20 @@ static void export_step(struct step *s, const struct config_device *d, const cha
 	add_identity(s, d);
 }
 
+/* A path that was made before 'transport' was changed. One that takes requests stays until it does not: see apply_trouble(). */
+static bool wrong_transport(const struct iovm_path_info *pi)
+{
+	return !strncmp(pi->addr, agent.config->host.plain_tcp ? "nbds:" : "nbd:", agent.config->host.plain_tcp ? 5 : 4);
+}
+
+static void remove_step(struct step *s, const struct config_device *d, const struct config_peer *p)
+{
+	add(s, "path");
+	add(s, "remove");
+	add(s, d->name);
+	add(s, p->name);
+}
+
 /* The first thing that is configured and not there; false: nothing is missing. */
 static bool next_step(const struct config_device *d, struct step *s)
 {
@@ -151,11 +172,17 @@ static bool next_step(const struct config_device *d, struct step *s)
 		local_step(s, d, d->name);
 		return true;
 	}
-	for (i = 0; i < d->nr_peers; i++)
-		if (!kernel_has_path(d->name, d->peers[i]->name, &pi)) {
+	for (i = 0; i < d->nr_peers; i++) {
+		bool there = kernel_has_path(d->name, d->peers[i]->name, &pi);
+
+		if (there && (!wrong_transport(&pi) || pi.id == di.route_id))
+			continue;
+		if (there)
+			remove_step(s, d, d->peers[i]);
+		else
 			remote_step(s, d, d->peers[i]);
-			return true;
-		}
+		return true;
+	}
 	if (!d->nr_peers || !*d->disk)
 		return false;
 	export_name(d, s->text[1]);
@@ -230,11 +257,23 @@ void apply_look(void)
 
 const char *apply_trouble(const struct config_device *d)
 {
+	static char why[WHY_MAX];
+	struct iovm_path_info pi;
+	struct iovm_dev_info di;
 	struct work *w;
+	unsigned int i;
 
 	for (w = works; w && w->d != d; w = w->next)
 		;
-	return !w ? "" : *w->why ? w->why : w->child ? "it is being made" : "";
+	if (w && (*w->why || w->child))
+		return *w->why ? w->why : "it is being made";
+	for (i = 0; w && i < d->nr_peers && kernel_has_device(d->name, &di); i++)
+		if (kernel_has_path(d->name, d->peers[i]->name, &pi) && wrong_transport(&pi) && pi.id == di.route_id) {
+			snprintf(why, sizeof(why), "its requests go by path '%s', which was made %s TLS: it is made anew once they go elsewhere",
+				 pi.name, agent.config->host.plain_tcp ? "with" : "without");
+			return why;
+		}
+	return "";
 }
 
 /* --- connecting --- */

@@ -444,17 +444,32 @@ static struct config *finish(struct reader *r)
 	return NULL;
 }
 
+static bool read_all(struct reader *r, const char *file, const char *dir, struct config_errors *errs)
+{
+	if (!begin(r, file ?: dir ?: "", errs))
+		return false;
+	if (file)
+		read_file(r, file);
+	if (dir)
+		read_dir(r, dir);
+	return true;
+}
+
 struct config *config_read(const char *file, const char *dir, struct config_errors *errs)
 {
 	struct reader r;
 
-	if (!begin(&r, file ?: dir ?: "", errs))
+	return read_all(&r, file, dir, errs) ? finish(&r) : NULL;
+}
+
+struct config *config_read_rough(const char *file, const char *dir, struct config_errors *errs)
+{
+	struct reader r;
+
+	if (!read_all(&r, file, dir, errs))
 		return NULL;
-	if (file)
-		read_file(&r, file);
-	if (dir)
-		read_dir(&r, dir);
-	return finish(&r);
+	config_check(&r);
+	return r.c;
 }
 
 struct config_peer *config_peer(const struct config *c, const char *name)

@@ -168,6 +168,8 @@ struct config_errors {
  * configuration, or NULL when anything is wrong: then all errors that were found are in *errs. Both are freed by their functions.
  */
 struct config *config_read(const char *file, const char *dir, struct config_errors *errs);
+/* What of it could be understood, also when there are mistakes, which live as long as it does; NULL: no memory. */
+struct config *config_read_rough(const char *file, const char *dir, struct config_errors *errs);
 void config_free(struct config *c);
 void config_errors_free(struct config_errors *errs);
 

@@ -62,7 +62,7 @@ static void send_status(struct client *c)
 	struct msg m;
 
 	answer_begin(&m, c->id);
-	status_json(&m.j, "status", true);
+	status_json(&m.j, "status", NULL);
 	json_open(&m.j, "peers_say", '{');
 	for (p = agent.config->peers; p; p = p->next, i++)
 		if (i < c->nr && c->said[i].text)
@@ -155,6 +155,34 @@ good:
 	msg_send(&m, c->line);
 }
 
+static void peers(struct client *c)
+{
+	struct msg m;
+
+	answer_begin(&m, c->id);
+	status_peers(&m.j, "peers");
+	msg_send(&m, c->line);
+}
+
+static void again(struct client *c, const struct json_node *o)
+{
+	const char *name = member_str(o, "peer");
+	struct config_peer *p = name ? config_peer(agent.config, name) : NULL;
+	char why[WHY_MAX];
+	struct msg m;
+
+	if (!p) {
+		snprintf(why, sizeof(why), "host '%s' is not configured as a peer", name ?: "?");
+		answer_error(c->line, c->id, why);
+		return;
+	}
+	peer_again(p);
+	if (member_bool(o, "forgotten"))
+		data_end(p);
+	answer_begin(&m, c->id);
+	msg_send(&m, c->line);
+}
+
 static void request(struct client *c, const struct json_node *o)
 {
 	const char *op = member_str(o, "op");
@@ -171,6 +199,10 @@ static void request(struct client *c, const struct json_node *o)
 		migrate(c, o, false);
 	} else if (op && !strcmp(op, "cancel")) {
 		migrate(c, o, true);
+	} else if (op && !strcmp(op, "peers")) {
+		peers(c);
+	} else if (op && !strcmp(op, "peer-again")) {
+		again(c, o);
 	} else {
 		snprintf(why, sizeof(why), "'%s' is not known to this iovmd: does iovmctl belong to the same release?", op ?: "?");
 		answer_error(c->line, c->id, why);

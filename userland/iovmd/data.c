@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Takes in the NBD connections of peers: a child process for each shakes hands and hands the socket to the kernel, which serves it from
- * then on. A peer is offered the data of the devices that name it among their peers, and nothing else.
+ * then on. A peer is known by its certificate, or by its address when connections are plain TCP. It is offered the data of the devices
+ * that name it among their peers, and nothing else.
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,14 +17,16 @@
 #include "../iovmctl/offer.h"
 
 #define HANDSHAKE_MS	10000
-#define MAX_HANDSHAKES	64
+#define MAX_HANDSHAKES	64	/* then the oldest is ended for each that comes; twice as many until they have */
 
 /**
  * struct handshake - that is under way
  * @number: later ones have greater ones
+ * @dropped: it has been ended
  */
 struct handshake {
 	struct child *child;
+	bool dropped;
 	uint64_t number;
 	struct handshake *next;
 };
@@ -74,44 +78,122 @@ static const struct nbds_export *offers_for(const struct config_peer *p, struct 
 	return first;
 }
 
+/**
+ * struct visit - a connection that is taken in
+ * @fd: its socket
+ * @sock: to the main process
+ * @from: its address, for people
+ * @p: the peer; NULL: not known yet
+ * @offers: what it is offered
+ */
+struct visit {
+	int fd, sock;
+	char from[128];
+	const struct config_peer *p;
+	struct offer *offers;
+};
+
+static int refuse(const struct visit *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The main process tells it. */
+static int refuse(const struct visit *v, const char *fmt, ...)
+{
+	char who[sizeof(v->from) + IOVM_NAME_MAX + 8], why[WHY_MAX];
+	struct msg m;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	snprintf(who, sizeof(who), "%s%s%s", v->p ? v->p->name : "", v->p ? ", " : "", v->from);
+	msg_begin(&m);
+	json_str(&m.j, "error", why);
+	json_str(&m.j, "from", who);
+	msg_write(&m, v->sock);
+	return 1;
+}
+
+/* With TLS: it is known who it is. */
+static const struct nbds_export *granted(const char *peer, void *data)
+{
+	struct visit *v = data;
+
+	v->p = config_peer(agent.config, peer);
+	return v->p ? offers_for(v->p, &v->offers) : NULL;
+}
+
+static int shake_plain(struct visit *v, const struct nbds_export **ex)
+{
+	char why[256];
+
+	v->p = peer_by_address(v->fd);
+	if (!v->p)
+		return refuse(v, "no [peer] has this address");
+	*ex = offers_for(v->p, &v->offers);
+	/* no news: its paths try now and then, and it gets in once it holds an epoch */
+	if (!*ex)
+		return 1;
+	switch (nbds_handshake(v->fd, ex, HANDSHAKE_MS, why, sizeof(why))) {
+	case NBDS_GO:
+		return 0;
+	case NBDS_LEFT:
+		return 1;
+	default:
+		return refuse(v, "%s", why);
+	}
+}
+
+static int shake_tls(struct visit *v, const struct nbds_export **ex)
+{
+	struct nbds_tls tls = { .required = true, .granted = granted, .data = v };
+	const struct config_device *d;
+	enum nbds_end end;
+	char why[WHY_MAX / 2];
+
+	tls.creds = tls_load(agent.config->host.tls_dir, why, sizeof(why));
+	if (!tls.creds)
+		return refuse(v, "%s ('iovmctl peers enrol' makes this host's certificate)", why);
+	if (tls_kernel_ready(why, sizeof(why)))
+		return refuse(v, "%s", why);
+	*ex = NULL;
+	end = nbds_handshake_tls(v->fd, ex, &tls, HANDSHAKE_MS, why, sizeof(why));
+	if (end == NBDS_GO)
+		return 0;
+	if (*tls.peer && !v->p)
+		return refuse(v, "its certificate is that of '%s', and there is no [peer %s]", tls.peer, tls.peer);
+	if (*tls.missed) {
+		d = config_device(agent.config, tls.missed);
+		if (!d || config_peer_of(d, v->p) < 0)
+			return refuse(v, "'%s' is not granted to it: %s", tls.missed,
+				      d ? "its [device] does not name it in 'peers'" : "there is no such [device]");
+		return 1;	/* no news, as above */
+	}
+	return end == NBDS_LEFT ? 1 : refuse(v, "%s", why);
+}
+
 static int client(int sock, void *data)
 {
-	const struct config_peer *p;
+	struct visit v = { .fd = *(int *)data, .sock = sock };
 	const struct nbds_export *ex;
-	int fd = *(int *)data, err;
+	struct offer *offer;
 	struct iovm_session_add s;
-	char why[128], text[128];
-	struct offer *offers;
+	bool plain = agent.config->host.plain_tcp;
+	int err;
 
-	(void)sock;
-	IOVM_INIT(&s);
-	net_peer_text(fd, text, sizeof(text));
-	p = peer_by_address(fd);
-	if (!p) {
-		warning("an NBD client at %s was refused: no [peer] has this address", text);
-		return 1;
-	}
-	snprintf(s.peer, sizeof(s.peer), "%s, %s", p->name, text);
+	net_peer_text(v.fd, v.from, sizeof(v.from));
 	if (!kernel_in_child())
 		return 1;
-	ex = offers_for(p, &offers);
-	/* no news: its paths try now and then, and it gets in once it holds an epoch */
-	if (!ex)
+	if (plain ? shake_plain(&v, &ex) : shake_tls(&v, &ex))
 		return 1;
-	switch (nbds_handshake(fd, &ex, HANDSHAKE_MS, why, sizeof(why))) {
-	case NBDS_LEFT:
-		return 0;
-	case NBDS_BAD:
-		warning("%s was refused: %s", s.peer, why);
-		return 1;
-	case NBDS_GO:
-		break;
-	}
-	net_keepalive(fd, HANDSHAKE_MS);
-	err = offer_taken((const struct offer *)((const char *)ex - offsetof(struct offer, ex)), fd, &s);
+	net_keepalive(v.fd, HANDSHAKE_MS);
+	IOVM_INIT(&s);
+	snprintf(s.peer, sizeof(s.peer), "%s, %s", v.p->name, v.from);
+	offer = (struct offer *)((char *)(uintptr_t)ex - offsetof(struct offer, ex));
+	offer->tls = !plain;
+	err = offer_taken(offer, v.fd, &s);
 	if (err)
-		warning("%s cannot be served: %s", s.peer, *s.msg ? s.msg : strerror(err));
-	return !!err;
+		return refuse(&v, "it cannot be served: %s", *s.msg ? s.msg : strerror(err));
+	return 0;
 }
 
 static void ended(struct child *c, int status, const char *output, void *data)
@@ -147,11 +229,32 @@ bool data_is_cut(uint64_t upto)
 	return !h;
 }
 
-static void no_lines(struct line *l, char *text, void *data)
+/* All that a child has to tell is why it refused. */
+static void on_line(struct line *l, char *text, void *data)
 {
+	char error[JSON_READ_ERROR];
+	struct json_node *o = text ? json_read(text, strlen(text), error) : NULL;
+
 	(void)data;
+	if (member_str(o, "error"))
+		refusal(member_str(o, "from") ?: "?", member_str(o, "error"), "data");
+	json_free(o);
 	if (text)
 		line_close(l);
+}
+
+/* A stranger may say nothing for as long as it may; peers are quick. */
+static void make_room(void)
+{
+	struct handshake *h, *oldest = NULL;
+
+	for (h = handshakes; h; h = h->next)
+		if (!h->dropped)
+			oldest = h;
+	if (oldest) {
+		oldest->dropped = true;
+		child_kill(oldest->child, SIGKILL);
+	}
 }
 
 static int on_accept(sd_event_source *source, int listener, uint32_t events, void *data)
@@ -165,9 +268,11 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	(void)data;
 	if (fd < 0)
 		return 0;
-	h = nr_handshakes < MAX_HANDSHAKES ? calloc(1, sizeof(*h)) : NULL;
+	if (nr_handshakes >= MAX_HANDSHAKES)
+		make_room();
+	h = nr_handshakes < 2 * MAX_HANDSHAKES ? calloc(1, sizeof(*h)) : NULL;
 	if (h)
-		h->child = child_worker(client, &fd, fd, true, &line, no_lines, ended, h);
+		h->child = child_worker(client, &fd, fd, true, &line, on_line, ended, h);
 	if (h && h->child) {
 		h->number = ++last_handshake;
 		h->next = handshakes;
@@ -178,6 +283,27 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	}
 	close(fd);
 	return 0;
+}
+
+void data_end(const struct config_peer *p)
+{
+	const struct config_device *d;
+	struct iovm_session_info i;
+	struct iovm_session_remove r;
+	size_t n = strlen(p->name);
+
+	for (d = agent.config->devices; d; d = d->next) {
+		IOVM_INIT(&i);
+		export_name(d, i.dev);
+		for (; !mux_ioctl(IOVM_SESSION_GET, &i); i.id++) {
+			if (strncmp(i.peer, p->name, n) || strncmp(i.peer + n, ", ", 2))
+				continue;
+			IOVM_INIT(&r);
+			strcpy(r.dev, i.dev);
+			r.id = i.id;
+			mux_ioctl(IOVM_SESSION_REMOVE, &r);
+		}
+	}
 }
 
 int data_listen(char why[WHY_MAX])

@@ -21,7 +21,7 @@
  *   guest.c       a guest: is it to be migrated, and how far is it
  *   source.c      the worker that migrates a guest away
  *   arrival.c     the worker that takes in a guest
- *   qmp.c, migrate.c, incoming.c   how QEMU is talked to
+ *   qmp.c, migrate.c, incoming.c   how QEMU is talked to; stream_key.c: with which key its migrations are encrypted
  *   control.c     what iovmctl asks, on a unix socket
  *   status.c      what there is to tell: status, metrics
  *
@@ -40,6 +40,8 @@
 #include "config.h"
 #include "../common/json.h"
 #include "../common/json_read.h"
+#include "../common/line_read.h"
+#include "../common/tls_cert.h"
 
 #ifndef IOVM_RELEASE
 #define IOVM_RELEASE "0.1.0"
@@ -75,6 +77,9 @@ extern struct agent agent;
 void info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void warning(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 uint64_t clock_ms(void);	/* CLOCK_MONOTONIC */
+/* A connection was refused: told, unless there are many; the last one is kept for status. to: what it wanted, "peers" or "data". */
+void refusal(const char *from, const char *why, const char *to);
+void refusal_json(struct json *j, const char *key);
 
 /* ---- time (log.c) ---- */
 
@@ -138,10 +143,6 @@ char *msg_end(struct msg *m, size_t *n);
 /* For workers: blocking, on a plain descriptor; false: the other side has gone, or time (0: none) is up. */
 bool msg_write(struct msg *m, int fd);
 /* The next line of fd, for json_free(); NULL likewise, or it is no JSON. */
-struct line_buf {
-	char *text;
-	size_t n, size;
-};
 struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms);
 
 /* Members of an object; NULL, false, 0 when there is none of that type. */
@@ -228,6 +229,8 @@ int data_listen(char why[WHY_MAX]);
 /* Ends the handshakes that are under way; once data_is_cut() none of them makes a session any more. */
 uint64_t data_cut(void);
 bool data_is_cut(uint64_t upto);
+/* Those that a peer has are ended. */
+void data_end(const struct config_peer *p);
 
 /* ---- peers (link.c, peer.c) ---- */
 
@@ -237,6 +240,10 @@ typedef void (*reply_fn)(const struct json_node *o, const char *text, const char
 int peer_listen(char why[WHY_MAX]);
 void peer_start(void);
 bool peer_is_up(const struct config_peer *p, const char **why);
+/* Whether and since when, or why not: members of the open object. */
+void peer_json(struct json *j, const struct config_peer *p);
+/* What it is known by has changed: connections end, and are made anew. */
+void peer_again(const struct config_peer *p);
 /*
  * Sends an object, from { to }, without its "id", which is added; reply is called once, within timeout_ms. Returns a number for
  * peer_forget(), after which it is not.
@@ -293,7 +300,9 @@ void arrival_json(struct json *j, const char *key, const struct config_guest *g)
 /* ---- iovmctl (control.c, status.c) ---- */
 
 int control_start(char why[WHY_MAX]);
-void status_json(struct json *j, const char *key, bool peers);
+/* from: what a peer may see; NULL: all of it. */
+void status_json(struct json *j, const char *key, const struct config_peer *from);
+void status_peers(struct json *j, const char *key);	/* an array of them */
 void status_metrics(FILE *f);
 
 #endif /* IOVMD_H */

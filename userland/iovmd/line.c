@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -251,55 +250,9 @@ bool msg_write(struct msg *m, int fd)
 	return r >= 0;
 }
 
-/* Takes the first line out of b, if there is a whole one. */
-static struct json_node *take_line(struct line_buf *b, bool *found)
-{
-	char error[JSON_READ_ERROR];
-	struct json_node *o;
-	char *eol = memchr(b->text, '\n', b->n);
-
-	*found = eol;
-	if (!eol)
-		return NULL;
-	o = json_read(b->text, (size_t)(eol - b->text), error);
-	b->n -= (size_t)(eol + 1 - b->text);
-	memmove(b->text, eol + 1, b->n);
-	return o;
-}
-
 struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms)
 {
-	uint64_t end_ms = clock_ms() + timeout_ms, now;
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	struct json_node *o;
-	bool found = false;
-	ssize_t n;
-
-	for (;;) {
-		if (b->n) {
-			o = take_line(b, &found);
-			if (found)
-				return o;
-		}
-		now = clock_ms();
-		if (timeout_ms && now >= end_ms)
-			return NULL;
-		if (b->size - b->n < 4096) {
-			char *more = b->size < LINE_MAX_BYTES ? realloc(b->text, b->size + 65536) : NULL;
-
-			if (!more)
-				return NULL;
-			b->text = more;
-			b->size += 65536;
-		}
-		if (poll(&p, 1, timeout_ms ? (int)(end_ms - now) : -1) < 0 && errno != EINTR)
-			return NULL;
-		n = recv(fd, b->text + b->n, b->size - b->n, MSG_DONTWAIT);
-		if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
-			return NULL;
-		if (n > 0)
-			b->n += (size_t)n;
-	}
+	return line_get(line_get_fd, &fd, b, LINE_MAX_BYTES, timeout_ms);
 }
 
 const char *member_str(const struct json_node *o, const char *key)

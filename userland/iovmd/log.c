@@ -54,6 +54,50 @@ void warning(const char *fmt, ...)
 	va_end(ap);
 }
 
+/* --- refused connections --- */
+
+#define TOLD_AT_ONCE	20
+#define TELL_AGAIN_MS	3000	/* then one more is told */
+
+static struct {
+	char from[128], why[WHY_MAX], to[16];
+	uint64_t at_ms, nr;
+} last_refusal;
+
+void refusal(const char *from, const char *why, const char *to)
+{
+	static uint64_t full_ms;	/* then all may be told again that are told at once */
+	uint64_t now = clock_ms();
+
+	snprintf(last_refusal.from, sizeof(last_refusal.from), "%s", from);
+	snprintf(last_refusal.why, sizeof(last_refusal.why), "%s", why);
+	snprintf(last_refusal.to, sizeof(last_refusal.to), "%s", to);
+	last_refusal.at_ms = now;
+	last_refusal.nr++;
+	if (full_ms < now)
+		full_ms = now;
+	if (full_ms - now > (TOLD_AT_ONCE - 1) * TELL_AGAIN_MS)
+		return;
+	full_ms += TELL_AGAIN_MS;
+	warning("a connection from %s was refused: %s%s", from, why,
+		full_ms - now > (TOLD_AT_ONCE - 1) * TELL_AGAIN_MS ? " (not all that follow are told)" : "");
+}
+
+void refusal_json(struct json *j, const char *key)
+{
+	if (!last_refusal.nr) {
+		json_null(j, key);
+		return;
+	}
+	json_open(j, key, '{');
+	json_str(j, "from", last_refusal.from);
+	json_str(j, "to", last_refusal.to);
+	json_str(j, "why", last_refusal.why);
+	json_u64(j, "ago_ms", clock_ms() - last_refusal.at_ms);
+	json_u64(j, "count", last_refusal.nr);
+	json_close(j);
+}
+
 uint64_t clock_ms(void)
 {
 	struct timespec t;

@@ -158,10 +158,6 @@ int main(int argc, char **argv)
 	agent.config = read_config(file, dir);
 	if (!agent.config || check)
 		return agent.config ? 0 : 2;
-	if (agent.config->peers && !agent.config->host.plain_tcp) {
-		warning("TLS between hosts is not there yet: it takes 'transport = plain-tcp' in [host], and a network of their own");
-		return 2;
-	}
 	if (set_up(why)) {
 		warning("%s", why);
 		return 1;

@@ -21,6 +21,9 @@
  * struct peer - the connection to a peer
  * @line: of the process that keeps it
  * @up: it has said who it is
+ * @since_ms: then it did
+ * @fingerprint: of the certificate that it has shown; "" none
+ * @expires: and when that does, in seconds since 1970
  * @why: it is not up
  * @pause: then it is tried again
  */
@@ -29,6 +32,8 @@ struct peer {
 	struct line *line;
 	struct child *child;
 	bool up;
+	uint64_t since_ms, expires;
+	char fingerprint[72];
 	char why[WHY_MAX];
 	sd_event_source *pause;
 	uint64_t pause_ms;
@@ -45,15 +50,18 @@ struct ask {
 	struct ask *next;
 };
 
-/* A connection of a peer; from is NULL until it has said who it is */
+/* A connection of a peer; from is NULL until it has said who it is. The newest is first. */
 struct incoming {
 	struct line *line;
+	struct child *child;
 	const struct config_peer *from;
+	struct incoming *next;
 };
 
 static struct peer *peers;
 static struct ask *asks;
 static uint64_t last_number;
+static struct incoming *incomings;
 static unsigned int nr_incoming;
 
 static struct peer *peer_of(const struct config_peer *conf)
@@ -72,6 +80,24 @@ bool peer_is_up(const struct config_peer *conf, const char **why)
 	if (why)
 		*why = p ? p->why : "";
 	return p && p->up;
+}
+
+void peer_json(struct json *j, const struct config_peer *conf)
+{
+	struct peer *p = peer_of(conf);
+	bool up = p && p->up;
+
+	json_bool(j, "connected", up);
+	json_str(j, "why", !up && p && *p->why ? p->why : NULL);
+	if (up)
+		json_u64(j, "since_ms", clock_ms() - p->since_ms);
+	else
+		json_null(j, "since_ms");
+	json_str(j, "fingerprint", up && *p->fingerprint ? p->fingerprint : NULL);
+	if (up && p->expires)
+		json_u64(j, "expires", p->expires);
+	else
+		json_null(j, "expires");
 }
 
 /* --- asking --- */
@@ -203,7 +229,11 @@ static void take_first(struct peer *p, const struct json_node *o)
 	p->up = true;
 	p->why[0] = 0;
 	p->pause_ms = 0;
-	info("peer '%s' is connected, release %s", p->conf->name, member_str(o, "release") ?: "?");
+	p->since_ms = clock_ms();
+	p->expires = member_u64(o, "expires");
+	snprintf(p->fingerprint, sizeof(p->fingerprint), "%s", member_str(o, "fingerprint") ?: "");
+	info("peer '%s' is connected%s%s, release %s", p->conf->name, *p->fingerprint ? ", its certificate is " : "", p->fingerprint,
+	     member_str(o, "release") ?: "?");
 	peer_ask(p->conf, "{\"op\":\"arrivals\"}", ARRIVALS_MS, on_arrivals, p);
 	epoch_peer_up(p->conf);
 	doubt_peer_up(p->conf);
@@ -313,7 +343,7 @@ void peer_request(struct line *l, const struct config_peer *from, const struct j
 		answer_error(l, id, "a request without 'op'");
 	} else if (!strcmp(op, "status")) {
 		answer_begin(&m, id);
-		status_json(&m.j, "status", false);
+		status_json(&m.j, "status", from);
 		msg_send(&m, l);
 	} else if (!strcmp(op, "arrivals")) {
 		answer_begin(&m, id);
@@ -333,34 +363,73 @@ void peer_request(struct line *l, const struct config_peer *from, const struct j
 	}
 }
 
+static void drop(struct incoming *in)
+{
+	struct incoming **at;
+
+	for (at = &incomings; *at != in; at = &(*at)->next)
+		;
+	*at = in->next;
+	guest_unwatch(in->line);
+	child_forget(in->child);
+	free(in);
+	nr_incoming--;
+}
+
+static bool first_line(struct incoming *in, const struct json_node *o)
+{
+	const char *error = member_str(o, "error");
+
+	if (error)
+		refusal(member_str(o, "from") ?: "?", error, "peers");
+	in->from = config_peer(agent.config, member_str(o, "hello") ?: "");
+	return in->from;
+}
+
 static void on_incoming(struct line *l, char *text, void *data)
 {
 	struct incoming *in = data;
 	char error[JSON_READ_ERROR];
 	struct json_node *o = text ? json_read(text, strlen(text), error) : NULL;
 
-	if (!o || o->type != JSON_OBJECT) {
-		guest_unwatch(l);
+	if (o && o->type == JSON_OBJECT && in->from) {
+		peer_request(l, in->from, o);
+	} else if (!o || o->type != JSON_OBJECT || !first_line(in, o)) {
+		drop(in);
 		if (text)
 			line_close(l);
-		free(in);
-		nr_incoming--;
-	} else if (!in->from) {
-		in->from = config_peer(agent.config, member_str(o, "hello") ?: "");
-		if (!in->from) {
-			line_close(l);
-			free(in);
-			nr_incoming--;
-		}
-	} else {
-		peer_request(l, in->from, o);
 	}
 	json_free(o);
 }
 
+static void incoming_ended(struct child *c, int status, const char *output, void *data)
+{
+	struct incoming *in = data;
+
+	(void)c;
+	(void)status;
+	(void)output;
+	in->child = NULL;	/* its line has told or tells the rest */
+}
+
+/* There are as many as there may be: the oldest that has not said who it is goes. */
+static void make_room(void)
+{
+	struct incoming *in, *oldest = NULL;
+
+	for (in = incomings; in; in = in->next)
+		if (!in->from)
+			oldest = in;
+	if (oldest && oldest->child) {
+		child_kill(oldest->child, SIGKILL);
+		line_close(oldest->line);
+		drop(oldest);
+	}
+}
+
 static int on_accept(sd_event_source *source, int listener, uint32_t events, void *data)
 {
-	struct incoming *in;
+	struct incoming *in = NULL;
 	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 	(void)source;
@@ -368,13 +437,44 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	(void)data;
 	if (fd < 0)
 		return 0;
-	in = nr_incoming < MAX_INCOMING ? calloc(1, sizeof(*in)) : NULL;
-	if (in && child_worker(link_in, &fd, fd, true, &in->line, on_incoming, NULL, in))
+	if (nr_incoming >= MAX_INCOMING)
+		make_room();
+	if (nr_incoming < MAX_INCOMING)
+		in = calloc(1, sizeof(*in));
+	if (in)
+		in->child = child_worker(link_in, &fd, fd, true, &in->line, on_incoming, incoming_ended, in);
+	if (in && in->child) {
+		in->next = incomings;
+		incomings = in;
 		nr_incoming++;
-	else
+	} else {
 		free(in);
+	}
 	close(fd);
 	return 0;
+}
+
+/* --- a peer that was enrolled or is to be forgotten --- */
+
+void peer_again(const struct config_peer *conf)
+{
+	struct peer *p = peer_of(conf);
+	struct incoming *in;
+
+	/* those end, and their lines tell */
+	for (in = incomings; in; in = in->next)
+		if (in->from == conf && in->child)
+			child_kill(in->child, SIGKILL);
+	if (!p)
+		return;
+	if (p->line) {
+		line_close(p->line);
+		down(p, "connected anew");
+		if (p->child)
+			child_kill(p->child, SIGKILL);
+	}
+	p->pause_ms = 0;
+	connect_again(p);
 }
 
 int peer_listen(char why[WHY_MAX])

@@ -37,6 +37,8 @@ static void path_json(struct json *j, const struct config_device *d, const struc
 	json_str(j, "same_data", v->same_data);
 	json_bool(j, "in_doubt", v->i.in_doubt);
 	json_str(j, "in_doubt_why", doubt_why(d, v->i.name));
+	if (v->i.type == IOVM_PATH_NBD)
+		json_bool(j, "encrypted", v->i.tls);
 	json_close(j);
 }
 
@@ -72,35 +74,55 @@ static void device_json(struct json *j, const struct config_device *d)
 	json_close(j);
 }
 
-void status_json(struct json *j, const char *key, bool peers)
+/* May a peer know of it? It is named for one of the guest's devices; NULL: of iovmctl. */
+static bool may_see(const struct config_guest *g, const struct config_peer *from)
+{
+	unsigned int i;
+
+	for (i = 0; i < g->nr_devices && from; i++)
+		if (config_peer_of(g->devices[i], from) >= 0)
+			return true;
+	return !from;
+}
+
+void status_peers(struct json *j, const char *key)
+{
+	const struct config_peer *p;
+
+	json_open(j, key, '[');
+	for (p = agent.config->peers; p; p = p->next) {
+		json_open(j, NULL, '{');
+		json_str(j, "name", p->name);
+		json_str(j, "address", p->address);
+		peer_json(j, p);
+		json_close(j);
+	}
+	json_close(j);
+}
+
+void status_json(struct json *j, const char *key, const struct config_peer *from)
 {
 	const struct config_device *d;
 	const struct config_guest *g;
-	const struct config_peer *p;
-	const char *why;
 
 	json_open(j, key, '{');
 	json_str(j, "host", agent.config->host.name);
 	json_str(j, "release", IOVM_RELEASE);
 	json_str(j, "kernel_release", mux_version.release);
 	json_str(j, "transport", agent.config->host.plain_tcp ? "plain-tcp" : "tls");
-	json_open(j, "peers", '[');
-	for (p = peers ? agent.config->peers : NULL; p; p = p->next) {
-		json_open(j, NULL, '{');
-		json_str(j, "name", p->name);
-		json_str(j, "address", p->address);
-		json_bool(j, "connected", peer_is_up(p, &why));
-		json_str(j, "why", *why ? why : NULL);
-		json_close(j);
+	if (!from) {
+		status_peers(j, "peers");
+		refusal_json(j, "last_refused");
 	}
-	json_close(j);
 	json_open(j, "devices", '[');
 	for (d = agent.config->devices; d; d = d->next)
-		device_json(j, d);
+		if (!from || config_peer_of(d, from) >= 0)
+			device_json(j, d);
 	json_close(j);
 	json_open(j, "guests", '[');
 	for (g = agent.config->guests; g; g = g->next)
-		guest_json(j, NULL, g);
+		if (may_see(g, from))
+			guest_json(j, NULL, g);
 	json_close(j);
 	json_close(j);
 }
