@@ -15,13 +15,16 @@
 
 const char *agent_socket = AGENT_SOCKET;
 
-static int connect_to(const char *file)
+/* A descriptor, or -1 and errno. */
+static int try(const char *file)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int fd, err;
 
-	if (strlen(file) >= sizeof(a.sun_path))
-		return -fail(EX_USAGE_ERR, NULL, "--socket: '%s' is no name for a unix socket", file);
+	if (strlen(file) >= sizeof(a.sun_path)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
 	strcpy(a.sun_path, file);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && !connect(fd, (void *)&a, sizeof(a)))
@@ -29,6 +32,27 @@ static int connect_to(const char *file)
 	err = errno;
 	if (fd >= 0)
 		close(fd);
+	errno = err;
+	return -1;
+}
+
+bool agent_runs(void)
+{
+	int fd = try(agent_socket);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static int connect_to(const char *file)
+{
+	int fd = try(file), err = errno;
+
+	if (fd >= 0)
+		return fd;
+	if (err == ENAMETOOLONG)
+		return -fail(EX_USAGE_ERR, NULL, "--socket: '%s' is no name for a unix socket", file);
 	return -fail(EX_NO_ACCESS, err == EACCES ? "run it as root: sudo iovmctl ..." :
 		     "is iovmd running? 'systemctl status iovmd' tells", "cannot reach iovmd at '%s': %s", file, strerror(err));
 }

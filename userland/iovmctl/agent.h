@@ -26,6 +26,8 @@ struct agent_talk {
 	size_t n, size;
 };
 
+/* Does it answer at its socket? Nothing is said. */
+bool agent_runs(void);
 /* Connects and sends {"id":1,"op":op, and the members that rest (may be NULL) writes}. An exit code, explained. */
 int agent_ask(struct agent_talk *t, const char *op, void (*rest)(struct json *j));
 /* The next answer, for json_free(); NULL: an exit code in *code, explained. *text, when not NULL: as it came, until the next call. */

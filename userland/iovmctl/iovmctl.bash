@@ -28,7 +28,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == @(path|session|reserve|config|epoch) ]]; then
+	if [[ ${words[0]} == @(path|session|reserve|config|epoch) || ${words[*]:0:2} == "peers "@(enrol|forget) ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -64,11 +64,16 @@ _iovmctl() {
 	--fence-command)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
+	--config|-c)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	--at|-a|--code)
+		return ;;
 	--dir)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
 	--device|-d)
-		if [[ ${cmd[0]} == config ]]; then
+		if [[ ${cmd[0]} == @(config|peers) ]]; then
 			mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 			return
 		fi
@@ -105,6 +110,12 @@ _iovmctl() {
 		return
 	fi
 	case "${cmd[*]}:${#args[@]}" in
+	peers:0)
+		mapfile -t COMPREPLY < <(compgen -W "enrol forget" -- "$cur") ;;
+	"peers "*:0)
+		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl peers 2>/dev/null | sed -n 's/^  \([A-Za-z0-9_][^ ]*\)  *[^ ].*/\1/p' |
+			grep -v '^certificate$')" -- "$cur") ;;
+	peers*) ;;
 	"reserve remove:0")
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl reserve list 2>/dev/null | sed -n '1d;s/ .*//p')" -- "$cur") ;;
 	"reserve "*) ;;

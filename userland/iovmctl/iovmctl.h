@@ -18,6 +18,7 @@
  *   fence.c       make sure that nothing sent to a failed path lands any more
  *   offline.c     make the driver of a disk end what it has
  *   agent.c       asking iovmd
+ *   peers.h       what the commands about peers share
  *   conf.c        the configuration of devices as a file
  *   cmd_*.c       the commands
  */
@@ -379,6 +380,8 @@ extern const struct cmd cmd_stats;						/* cmd_stats.c */
 extern const struct cmd cmd_top;						/* cmd_top.c */
 extern const struct cmd cmd_config_check, cmd_config_show;			/* cmd_config.c */
 extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
+extern const struct cmd cmd_peers, cmd_peers_forget;				/* cmd_peers.c */
+extern const struct cmd cmd_peers_enrol;					/* cmd_enrol.c */
 extern const struct cmd cmd_migrate;						/* cmd_migrate.c */
 extern const struct cmd cmd_save;						/* cmd_save.c */
 extern const struct cmd cmd_restore;						/* cmd_restore.c */

@@ -15,6 +15,7 @@ static const struct {
 	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Guests and hosts, by iovmd", { &cmd_status, &cmd_migrate, &cmd_metrics, &cmd_config_check, &cmd_config_show } },
+	{ "Peers", { &cmd_peers, &cmd_peers_enrol, &cmd_peers_forget } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
 	{ "Bandwidth", { &cmd_reserve_add, &cmd_reserve_remove, &cmd_reserve_list, &cmd_reserve_check } },
@@ -83,13 +84,15 @@ static const struct cmd *find(int argc, char **argv, int *words)
 	const struct cmd *cmd;
 	char two[64];
 
-	*words = 1;
-	cmd = find_exact(argv[0]);
-	if (cmd || argc < 2)
-		return cmd;
-	snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]);
 	*words = 2;
-	return find_exact(two);
+	if (argc > 1) {
+		snprintf(two, sizeof(two), "%s %s", argv[0], argv[1]);
+		cmd = find_exact(two);
+		if (cmd)
+			return cmd;
+	}
+	*words = 1;
+	return find_exact(argv[0]);
 }
 
 /* First words of several commands, and what may follow */
