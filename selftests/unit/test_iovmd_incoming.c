@@ -8,6 +8,7 @@
 #include "../../userland/common/json_read.c"
 #include "../../userland/iovmd/qmp.c"
 #include "../../userland/iovmd/qemu.c"
+#include "../../userland/iovmd/stream_key.c"
 #include "../../userland/iovmd/incoming.c"
 #include "ktap.h"
 #include "qemu_pair.h"

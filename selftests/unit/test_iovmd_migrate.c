@@ -8,6 +8,7 @@
 #include "../../userland/common/json_read.c"
 #include "../../userland/iovmd/qmp.c"
 #include "../../userland/iovmd/qemu.c"
+#include "../../userland/iovmd/stream_key.c"
 #include "../../userland/iovmd/migrate.c"
 #include "../../userland/iovmd/migrate_back.c"
 #include "../../userland/iovmd/incoming.c"
@@ -150,6 +151,9 @@ static const struct migrate_ops ops = {
 	.completed = on_completed, .undo = on_undo, .rolled_back = on_rolled_back,
 };
 
+/* The key of the stream that the destination gets; NULL none */
+static const char *with_key;
+
 static void source_start(void)
 {
 	char command[1024];
@@ -171,11 +175,12 @@ static bool pair_start(const char *listen_on_, unsigned int multifd)
 	snprintf(t.command, sizeof(t.command), "exec %s -incoming \"$IOVM_INCOMING\" -S -qmp unix:\"$IOVM_QMP\",server=on,wait=off%s",
 		 machine(), more_b);
 	t.incoming = (struct incoming_job){ .guest = "vm1", .qmp = t.qmp_b, .command = t.command, .log = t.log, .listen = listen_on_,
-					    .multifd = multifd };
+					    .multifd = multifd, .key = with_key, .key_dir = FILE_IN_DIR("b.key") };
 	source_start();
 	CHECK(!incoming_prepare(&t.incoming, &t.in, t.why, sizeof(t.why)), "%s", t.why);
 	t.b = t.in.pid;
-	t.job = (struct migrate_job){ .qmp = t.qmp_a, .uri = t.in.uri, .multifd = multifd, .quit = true, .cancel_fd = -1 };
+	t.job = (struct migrate_job){ .qmp = t.qmp_a, .uri = t.in.uri, .multifd = multifd, .quit = true, .cancel_fd = -1,
+				      .key = with_key, .key_dir = FILE_IN_DIR("a.key") };
 	CHECK(guest_works(t.qmp_a));
 	return !case_failed;
 }
@@ -248,6 +253,39 @@ static void moves(void)
 		CHECK(strstr(t.phases, "completed"), "%s", t.phases);
 	}
 	pair_end();
+}
+
+/* With TLS, by a key that both have; with several connections, too. Then what comes of another key, and of none. */
+static void moves_with_key(void)
+{
+	static const char *const others[] = { "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", NULL };
+	char key[STREAM_KEY];
+	struct stat st;
+
+	CHECK(!stream_key_new(key) && stream_key_good(key) && !stream_key_good("00") && !stream_key_good(NULL), "%s", key);
+	with_key = key;
+	for (unsigned int multifd = 0; multifd <= 2; multifd += 2) {
+		if (pair_start("127.0.0.1", multifd)) {
+			CHECK(!stat(FILE_IN_DIR("b.key"), &st) && (st.st_mode & 0777) == 0700);
+			CHECK(!stat(FILE_IN_DIR("b.key/keys.psk"), &st) && (st.st_mode & 0777) == 0600);
+			CHECK(go() == MIGRATE_DONE);
+			check_moved();
+			CHECK(stat(FILE_IN_DIR("a.key"), &st) && errno == ENOENT);
+		}
+		stream_key_drop(FILE_IN_DIR("b.key"));
+		CHECK(stat(FILE_IN_DIR("b.key"), &st) && errno == ENOENT);
+		pair_end();
+	}
+	for (unsigned int i = 0; i < 2; i++) {
+		if (pair_start("127.0.0.1", 0)) {
+			t.job.key = others[i];
+			t.job.setup_ms = 3000;
+			CHECK(go() == MIGRATE_ROLLED_BACK, "%s", t.why);
+			check_back();
+		}
+		pair_end();
+	}
+	with_key = NULL;
 }
 
 static void moves_multifd(void)
@@ -737,6 +775,7 @@ static const struct ktap_case cases[] = {
 	{ "held, with auto-converge", held_with_auto_converge },
 	{ "QEMU is silent for a while", moves_after_silence },
 	{ "a guest moves with TLS, or not at all", moves_with_tls },
+	{ "a guest moves with a key of its own, or not at all", moves_with_key },
 	{ "its QEMU stays when it is not to be ended, until it is", stays_without_quit },
 	{ "refused: a guest that is paused, or not there", refused },
 	{ "busy: somebody else's migration", busy },

@@ -13,6 +13,7 @@
 
 #include "iovmd.h"
 #include "incoming.h"
+#include "stream_key.h"
 
 #define SILENCE_MS	60000
 #define LOG_MAX		(IOVM_NAME_MAX + 80)
@@ -91,7 +92,7 @@ void arrival_json(struct json *j, const char *key, const struct config_guest *co
 
 struct job {
 	const struct config_guest *guest;
-	const char *listen, *what;
+	const char *listen, *what, *key;
 	unsigned int channels;
 	bool gone;			/* accept: the host that it left has no QEMU any more */
 	struct incoming known;
@@ -108,14 +109,16 @@ static int give_up(int sock, const char *why)
 	return 1;
 }
 
-static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX])
+static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX], char key_dir[LOG_MAX])
 {
 	const struct config_guest *g = j->guest;
 
 	snprintf(log, LOG_MAX, "%.60s/%s.log", agent.run_dir, g->name);
+	snprintf(key_dir, LOG_MAX, "%.60s/%s.key", agent.run_dir, g->name);
 	*in = (struct incoming_job){
 		.guest = g->name, .qmp = g->qmp, .command = *g->command ? g->command : NULL, .log = log,
 		.listen = *j->listen ? j->listen : "0.0.0.0", .multifd = j->channels,
+		.key = j->key, .key_dir = key_dir,
 	};
 }
 
@@ -178,7 +181,7 @@ static int run_step(int sock, void *data)
 	const struct job *j = data;
 	struct incoming_job job;
 	struct incoming in = { .pid = 0 };
-	char why[WHY_MAX] = "", log[LOG_MAX];
+	char why[WHY_MAX] = "", log[LOG_MAX], key_dir[LOG_MAX];
 	enum guest_at at = GUEST_GONE;
 	const char *never = NULL;
 	struct msg m;
@@ -186,8 +189,11 @@ static int run_step(int sock, void *data)
 
 	if (!kernel_in_child())
 		return give_up(sock, "the kernel side cannot be reached");
-	job_of(j, &job, log);
+	job_of(j, &job, log, key_dir);
 	if (!strcmp(j->what, "prepare")) {
+		/* what is said to be encrypted is encrypted in all of its parts */
+		if (!agent.config->host.plain_tcp && !stream_key_good(j->key))
+			return give_up(sock, "there is no key for the guest's memory: install the same release on both hosts");
 		r = stable_remove(ACCEPTED, j->guest->name);
 		if (r)
 			snprintf(why, sizeof(why), "cannot remove '%.200s/" ACCEPTED "/%s': %s", agent.state_dir, j->guest->name, strerror(-r));
@@ -209,6 +215,9 @@ static int run_step(int sock, void *data)
 		else if (strcmp(j->what, "settle") || at == GUEST_AWAITED || at == GUEST_COMING)
 			r = at == GUEST_GONE ? 0 : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
 	}
+	/* while QEMU waits it may still read it */
+	if (r || strcmp(j->what, "prepare"))
+		stream_key_drop(key_dir);
 	if (r)
 		return give_up(sock, why);
 	msg_begin(&m);
@@ -333,6 +342,7 @@ static bool step(struct arrival *a, const char *what, const struct json_node *o)
 	struct job job = {
 		.guest = a->conf, .what = what, .listen = agent.config->host.listen,
 		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .gone = o && member_bool(o, "gone"),
+		.key = o ? member_str(o, "key") : NULL,
 	};
 
 	a->what = what;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "incoming.h"
+#include "stream_key.h"
 
 #define START_LOOK_MS		50
 #define LOG_TAIL	320		/* bytes of the log that go into a sentence */
@@ -256,7 +257,9 @@ static int set_up(const struct incoming_job *job, struct qmp *q, char *why, size
 	qemu_wish_cap(&s, CAP_MULTIFD, WISH, job->multifd);
 	if (job->multifd)
 		qemu_wish_num(&s, NUM_CHANNELS, job->multifd);
-	qemu_wish_text(&s, TEXT_TLS_CREDS, job->tls_creds ?: "");
+	if (job->key && stream_key_give(q, job->answer_ms, job->key_dir, job->key, true, why, n))
+		return -1;
+	qemu_wish_text(&s, TEXT_TLS_CREDS, job->key ? STREAM_KEY_ID : job->tls_creds ?: "");
 	qemu_wish_text(&s, TEXT_TLS_AUTHZ, job->tls_authz ?: "");
 	return qemu_apply(q, job->answer_ms, &s, NULL, why, n) ? -1 : 0;
 }

@@ -33,6 +33,8 @@
  * @port: the first port that may be used, 0 any free one
  * @last_port: the last one; 0 only @port
  * @multifd: connections for the memory, as the source has it
+ * @key: of the stream, in place of @tls_creds; NULL none
+ * @key_dir: for stream_key_give(), after which stream_key_drop() is the caller's
  * @tls_creds: id of the tls-creds object in this QEMU; NULL or "" no TLS
  * @tls_authz: id of the authz object that a source's certificate is shown to; NULL or "" none
  * @start_ms: the monitor is there [30 s]
@@ -49,6 +51,7 @@ struct incoming_job {
 	const char *listen;
 	uint16_t port, last_port;
 	unsigned int multifd;
+	const char *key, *key_dir;
 	const char *tls_creds, *tls_authz;
 	unsigned int start_ms, answer_ms, accept_ms, end_ms;
 };

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "migrate_step.h"
+#include "stream_key.h"
 
 #define LOOK_MS		1000
 #define HELD_BANDWIDTH	40960		/* bytes/s: QEMU grants a tenth of it, one page, ten times a second */
@@ -200,7 +201,9 @@ static int prepare(struct migration *o)
 		qemu_wish_num(&s, NUM_THROTTLE_STEP, job->throttle_step);
 	if (job->throttle_max)
 		qemu_wish_num(&s, NUM_THROTTLE_MAX, job->throttle_max);
-	qemu_wish_text(&s, TEXT_TLS_CREDS, job->tls_creds ?: "");
+	if (job->key && stream_key_give(&o->q, job->answer_ms, job->key_dir, job->key, false, o->why, o->n))
+		return -1;
+	qemu_wish_text(&s, TEXT_TLS_CREDS, job->key ? STREAM_KEY_ID : job->tls_creds ?: "");
 	qemu_wish_text(&s, TEXT_TLS_HOSTNAME, job->tls_hostname ?: "");
 	if (qemu_apply(&o->q, job->answer_ms, &s, &o->old, o->why, o->n))
 		return -1;

@@ -69,6 +69,8 @@ struct migrate_progress {
  * @throttle_first: per cent, @converge's first step; 0 as QEMU has it
  * @throttle_step: per cent, each further step; 0 as QEMU has it
  * @throttle_max: per cent; 0 as QEMU has it
+ * @key: of the stream, in place of @tls_creds; NULL none
+ * @key_dir: for stream_key_give()
  * @tls_creds: id of the tls-creds object in this QEMU; NULL or "" no TLS
  * @tls_hostname: what the destination's certificate must say; NULL or "" what @uri says
  * @quit: end this QEMU when the guest runs at the destination
@@ -90,6 +92,7 @@ struct migrate_job {
 	unsigned int multifd;
 	bool converge;
 	unsigned int throttle_first, throttle_step, throttle_max;
+	const char *key, *key_dir;
 	const char *tls_creds, *tls_hostname;
 	bool quit;
 	int cancel_fd;

@@ -15,6 +15,7 @@
 #include "iovmd.h"
 #include "migrate.h"
 #include "qemu.h"
+#include "stream_key.h"
 #include "../iovmctl/iovmctl.h"
 
 #define ASK_MS		130000	/* longer than the main process waits for the peer */
@@ -254,12 +255,15 @@ static int migrate(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
 	enum migrate_outcome outcome;
-	char why[WHY_MAX] = "", peer_why[WHY_MAX];
+	char why[WHY_MAX] = "", peer_why[WHY_MAX], key[STREAM_KEY] = "", key_dir[128];
 	struct migrate_job job;
 	struct json_node *o;
 	enum guest_at at;
 	struct msg m;
 
+	/* the channel on which the peer is told it is encrypted */
+	if (!agent.config->host.plain_tcp && stream_key_new(key))
+		return tell_outcome(s, MIGRATE_REFUSED, "there are no random numbers for its key");
 	at = qemu_find(g->qmp, QMP_MS, why, sizeof(why));
 	if (at != GUEST_RUNS) {
 		snprintf(peer_why, sizeof(peer_why), "its QEMU at '%s': %s%s%s", g->qmp, guest_at_text[at], *why ? ": " : "", why);
@@ -269,6 +273,8 @@ static int migrate(struct source *s)
 	begin(&m, s, "prepare");
 	json_bool(&m.j, "auto_converge", g->auto_converge);
 	json_u64(&m.j, "channels", g->channels);
+	if (*key)
+		json_str(&m.j, "key", key);
 	o = ask(s, &m, peer_why, sizeof(peer_why));
 	if (!o || !member_str(json_member(o, "answer"), "uri")) {
 		snprintf(why, sizeof(why), "'%s' cannot take it: %.400s", s->job->to->name, o ? "it named no address" : peer_why);
@@ -277,6 +283,9 @@ static int migrate(struct source *s)
 	}
 	phase(s, "the peer is ready");
 	job_of(g, member_str(json_member(o, "answer"), "uri"), &job);
+	snprintf(key_dir, sizeof(key_dir), "%.50s/%s.key", agent.run_dir, g->name);
+	job.key = *key ? key : NULL;
+	job.key_dir = key_dir;
 	outcome = migrate_out(&job, &ops, s, why, sizeof(why));
 	if (outcome == MIGRATE_DONE && s->lost)
 		outcome = lost_there(s, why, sizeof(why));
