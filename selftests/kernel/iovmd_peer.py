@@ -7,13 +7,20 @@
     iovmd_peer.py bad TO FROM                  says wrong things on the channel
     iovmd_peer.py say TO FROM REQUEST          on the channel; prints the answer
     iovmd_peer.py control SOCKET               and on iovmctl's socket
+    iovmd_peer.py stall TO FROM N FILE         N connections that begin TLS and stop in the middle, held until FILE is there
+    iovmd_peer.py stall TO FROM N FILE PORT    the same at another port, without a word
+    iovmd_peer.py garbage TO FROM PORT         what is no TLS, and what looks like it
+
+With IOVMD_PEER_TLS=DIR in the environment, peer and say use TLS and show DIR/host.crt; they do not look at what they are shown.
 """
 
 import json
 import os
 import socket
+import ssl
 import sys
 import threading
+import time
 
 CHANNEL = 10808
 
@@ -30,6 +37,19 @@ def lines(sock):
             yield json.loads(line)
 
 
+def secure(sock, server=False):
+    """The socket, with TLS when the environment says so."""
+    where = os.environ.get("IOVMD_PEER_TLS")
+    if not where:
+        return sock
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(f"{where}/host.crt", f"{where}/host.key")
+    return context.wrap_socket(sock, server_side=server)
+
+
 def send(sock, obj):
     sock.sendall(json.dumps(obj, separators=(",", ":")).encode() + b"\n")
 
@@ -42,6 +62,7 @@ def peer(path, address, name):
 
 
 def peer_connection(sock, path, name):
+    sock = secure(sock, True)
     for o in lines(sock):
         with open(path, "a") as f:
             f.write(json.dumps(o, separators=(",", ":")) + "\n")
@@ -129,12 +150,14 @@ def bad(to, source):
 
 
 def say(to, source, text):
-    with socket.create_connection((to, CHANNEL), source_address=(source, 0), timeout=30) as sock:
+    with secure(socket.create_connection((to, CHANNEL), source_address=(source, 0), timeout=30)) as sock:
         send(sock, {"iovmd": 1, "host": "b", "to": "a", "release": "test"})
         answers = lines(sock)
-        next(answers)
-        send(sock, {"id": 1, **json.loads(text)})
-        print(json.dumps(next(answers)))
+        hello = next(answers)
+        if "error" not in hello:
+            send(sock, {"id": 1, **json.loads(text)})
+            hello = next(answers)
+        print(json.dumps(hello))
 
 
 def control(path):
@@ -154,6 +177,47 @@ def control(path):
         assert o and not o["ok"] and why in o["error"], (text, o)
 
 
+def hello_of_tls():
+    """A client's first record."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        context.wrap_bio(into, out, server_hostname="a").do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
+
+
+def stall(to, source, count, path, port=0):
+    hello = b"" if port else hello_of_tls()
+    held = []
+    while not os.path.exists(path):
+        if len(held) < int(count):
+            sock = socket.create_connection((to, int(port) or CHANNEL), source_address=(source, 0))
+            # some say nothing at all, some half of the first message, some all of it
+            sock.sendall(hello[:len(hello) * (len(held) % 3) // 2])
+            held.append(sock)
+        else:
+            time.sleep(0.1)
+
+
+def garbage(to, source, port):
+    hello = hello_of_tls()
+    for text in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"x" * 70000, b"\x16\x03\x03\0\x05hello",
+                 hello[:40] + b"\xff" * 400, hello + hello, hello + b"\x17\x03\x03\x00\x20" + b"\0" * 32, b"\x80" * 16, b"\x16" * 20000,
+                 b'{"iovmd":1,"host":"b","to":"a","release":"test"}\n'):
+        with socket.create_connection((to, int(port)), source_address=(source, 0), timeout=30) as sock:
+            try:
+                sock.sendall(text)
+                sock.shutdown(socket.SHUT_WR)
+                while data := sock.recv(65536):
+                    if data.startswith(b"{"):
+                        print(data.decode())
+            except OSError as e:
+                print(e)
+
+
 if __name__ == "__main__":
-    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "control": control}[sys.argv[1]](*sys.argv[2:])
+    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "control": control, "stall": stall,
+     "garbage": garbage}[sys.argv[1]](*sys.argv[2:])
     sys.exit(os.EX_OK)
