@@ -22,7 +22,6 @@ CONFIG = """\
 [host]
 name = {name}
 listen = {address}
-transport = plain-tcp
 {host}
 [peer {peer}]
 address = {peer_address}
@@ -60,6 +59,7 @@ class Iovmd:
         self.keys = dict(host=host_keys, device_keys=device_keys, guest_keys=guest_keys)
         self.bin = os.path.join(host.rundir, "bin")
         self.pid = None
+        self.tls = None     # what is in /etc/iovm/tls
 
     def configure(self):
         """What an operator writes."""
@@ -79,6 +79,9 @@ class Iovmd:
     def boot(self):
         """On a host that has just been started."""
         self.configure()
+        # /etc is not on a disk here
+        if self.tls:
+            self.host.agent.call(f"base64 -d <<'END' | tar -C / -xz\n{self.tls}\nEND")
         self.host.agent.call("modprobe vhost_iovm_blk", 60)
         self.start()
 
@@ -122,9 +125,9 @@ class Iovmd:
         return not d["trouble"] and d["state"] and len(d["paths"]) == 2
 
     def standing_by(self):
-        """The device has its epoch here, and all paths are live: the peer serves the holder alone."""
+        """The device has its epoch here, and all paths are live, by TLS where they lead to the peer: it serves the holder alone."""
         d = self.device()
-        return d.get("epoch_holder") == self.host.name and all(p["state"] == "live" for p in d["paths"])
+        return d.get("epoch_holder") == self.host.name and all(p["state"] == "live" and p.get("encrypted", True) for p in d["paths"])
 
     def explain(self):
         s = self.status()
@@ -163,9 +166,25 @@ class Served(Iovm):
         return self.host.agent.call(f"test -b $(sed -n 's/^disk = //p' /etc/iovm/iovmd.conf)", check=False).status != 0
 
 
+def enrol(a, b):
+    """The two hosts are made known to each other, by one command on each."""
+    pid = a.host.spawn("enrol", quote(f"{a.bin}/iovmctl", "peers", "enrol", b.host.name, "--json"))
+    log = wait_for(f"host {a.host.name}: the code", 30, lambda: a.host.spawned_log("enrol"))
+    if not log.startswith("{"):
+        raise BedError(f"host {a.host.name}: peers enrol: {log}")
+    code = json.loads(log.splitlines()[0])["code"]
+    b.ctl("peers", "enrol", a.host.name, "--at", a.host.address, "--code", code)
+    wait_for(f"host {a.host.name}: end of peers enrol", 30, lambda: not a.host.running(pid))
+    for x in (a, b):
+        x.tls = x.host.agent.out("tar -C / -cz etc/iovm/tls | base64")
+
+
 def pair(a, b, guest, **keys):
     """Started on both hosts, and ready."""
     agents = [Iovmd(a, b, guest, **keys), Iovmd(b, a, guest, **keys)]
+    for x in agents:
+        x.configure()
+    enrol(*agents)
     for x in agents:
         x.boot()
     for x in agents:
