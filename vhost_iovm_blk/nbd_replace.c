@@ -144,7 +144,7 @@ int viovm_nbd_replace(struct viovm_nbd_path *np, struct viovm_nbd_sess *old,
 	}
 	err = publish(np, sess, old);
 	if (err) {
-		snprintf(msg, IOVM_MSG_MAX, "the path, or its new connections, have failed meanwhile");
+		snprintf(msg, IOVM_MSG_MAX, "old or new connections have failed meanwhile");
 		goto fail;
 	}
 	return 0;

@@ -170,8 +170,8 @@ static void garbage(void)
 	for (round = 0; round < 2; round++) {
 		r = nbdsrv_tcp_pair(sv);
 		T_REQUIRE(!r && !ktls_ulp(sv[0]), "sockets");
-		T_REQUIRE(!ktls_set_keys(sv[0], TLS_TX, TLS_CIPHER_AES_GCM_128, 1, 0) && !ktls_set_keys(sv[0], TLS_RX, TLS_CIPHER_AES_GCM_128, 2, 0),
-			  "keys");
+		T_REQUIRE(!ktls_set_keys(sv[0], TLS_TX, TLS_CIPHER_AES_GCM_128, 1, 0) &&
+			  !ktls_set_keys(sv[0], TLS_RX, TLS_CIPHER_AES_GCM_128, 2, 0), "keys");
 		r = ctl_path_connect("kt-0", "n", sv, 1, BED_BYTES, NBDSRV_FLAGS, IOVM_NBD_F_TLS);
 		close(sv[0]);
 		B.peer = sv[1];

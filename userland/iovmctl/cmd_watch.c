@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * path watch: connect nbd paths again when their server is back or their keys are old, and fence failed paths for which writes wait.
+ * path watch: connect nbd paths again when their server is back, or their keys are old; fence failed paths for which writes wait.
  *
  * Connecting: a path is taken care of while it is connecting, or failed with an error; one that was failed by hand is left alone until
  * somebody connects it. Each attempt is made by a child process, so that a server that does not answer holds up nobody else's; a failed
