@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For t_iovmd.sh: a stand-in of a peer's iovmd, and senders of what is not right.
+"""For t_iovmd.sh and t_iovmd_ops.sh: a stand-in of a peer's iovmd, and senders of what is not right.
 
-    iovmd_peer.py peer FILE ADDRESS NAME       answers as a peer would; what it is asked is appended to FILE
+    iovmd_peer.py peer FILE ADDRESS NAME       answers as a peer would; what it is asked is appended to FILE. FILE.answers, if it
+                                               is there, is an object: by what is asked, more that is answered
     iovmd_peer.py proxy FROM TO PORT SOCKET    a unix socket whose connections go to TO:PORT, from FROM
     iovmd_peer.py bad TO FROM                  says wrong things on the channel
     iovmd_peer.py say TO FROM REQUEST          on the channel; prints the answer
@@ -52,7 +53,15 @@ def peer_connection(sock, path, name):
         elif o["op"] == "arrivals":
             send(sock, {"id": o["id"], "ok": True, "guests": []})
         else:
-            send(sock, {"id": o["id"], "ok": True, "epoch": 0})
+            send(sock, {"id": o["id"], "ok": True, "epoch": 0, **more(path, o["op"])})
+
+
+def more(path, op):
+    try:
+        with open(path + ".answers") as f:
+            return json.load(f).get(op, {})
+    except (OSError, ValueError):
+        return {}
 
 
 def proxy(source, address, port, path):

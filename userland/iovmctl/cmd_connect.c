@@ -17,6 +17,7 @@ static const struct opt connect_opts[] = {
 	  "The server has ended the path's earlier sessions, and all\nthat they had issued has ended: held writes go on. For a\n"
 	  "path with --fence epoch; you must know.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for connecting. Default 10s.", 0, 0 },
+	{ "pace", 0, OPT_RATE, &nbd_pace, "RATE", "The most that a connection sends. Default: no limit.", 0, 0 },
 	{ 0 }
 };
 

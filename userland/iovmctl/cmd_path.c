@@ -57,6 +57,7 @@ static const struct opt add_opts[] = {
 	  1, 3600000 },
 	{ "dead", 0, OPT_TIME_MS, &o.dead, "MS", "nbd: no answer for this long fails the path. Default 5000.", 1, 3600000 },
 	{ "timeout", 0, OPT_TIME, &o.timeout, "TIME", "nbd: time limit for connecting. Default 10s.", 0, 0 },
+	{ "pace", 0, OPT_RATE, &nbd_pace, "RATE", "nbd: The most that a connection sends. Default: no limit.", 0, 0 },
 	{ "offline", 0, OPT_FLAG, &o.offline, NULL,
 	  "nbd: add the path even when the server cannot be reached\nnow; 'path connect' connects it later.", 0, 0 },
 	{ 0 }
@@ -112,9 +113,9 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	if (strlen(*rest) >= IOVM_ADDR_MAX)
 		return usage_error(&cmd_path_add, "the address is longer than %d bytes", IOVM_ADDR_MAX - 1);
 	strcpy(a->addr, *rest);
-	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
+	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || nbd_pace.set || o.offline))
 		return usage_error(&cmd_path_add,
-				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
+				   "--connections, --heartbeat, --dead, --timeout, --pace and --offline are for nbd paths");
 	if (*kind != ADDR_BDEV && o.shared)
 		return usage_error(&cmd_path_add, "--shared is for bdev paths");
 	if (o.shared && o.pr_key)

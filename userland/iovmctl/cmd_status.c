@@ -87,6 +87,8 @@ static void show_guests(const struct json_node *g)
 		if (*get_str(g, "arrival"))
 			printf(" (%s)", get_str(g, "arrival"));
 		printf("\n");
+		if (*get_str(g, "bandwidth"))
+			printf("    bandwidth: %s\n", get_str(g, "bandwidth"));
 	}
 }
 

@@ -293,6 +293,7 @@ struct nbd_export {
  * Connect to uri and shake hands. want = connections (0 = default); only_ask: leave politely after the size is known.
  * Returns an exit code, having said why.
  */
+extern struct opt_u64 nbd_pace;	/* --pace: bits per second that a connection may send */
 int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex);
 void nbd_close_export(struct nbd_export *ex);
 extern const char *const nbd_flag_names[16];

@@ -80,6 +80,13 @@ void arrival_list(struct json *j, const char *key, const struct config_peer *fro
 	json_close(j);
 }
 
+bool arrival_comes(const struct config_guest *conf)
+{
+	struct arrival *a = arrival_of(conf);
+
+	return a && a->comes;
+}
+
 void arrival_json(struct json *j, const char *key, const struct config_guest *conf)
 {
 	struct arrival *a = arrival_of(conf);
@@ -91,6 +98,7 @@ void arrival_json(struct json *j, const char *key, const struct config_guest *co
 
 struct job {
 	const struct config_guest *guest;
+	const struct config_peer *from;
 	const char *listen, *what;
 	unsigned int channels;
 	bool gone;			/* accept: the host that it left has no QEMU any more */
@@ -178,7 +186,7 @@ static int run_step(int sock, void *data)
 	const struct job *j = data;
 	struct incoming_job job;
 	struct incoming in = { .pid = 0 };
-	char why[WHY_MAX] = "", log[LOG_MAX];
+	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX];
 	enum guest_at at = GUEST_GONE;
 	const char *never = NULL;
 	struct msg m;
@@ -193,6 +201,8 @@ static int run_step(int sock, void *data)
 			snprintf(why, sizeof(why), "cannot remove '%.200s/" ACCEPTED "/%s': %s", agent.state_dir, j->guest->name, strerror(-r));
 		else
 			r = incoming_prepare(&job, &in, why, sizeof(why));
+		if (!r && bandwidth_reserve(j->guest, j->from, NULL, text))
+			info("guest '%s': reserved: %s", j->guest->name, text);
 	} else if (!strcmp(j->what, "accept")) {
 		r = accept_guest(j, &job, why);
 		never = r ? never_runs(j, &job, why) : NULL;
@@ -209,6 +219,8 @@ static int run_step(int sock, void *data)
 		else if (strcmp(j->what, "settle") || at == GUEST_AWAITED || at == GUEST_COMING)
 			r = at == GUEST_GONE ? 0 : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
 	}
+	if (strcmp(j->what, "prepare"))
+		bandwidth_release(j->guest);
 	if (r)
 		return give_up(sock, why);
 	msg_begin(&m);
@@ -331,7 +343,7 @@ static bool step(struct arrival *a, const char *what, const struct json_node *o)
 	}
 
 	struct job job = {
-		.guest = a->conf, .what = what, .listen = agent.config->host.listen,
+		.guest = a->conf, .from = a->from, .what = what, .listen = agent.config->host.listen,
 		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .gone = o && member_bool(o, "gone"),
 	};
 

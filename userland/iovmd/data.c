@@ -12,6 +12,7 @@
 
 #include "iovmd.h"
 #include "../common/net.h"
+#include "../common/reserve.h"
 #include "../iovmctl/offer.h"
 
 #define HANDSHAKE_MS	10000
@@ -108,6 +109,7 @@ static int client(int sock, void *data)
 		break;
 	}
 	net_keepalive(fd, HANDSHAKE_MS);
+	reserve_mark(fd, 0, agent.config->host.io_rate);
 	err = offer_taken((const struct offer *)((const char *)ex - offsetof(struct offer, ex)), fd, &s);
 	if (err)
 		warning("%s cannot be served: %s", s.peer, *s.msg ? s.msg : strerror(err));

@@ -43,6 +43,7 @@ struct watcher {
  * @line: to it; NULL when there is none
  * @asked: the number of what it asked of the peer, 0 nothing
  * @progress: its last line about that, a JSON object; NULL none
+ * @bandwidth: what is reserved for it, or why nothing is; "" it is not being migrated
  * @steps: what has happened since it was begun, and when
  * @look: then is to be looked again
  * @pause_ms: see next_pause()
@@ -58,6 +59,7 @@ struct guest {
 	struct line *line;
 	uint64_t asked;
 	char *progress;
+	char bandwidth[WHY_MAX];
 	struct {
 		uint64_t ms;
 		char what[64];
@@ -163,6 +165,7 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 	json_str(j, "by", g->state == GUEST_IDLE ? NULL : g->by);
 	if (g->state == GUEST_MIGRATING)
 		json_u64(j, "for_ms", clock_ms() - g->begun_ms);
+	json_str(j, "bandwidth", *g->bandwidth ? g->bandwidth : NULL);
 	if (g->progress)
 		json_raw(j, "progress", g->progress);
 	json_open(j, "steps", '[');
@@ -220,6 +223,19 @@ static void on_answer(const struct json_node *o, const char *text, const char *w
 	msg_send(&m, g->line);
 }
 
+/* Why nothing is reserved is news once, not with every guest and every try. */
+static void take_bandwidth(struct guest *g, const struct json_node *o)
+{
+	static char told[WHY_MAX];
+	const char *text = member_str(o, "bandwidth") ?: "";
+
+	snprintf(g->bandwidth, sizeof(g->bandwidth), "%s", text);
+	if (strcmp(member_str(o, "phase"), "no bandwidth reserved") || !strcmp(told, text))
+		return;
+	strcpy(told, g->bandwidth);
+	info("no bandwidth is reserved for migrations: %s", text);
+}
+
 static void on_line(struct line *l, char *text, void *data)
 {
 	struct guest *g = data;
@@ -245,6 +261,8 @@ static void on_line(struct line *l, char *text, void *data)
 				ended(g, (enum guest_state)i, member_str(o, "why") ?: "");
 	} else if (o && member_str(o, "phase")) {
 		note(g, member_str(o, "phase"));
+		if (json_member(o, "bandwidth"))
+			take_bandwidth(g, o);
 		if (json_member(o, "total")) {
 			free(g->progress);
 			g->progress = strdup(text);
@@ -306,6 +324,7 @@ static bool start(struct guest *g, const struct config_peer *to, const char *by,
 	g->begun_ms = clock_ms();
 	free(g->progress);
 	g->progress = NULL;
+	g->bandwidth[0] = 0;
 	g->nr_steps = 0;
 	g->why[0] = 0;
 	mark_set(LEAVING, g->conf, to->name);

@@ -19,7 +19,9 @@
  *   link.c        the channel to a peer and from it: one process each
  *   peer.c        what peers ask of each other
  *   guest.c       a guest: is it to be migrated, and how far is it
+ *   rules.c       decisions that need nothing but what they are told
  *   source.c      the worker that migrates a guest away
+ *   bandwidth.c   what is reserved for it meanwhile
  *   arrival.c     the worker that takes in a guest
  *   qmp.c, migrate.c, incoming.c   how QEMU is talked to
  *   control.c     what iovmctl asks, on a unix socket
@@ -278,6 +280,20 @@ struct source_job {
 };
 int source_run(int sock, void *job);
 
+/* ---- bandwidth (bandwidth.c) ---- */
+
+/* What an iovmd that was killed has reserved is released; after arrival_start(). */
+void bandwidth_start(void);
+/*
+ * In a worker: for a guest that leaves for p, whose QEMU listens at uri, or, uri NULL, one that comes from there. False: nothing is
+ * reserved. text: how much, or why nothing.
+ */
+bool bandwidth_reserve(const struct config_guest *g, const struct config_peer *p, const char *uri, char text[WHY_MAX]);
+/* Whether there was something. */
+bool bandwidth_release(const struct config_guest *g);
+/* What QEMU may send, bytes per second; 0 no limit. */
+uint64_t bandwidth_of_migration(const struct config_guest *g);
+
 /* ---- guests that come (arrival.c) ---- */
 
 /* Requests of the peer about a guest that comes: prepare, accept, abort. */
@@ -286,6 +302,8 @@ int arrival_start(char why[WHY_MAX]);
 /* A peer has come or gone. */
 void arrival_look(void);
 void arrival_unwatch(struct line *l);
+/* Is it being prepared, or waits to be told what to do? */
+bool arrival_comes(const struct config_guest *g);
 /* Those that wait to be told by this peer what becomes of them, as an array. */
 void arrival_list(struct json *j, const char *key, const struct config_peer *from);
 void arrival_json(struct json *j, const char *key, const struct config_guest *g);

@@ -170,6 +170,7 @@ int main(int argc, char **argv)
 		warning("connections between hosts are plain TCP, as configured: whoever reaches the network may read and change all data");
 	doubt_start();
 	apply_start();
+	bandwidth_start();
 	guest_start();
 	peer_start();
 	sd_notify(0, "READY=1");

@@ -111,6 +111,17 @@ static void phase(struct source *s, const char *what)
 	msg_write(&m, s->sock);
 }
 
+/* A phase, and what it means for bandwidth. */
+static void tell_bandwidth(struct source *s, const char *what, const char *text)
+{
+	struct msg m;
+
+	msg_begin(&m);
+	json_str(&m.j, "phase", what);
+	json_str(&m.j, "bandwidth", text);
+	msg_write(&m, s->sock);
+}
+
 /* --- what migrate_out() asks --- */
 
 static void progress(void *ctx, const struct migrate_progress *p)
@@ -238,7 +249,7 @@ static int tell_outcome(struct source *s, enum migrate_outcome outcome, const ch
 static void job_of(const struct config_guest *g, const char *uri, struct migrate_job *job)
 {
 	*job = (struct migrate_job){
-		.qmp = g->qmp, .uri = uri, .bandwidth = g->max_bandwidth, .downtime_ms = (unsigned int)g->max_downtime_ms,
+		.qmp = g->qmp, .uri = uri, .bandwidth = bandwidth_of_migration(g), .downtime_ms = (unsigned int)g->max_downtime_ms,
 		.multifd = g->channels, .converge = g->auto_converge, .quit = true, .cancel_fd = -1,
 		.converge_ms = (unsigned int)g->timeout_ms,
 	};
@@ -254,7 +265,7 @@ static int migrate(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
 	enum migrate_outcome outcome;
-	char why[WHY_MAX] = "", peer_why[WHY_MAX];
+	char why[WHY_MAX] = "", peer_why[WHY_MAX], text[WHY_MAX];
 	struct migrate_job job;
 	struct json_node *o;
 	enum guest_at at;
@@ -277,7 +288,13 @@ static int migrate(struct source *s)
 	}
 	phase(s, "the peer is ready");
 	job_of(g, member_str(json_member(o, "answer"), "uri"), &job);
+	if (bandwidth_reserve(g, s->job->to, job.uri, text))
+		tell_bandwidth(s, "reserved", text);
+	else
+		tell_bandwidth(s, "no bandwidth reserved", text);
 	outcome = migrate_out(&job, &ops, s, why, sizeof(why));
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
 	if (outcome == MIGRATE_DONE && s->lost)
 		outcome = lost_there(s, why, sizeof(why));
 	if (outcome == MIGRATE_REFUSED || outcome == MIGRATE_BUSY)
