@@ -19,7 +19,7 @@ for module in sch_htb cls_flower act_gact; do
 	modprobe $module 2>/dev/null || { echo "1..0 # SKIP no module $module"; exit 4; }
 done
 iovmd_set_up "disk1 disk1.export disk2 disk2.export"
-echo "1..3"
+echo "1..4"
 
 host_keys=
 guest_keys=
@@ -75,6 +75,13 @@ qemu_says() { # GUEST ANSWERS
 	mv "$tmp/$1.answers.new" "$tmp/$1.answers"
 }
 
+
+guest() { # DEVICE: a guest runs on it
+	"$top/build/selftests/iovmd_guest" "$1" >"$tmp/guest.out" 2>&1 &
+	guest=$!
+	bg+=("$guest")
+	soon grep -q running "$tmp/guest.out"
+}
 
 steps() { python3 -c 'import json, sys; print(" | ".join(s["what"] for s in json.load(open(sys.argv[1]))["status"]["guests"][0]["steps"]))' "$tmp/status"; }
 reserved() { # CONDITION: of the list r of reservations
@@ -174,5 +181,47 @@ logged 'no bandwidth is reserved for migrations: 240mbit do not fit' || complain
 is_reserved '[x["name"] for x in r] == ["vm2"]'
 "$ctl" reserve remove vm2 >/dev/null
 ok "what a killed iovmd reserved, the next one releases; without room it goes on without"
+
+# --- a rehearsal ---
+
+guest disk1
+"$ctl" rehearse disk1 --for 1s >"$tmp/try" 2>&1 || complain "rehearse: $(cat "$tmp/try")"
+grep -q "^disk1: from 'local' to 'b' and back" "$tmp/try" || complain "rehearse: $(cat "$tmp/try")"
+[ "$(grep -c 'until the first request .*[0-9][mun]*s$' "$tmp/try")" = 2 ] || complain "no figures: $(cat "$tmp/try")"
+sed 's/^/# /' "$tmp/try"
+"$ctl" rehearse vm1 --for 500ms --json --socket "$sock" >"$tmp/try" 2>&1 || complain "rehearse vm1: $(cat "$tmp/try")"
+python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+assert (d["device"], d["from"], d["to"], d["errors"]) == ("disk1", "local", "b", 0) and d["away_ns"] and d["back_ns"] and d["requests"] > 5, d' "$tmp/try" ||
+	complain "rehearse vm1: $(cat "$tmp/try")"
+status_is 'dev["disk1"]["route"] == "local"' || complain "not back: $(cat "$tmp/status")"
+exits 3 rehearse nobody --socket "$sock"
+exits 4 rehearse disk1 --path local
+exits 4 rehearse disk1 --path c
+# ended half-way, it goes back
+"$ctl" rehearse disk1 --for 60s >"$tmp/try" 2>&1 &
+rehearsal=$!
+soon status_is 'dev["disk1"]["route"] == "b"'
+kill -INT "$rehearsal"
+wait "$rehearsal" && complain "interrupted, and well"
+grep -q "interrupted; its requests go to 'local' again" "$tmp/try" || complain "interrupted: $(cat "$tmp/try")"
+status_is 'dev["disk1"]["route"] == "local"' || complain "interrupted, and not back: $(cat "$tmp/status")"
+# the path fails meanwhile: the kernel goes back by itself
+"$ctl" rehearse disk1 --for 60s >"$tmp/try" 2>&1 &
+rehearsal=$!
+soon status_is 'dev["disk1"]["route"] == "b"'
+"$ctl" path fail disk1 b >/dev/null
+wait "$rehearsal"
+[ $? = 1 ] || complain "a path that fails meanwhile: $(cat "$tmp/try")"
+grep -q "path 'b' failed in the rehearsal" "$tmp/try" || complain "a path that fails meanwhile: $(cat "$tmp/try")"
+run rehearse disk1
+[ "$rc" = 4 ] || complain "with one path: exit $rc"
+says 'no other path is live' "$err" rehearse
+"$ctl" path connect disk1 b >/dev/null || complain "path connect"
+kill "$guest"
+wait "$guest"
+grep -Eq '^[0-9]{2,} requests, 0 errors' "$tmp/guest.out" || complain "the guest: $(cat "$tmp/guest.out")"
+sed 's/^/# the guest: /' "$tmp/guest.out"
+ok "a rehearsal: there and back, never without a second path, and back when it is ended"
 
 conclude

@@ -14,7 +14,7 @@ static const struct {
 	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize, &cmd_save, &cmd_restore } },
 	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
-	{ "Guests and hosts, by iovmd", { &cmd_status, &cmd_migrate, &cmd_metrics, &cmd_config_check, &cmd_config_show } },
+	{ "Guests and hosts, by iovmd", { &cmd_status, &cmd_migrate, &cmd_rehearse, &cmd_metrics, &cmd_config_check, &cmd_config_show } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
 	{ "Bandwidth", { &cmd_reserve_add, &cmd_reserve_remove, &cmd_reserve_list, &cmd_reserve_check } },

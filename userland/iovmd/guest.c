@@ -159,6 +159,10 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 
 	json_open(j, key, '{');
 	json_str(j, "name", conf->name);
+	json_open(j, "devices", '[');
+	for (i = 0; i < conf->nr_devices; i++)
+		json_str(j, NULL, conf->devices[i]->name);
+	json_close(j);
 	json_str(j, "state", state_names[g->state]);
 	json_str(j, "why", *g->why ? g->why : NULL);
 	json_str(j, "to", g->to ? g->to->name : NULL);
