@@ -2,17 +2,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """For t_iovmd_ops.sh: the monitor of a QEMU that has no guest, and says of one what a test wants to hear.
 
-    iovmd_qemu.py SOCKET LOG [ANSWERS]
+    iovmd_qemu.py SOCKET LOG [ANSWERS [PID]]
 
 Commands are appended to LOG, an object a line. ANSWERS is a file that is read at each command, if it is there: an object whose members
 are what commands return, {"error": TEXT} an error; and "hold": true, while which a migration does not converge. With IOVM_INCOMING in
-the environment it is one that waits for its guest.
+the environment it is one that waits for its guest. PID is that of the guest: it ends with its QEMU.
 """
 
 import json
 import os
+import signal
 import socket
 import sys
+import time
 
 CAPS = ("events", "pause-before-switchover", "return-path", "late-block-activate", "multifd", "auto-converge")
 NUMS = {"max-bandwidth": 134217728, "downtime-limit": 300, "multifd-channels": 2, "cpu-throttle-initial": 20, "cpu-throttle-increment": 10,
@@ -103,7 +105,17 @@ class Qemu:
                 return
 
 
-def main(path, log, answers=""):
+def end_guest(pid):
+    try:
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(200):
+            time.sleep(0.05)
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        pass
+
+
+def main(path, log, answers="", guest=None):
     qemu = Qemu(log, answers)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
@@ -115,6 +127,8 @@ def main(path, log, answers=""):
                     qemu.serve(sock)
                 except OSError:
                     pass
+    if guest:
+        end_guest(int(guest))
     os.unlink(path)
 
 

@@ -34,6 +34,8 @@ static const char everything[] =
 	"class = eth0/1:50\n"
 	"io-rate = 200mbit\n"
 	"migration-rate = 1gbit\n"
+	"check-interval = never\n"
+	"parallel-migrations = 4\n"
 	"\n"
 	"[peer b]\n"
 	"address = b.example.org\n"
@@ -87,6 +89,9 @@ static const char everything[] =
 	"destination = c\n"
 	"migrate = on-failure\n"
 	"settle = 3s\n"
+	"flaps = 0\n"
+	"flap-window = 1min\n"
+	"group = web\n"
 	"command = /etc/iovm/vm1.start\n"
 	"max-downtime = 300\n"
 	"max-bandwidth = 100M\n"
@@ -126,11 +131,12 @@ static void every_key(void)
 	CHECK(c->host.peer_port == 2000 && c->host.data_port == 2001 && c->host.plain_tcp);
 	CHECK(!strcmp(c->host.tls_dir, "/tls") && !strcmp(c->host.class, "eth0/1:50"));
 	CHECK(c->host.io_rate == 200000000 && c->host.migration_rate == 1000000000 && c->host.at.line == 2);
+	CHECK(!c->host.check_interval_ms && c->host.parallel_migrations == 4);
 	CHECK(c->peers && !strcmp(c->peers->name, "b") && !strcmp(c->peers->address, "b.example.org"));
-	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 13);
+	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 15);
 	CHECK(!strcmp(c->peers->next->name, "c") && !strcmp(c->peers->next->address, "fd00::1") && !c->peers->next->next);
 	d = c->devices;
-	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 19);
+	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 21);
 	CHECK(d->nr_peers == 2 && d->peers[0] == c->peers && d->peers[1] == c->peers->next);
 	args_are(&d->create, "--serial a \"b\\ #  --block-size 4096 --queues 4 --queue-size 256 --seg-max 100 --discard "
 		 "--max-discard 1M "
@@ -146,6 +152,7 @@ static void every_key(void)
 	g = c->guests;
 	CHECK(!strcmp(g->name, "vm1") && g->nr_devices == 2 && g->devices[0] == d && g->devices[1] == d->next);
 	CHECK(!strcmp(g->qmp, "/run/vm1.qmp") && g->destination == c->peers->next && g->policy == POLICY_ON_FAILURE);
+	CHECK(!g->flaps && g->flap_window_ms == 60000 && !strcmp(g->group, "web"));
 	CHECK(g->settle_ms == 3000 && !strcmp(g->command, "/etc/iovm/vm1.start") && !*g->migrate_command);
 	CHECK(g->max_downtime_ms == 300 && g->max_bandwidth == 100 << 20 && g->channels == 4 && !g->auto_converge);
 	CHECK(g->timeout_ms == 3600000);
@@ -175,6 +182,8 @@ static void defaults(void)
 		return;
 	CHECK(c->peers->peer_port == 10808 && c->peers->data_port == 10809);
 	CHECK(!c->devices->nr_peers && !c->devices->create.nr && !c->devices->local.nr && !c->devices->remote.nr);
+	CHECK(c->host.check_interval_ms == 600000 && c->host.parallel_migrations == 1);
+	CHECK(c->guests->flaps == 3 && c->guests->flap_window_ms == 300000 && !*c->guests->group);
 	CHECK(!c->guests->destination && c->guests->policy == POLICY_ON_REQUEST && c->guests->settle_ms == 10000);
 	CHECK(!*c->guests->command && !*c->guests->migrate_command && !c->guests->max_downtime_ms && !c->guests->max_bandwidth);
 	CHECK(!c->guests->channels && c->guests->auto_converge && !c->guests->timeout_ms);

@@ -204,7 +204,8 @@ static bool value_text(const struct config_key *k, const void *what, char buf[VA
 		return v;
 	default:
 		snprintf(buf, VALUE_MAX, "%" PRIu64, v);
-		return v;
+		/* 0 is a value where it may be given */
+		return v || (k->kind == V_NUM && !k->min);
 	}
 }
 

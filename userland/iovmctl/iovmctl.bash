@@ -113,11 +113,11 @@ _iovmctl() {
 	restore:0|"config "*:0)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	restore:*|"config "*) ;;
-	migrate:0)
+	migrate:0|check:0)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_guests)" -- "$cur") ;;
 	rehearse:0)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices) $(_iovmctl_guests)" -- "$cur") ;;
-	migrate:*|rehearse:*) ;;
+	migrate:*|check:*|rehearse:*|drain-host:*|export:*) ;;
 	save:*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	*:0)

@@ -369,7 +369,9 @@ extern const struct cmd cmd_top;						/* cmd_top.c */
 extern const struct cmd cmd_config_check, cmd_config_show;			/* cmd_config.c */
 extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
 extern const struct cmd cmd_migrate;						/* cmd_migrate.c */
+extern const struct cmd cmd_check, cmd_export;						/* cmd_check.c */
 extern const struct cmd cmd_rehearse;						/* cmd_rehearse.c */
+extern const struct cmd cmd_drain_host;						/* cmd_drain.c */
 extern const struct cmd cmd_save;						/* cmd_save.c */
 extern const struct cmd cmd_restore;						/* cmd_restore.c */
 

@@ -395,6 +395,13 @@ static bool fits(const struct arrival *a, char why[WHY_MAX])
 	return true;
 }
 
+bool arrival_fits(const struct config_guest *conf, const struct config_peer *from, char why[WHY_MAX])
+{
+	struct arrival *a = arrival_of(conf);
+
+	return shared_with(a, from, why) && fits(a, why);
+}
+
 void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
 {
 	static const char *const steps[] = { "prepare", "accept", "abort" };

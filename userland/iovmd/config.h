@@ -25,6 +25,7 @@
 #define CONFIG_DATA_PORT	10809
 #define CONFIG_HOST_MAX		256		/* of a host name or address, with the NUL */
 #define CONFIG_MAX_PEERS	7		/* of a device: its other paths */
+#define CONFIG_MAX_GUESTS	IOVM_MAX_DEVS
 #define CONFIG_MAX_DEVICES	16		/* of a guest */
 
 /* Where something stands, for messages */
@@ -44,6 +45,8 @@ struct config_at {
  * @class: "eth0/1:50", the HTB class below which bandwidth is reserved; "" none
  * @io_rate: bits per second to be reserved for rerouted I/O of a guest that migrates; 0 none
  * @migration_rate: likewise for the migration; 0 not limited
+ * @check_interval_ms: "check-interval": how often guests are looked at whether they could be migrated; 0 never
+ * @parallel_migrations: "parallel-migrations": of their own accord, or when the host is drained
  */
 struct config_host {
 	struct config_at at;
@@ -56,6 +59,8 @@ struct config_host {
 	char class[64];
 	uint64_t io_rate;
 	uint64_t migration_rate;
+	uint64_t check_interval_ms;
+	unsigned int parallel_migrations;
 };
 
 /**
@@ -109,6 +114,9 @@ enum config_policy {
  * @destination: where it goes; NULL: nowhere
  * @policy: "migrate = on-failure | on-request | never"
  * @settle_ms: "settle": a path must have been failed for so long before the guest is migrated for it
+ * @flaps: it is not migrated for a path that failed more often than so within @flap_window_ms; 0 however often
+ * @flap_window_ms: "flap-window"
+ * @group: guests of the same one are migrated together; "" none but those that share a disk
  * @command: starts QEMU for a guest that comes (-incoming defer -S); "" none: the guest cannot come here
  * @migrate_command: is run instead of QMP; "" none
  * @max_downtime_ms: "max-downtime", QEMU's downtime-limit; 0 QEMU's default
@@ -126,6 +134,9 @@ struct config_guest {
 	struct config_peer *destination;
 	enum config_policy policy;
 	uint64_t settle_ms;
+	unsigned int flaps;
+	uint64_t flap_window_ms;
+	char group[IOVM_NAME_MAX];
 	char command[IOVM_ADDR_MAX];
 	char migrate_command[IOVM_ADDR_MAX];
 	uint64_t max_downtime_ms;
@@ -170,6 +181,11 @@ struct config_errors {
 struct config *config_read(const char *file, const char *dir, struct config_errors *errs);
 void config_free(struct config *c);
 void config_errors_free(struct config_errors *errs);
+
+/* Is a file of the directory read that is called so? */
+bool config_is_file(const char *name);
+/* Of all that would be read: another one when something was changed (config_sum.c). */
+uint64_t config_sum(const char *file, const char *dir);
 
 struct config_peer *config_peer(const struct config *c, const char *name);
 struct config_device *config_device(const struct config *c, const char *name);

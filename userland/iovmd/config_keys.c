@@ -13,6 +13,10 @@
 #define DAY_MS		86400000u
 #define HOUR_MS		3600000u
 #define SETTLE_MS	10000
+#define FLAPS		3
+#define FLAPS_MAX	30
+#define FLAP_WINDOW_MS	(5 * 60000)
+#define CHECK_MS	(10 * 60000)
 
 /* --- the keys --- */
 
@@ -42,6 +46,8 @@ static const struct config_key host_keys[] = {
 	{ "class", V_CLASS, HOST(class) },
 	{ "io-rate", V_RATE, HOST(io_rate) },
 	{ "migration-rate", V_RATE, HOST(migration_rate) },
+	{ "check-interval", V_TIME, HOST(check_interval_ms), .min = 1000, .max = DAY_MS },
+	{ "parallel-migrations", V_NUM, HOST(parallel_migrations), .min = 1, .max = 64 },
 	{ 0 }
 };
 
@@ -103,6 +109,9 @@ static const struct config_key guest_keys[] = {
 	{ .name = "destination", .kind = V_PEER },
 	{ "migrate", V_CHOICE, GUEST(policy), .names = policies },
 	{ "settle", V_TIME, GUEST(settle_ms), .max = DAY_MS },
+	{ "flaps", V_NUM, GUEST(flaps), .max = FLAPS_MAX },
+	{ "flap-window", V_TIME, GUEST(flap_window_ms), .min = 1000, .max = DAY_MS, .nonzero = true },
+	{ "group", V_NAME, GUEST(group) },
 	{ "command", V_COMMAND, GUEST(command), .qmp = true },
 	{ "migrate-command", V_COMMAND, GUEST(migrate_command) },
 	{ "max-downtime", V_TIME_MS, GUEST(max_downtime_ms), .min = 1, .max = 2000000, .nonzero = true, .qmp = true },
@@ -136,6 +145,8 @@ void config_defaults(enum section_kind kind, void *what)
 		h->at.file = "";
 		h->peer_port = CONFIG_PEER_PORT;
 		h->data_port = CONFIG_DATA_PORT;
+		h->check_interval_ms = CHECK_MS;
+		h->parallel_migrations = 1;
 		strcpy(h->tls_dir, CONFIG_TLS_DIR);
 		gethostname(name, sizeof(name) - 1);
 		name[strcspn(name, ".")] = 0;
@@ -149,6 +160,8 @@ void config_defaults(enum section_kind kind, void *what)
 	case SECTION_GUEST:
 		g->policy = POLICY_ON_REQUEST;
 		g->settle_ms = SETTLE_MS;
+		g->flaps = FLAPS;
+		g->flap_window_ms = FLAP_WINDOW_MS;
 		g->auto_converge = true;
 		break;
 	default:

@@ -13,8 +13,10 @@
 #include <unistd.h>
 
 #include "iovmd.h"
+#include "command.h"
 #include "migrate.h"
 #include "qemu.h"
+#include "rules.h"
 #include "../iovmctl/iovmctl.h"
 
 #define ASK_MS		130000	/* longer than the main process waits for the peer */
@@ -29,6 +31,8 @@
  * @in: what came from there
  * @alone: it has gone
  * @cancelled: somebody wants it to end
+ * @until: clock_ms() at which it is given up; 0 never
+ * @late: it was
  * @said: the peer was told to take the guest, which may have been heard
  * @gone: there is no QEMU of it here any more
  * @never: the peer has no QEMU of it, and has never let it run
@@ -38,7 +42,8 @@ struct source {
 	const struct source_job *job;
 	int sock;
 	struct line_buf in;
-	bool alone, cancelled, said, gone, never, lost;
+	bool alone, cancelled, said, gone, never, lost, late;
+	uint64_t until;
 };
 
 static void begin(struct msg *m, const struct source *s, const char *op)
@@ -156,8 +161,10 @@ static bool cancelled(void *ctx)
 		s->cancelled |= o && member_bool(o, "cancel");
 		json_free(o);
 	}
+	if (s->until && clock_ms() >= s->until)
+		s->late = true;
 	/* who would tell the peer? */
-	return s->cancelled || s->alone;
+	return s->cancelled || s->alone || s->late;
 }
 
 static bool may_switch(void *ctx)
@@ -265,12 +272,13 @@ static int migrate(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
 	enum migrate_outcome outcome;
-	char why[WHY_MAX] = "", peer_why[WHY_MAX], text[WHY_MAX];
+	char why[WHY_MAX] = "", peer_why[WHY_MAX], text[WHY_MAX], uri[QEMU_URI + CONFIG_HOST_MAX];
 	struct migrate_job job;
 	struct json_node *o;
 	enum guest_at at;
 	struct msg m;
 
+	s->until = g->timeout_ms ? clock_ms() + g->timeout_ms : 0;
 	at = qemu_find(g->qmp, QMP_MS, why, sizeof(why));
 	if (at != GUEST_RUNS) {
 		snprintf(peer_why, sizeof(peer_why), "its QEMU at '%s': %s%s%s", g->qmp, guest_at_text[at], *why ? ": " : "", why);
@@ -287,7 +295,8 @@ static int migrate(struct source *s)
 		return tell_outcome(s, MIGRATE_REFUSED, why);
 	}
 	phase(s, "the peer is ready");
-	job_of(g, member_str(json_member(o, "answer"), "uri"), &job);
+	rule_uri(member_str(json_member(o, "answer"), "uri"), s->job->to->address, uri, sizeof(uri));
+	job_of(g, uri, &job);
 	if (bandwidth_reserve(g, s->job->to, job.uri, text))
 		tell_bandwidth(s, "reserved", text);
 	else
@@ -297,10 +306,58 @@ static int migrate(struct source *s)
 		tell_bandwidth(s, "released", NULL);
 	if (outcome == MIGRATE_DONE && s->lost)
 		outcome = lost_there(s, why, sizeof(why));
+	if (s->late && outcome != MIGRATE_DONE) {
+		strcpy(peer_why, why);
+		snprintf(why, sizeof(why), "it was not done within 'timeout': %.440s", peer_why);
+	}
 	if (outcome == MIGRATE_REFUSED || outcome == MIGRATE_BUSY)
 		ask_until(s, "abort", ABORT_MS, peer_why, sizeof(peer_why));
 	json_free(o);
 	return tell_outcome(s, outcome, why);
+}
+
+/* --- the operator's command instead of QMP --- */
+
+/* It is his: it goes on when nobody is there to be told any more. */
+static bool command_cancelled(void *ctx)
+{
+	struct source *s = ctx;
+
+	cancelled(ctx);
+	return s->cancelled;
+}
+
+static void command_said(void *ctx, const char *line)
+{
+	struct source *s = ctx;
+	struct msg m;
+
+	msg_begin(&m);
+	json_str(&m.j, "output", line);
+	msg_write(&m, s->sock);
+}
+
+static int by_command(struct source *s)
+{
+	const struct config_guest *g = s->job->guest;
+	const struct command_job job = {
+		.guest = g, .to = s->job->to, .cancelled = command_cancelled, .said = command_said, .ctx = s,
+	};
+	char why[WHY_MAX] = "", text[WHY_MAX];
+	bool good;
+
+	if (strcmp(s->job->what, "migrate"))
+		return tell_outcome(s, guest_is_here(g) ? MIGRATE_ROLLED_BACK : MIGRATE_DONE, "iovmd was started anew meanwhile");
+	/* who knows which port the migration takes? */
+	if (bandwidth_reserve(g, s->job->to, "", text))
+		tell_bandwidth(s, "reserved", text);
+	else
+		tell_bandwidth(s, "no bandwidth reserved", text);
+	phase(s, "the command runs");
+	good = command_run(&job, why);
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
+	return tell_outcome(s, good ? MIGRATE_DONE : MIGRATE_ROLLED_BACK, good ? "" : why);
 }
 
 /* The peer has a QEMU that waits to be told what is with the guest. */
@@ -352,5 +409,7 @@ int source_run(int sock, void *data)
 
 	if (!kernel_in_child())
 		return tell_outcome(&s, MIGRATE_REFUSED, "the kernel side cannot be reached");
+	if (*s.job->guest->migrate_command)
+		return by_command(&s);
 	return strcmp(s.job->what, "migrate") ? settle(&s) : migrate(&s);
 }
