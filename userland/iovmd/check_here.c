@@ -18,6 +18,7 @@ void found(struct findings *fs, enum finding_level level, const char *what, cons
 {
 	struct finding *f = &fs->f[fs->nr];
 	va_list ap;
+	char *p;
 
 	if (fs->nr == FINDINGS_MAX)
 		return;
@@ -26,6 +27,10 @@ void found(struct findings *fs, enum finding_level level, const char *what, cons
 	va_start(ap, fmt);
 	vsnprintf(f->text, sizeof(f->text), fmt, ap);
 	va_end(ap);
+	/* QEMU and the peer have their say in it */
+	for (p = f->text; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = ' ';
 	fs->nr++;
 }
 
