@@ -277,7 +277,7 @@ static const void *group_of(const struct guest *g)
 	return o;
 }
 
-static void drain_look(void)
+static void move_next(void)
 {
 	struct turn_of list[CONFIG_MAX_GUESTS];
 	struct guest *of[CONFIG_MAX_GUESTS], *g;
@@ -343,7 +343,7 @@ bool policy_drain(const struct config_peer *to, struct line *l, uint64_t id, cha
 		if (g->conf->policy == POLICY_NEVER)
 			over(g, "it is configured to stay ('migrate = never')");
 	}
-	drain_look();
+	move_next();
 	return true;
 }
 
@@ -361,7 +361,7 @@ bool policy_drain_cancel(char why[WHY_MAX])
 		else if (g->drain == TURN_RUNS)
 			guest_cancel((struct config_guest *)(uintptr_t)g->conf, why);
 	}
-	drain_look();
+	move_next();
 	return true;
 }
 
@@ -389,5 +389,5 @@ void guest_look(void)
 		return;
 	for (g = guests; g; g = g->next)
 		look_at(g);
-	drain_look();
+	move_next();
 }
