@@ -175,7 +175,7 @@ static void look_at_loss(struct guest *g, const struct loss *loss)
 		snprintf(why, sizeof(why), "%s, for not long enough yet ('settle')", first);
 		wait_for(g, why, conf->settle_ms - loss->ms + 1);
 	} else if (loss->flap_ms) {
-		snprintf(why, sizeof(why), "%s, for the %uth time within 'flap-window', and may find it again ('flaps')", first, loss->flaps);
+		snprintf(why, sizeof(why), "%s, %u times within 'flap-window', and may find it again ('flaps')", first, loss->flaps);
 		wait_for(g, why, loss->flap_ms + 1);
 	} else {
 		let_go(g, first, NULL);
