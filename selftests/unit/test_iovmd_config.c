@@ -41,6 +41,7 @@ static const char everything[] =
 	"address = b.example.org\n"
 	"peer-port = 3000\n"
 	"data-port = 3001\n"
+	"libvirt-uri = qemu+ssh://b/system\n"
 	"[peer c]\n"
 	"address = fd00::1\n"
 	"\t[ device\tvm1-disk0 ] \n"
@@ -105,7 +106,13 @@ static const char everything[] =
 	"migrate-command = /usr/bin/virsh-migrate vm2\n"
 	"migrate = never\n"
 	"[device vm2-disk0]\n"
-	"disk = /dev/sdz\n";
+	"disk = /dev/sdz\n"
+	"[guest vm3]\n"
+	"devices = vm3-disk0\n"
+	"libvirt = vm3\n"
+	"libvirt-tls = yes\n"
+	"[device vm3-disk0]\n"
+	"disk = /dev/sdy\n";
 
 static void every_key(void)
 {
@@ -136,7 +143,7 @@ static void every_key(void)
 	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 15);
 	CHECK(!strcmp(c->peers->next->name, "c") && !strcmp(c->peers->next->address, "fd00::1") && !c->peers->next->next);
 	d = c->devices;
-	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 21);
+	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 22);
 	CHECK(d->nr_peers == 2 && d->peers[0] == c->peers && d->peers[1] == c->peers->next);
 	args_are(&d->create, "--serial a \"b\\ #  --block-size 4096 --queues 4 --queue-size 256 --seg-max 100 --discard "
 		 "--max-discard 1M "
@@ -148,7 +155,7 @@ static void every_key(void)
 	args_are(&d->remote, "--connections 16 --cache dies --fence none --fence-by command --fence-command /usr/sbin/fence "
 		 "--fence-after 0 --assume-same-data --io-timeout 20ms --heartbeat 500 --dead 3s");
 	CHECK(!strcmp(d->next->name, "vm1-disk1") && !*d->next->disk && d->next->nr_peers == 1 && !d->next->create.nr);
-	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next);
+	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next->next);
 	g = c->guests;
 	CHECK(!strcmp(g->name, "vm1") && g->nr_devices == 2 && g->devices[0] == d && g->devices[1] == d->next);
 	CHECK(!strcmp(g->qmp, "/run/vm1.qmp") && g->destination == c->peers->next && g->policy == POLICY_ON_FAILURE);
@@ -157,7 +164,11 @@ static void every_key(void)
 	CHECK(g->max_downtime_ms == 300 && g->max_bandwidth == 100 << 20 && g->channels == 4 && !g->auto_converge);
 	CHECK(g->timeout_ms == 3600000);
 	g = g->next;
-	CHECK(!strcmp(g->migrate_command, "/usr/bin/virsh-migrate vm2") && g->policy == POLICY_NEVER && !*g->qmp && !g->next);
+	CHECK(!strcmp(g->migrate_command, "/usr/bin/virsh-migrate vm2") && g->policy == POLICY_NEVER && !*g->qmp);
+	CHECK(config_way(c->guests) == WAY_QMP && config_way(g) == WAY_COMMAND && config_way(g->next) == WAY_LIBVIRT);
+	CHECK(!strcmp(g->next->libvirt, "vm3") && g->next->libvirt_tls && !g->next->next);
+	CHECK(!strcmp(c->peers->libvirt_uri, "qemu+ssh://b/system"));
+	CHECK(!strcmp(c->peers->next->libvirt_uri, "qemu+tls://[fd00::1]/system"));
 	CHECK(config_peer(c, "c") == c->peers->next && config_device(c, "vm1-disk1") == d->next && config_guest(c, "vm2") == g);
 	CHECK(!config_peer(c, "vm2") && !config_device(c, "b") && !config_guest(c, ""));
 	config_free(c);
@@ -185,6 +196,7 @@ static void defaults(void)
 	CHECK(c->host.check_interval_ms == 600000 && c->host.parallel_migrations == 1);
 	CHECK(c->guests->flaps == 3 && c->guests->flap_window_ms == 300000 && !*c->guests->group);
 	CHECK(!c->guests->destination && c->guests->policy == POLICY_ON_REQUEST && c->guests->settle_ms == 10000);
+	CHECK(!*c->guests->libvirt);
 	CHECK(!*c->guests->command && !*c->guests->migrate_command && !c->guests->max_downtime_ms && !c->guests->max_bandwidth);
 	CHECK(!c->guests->channels && c->guests->auto_converge && !c->guests->timeout_ms);
 	config_free(c);

@@ -368,14 +368,18 @@ static bool shared_with(const struct arrival *a, const struct config_peer *from,
 	return true;
 }
 
-/* May the guest come here, as far as can be seen? */
-static bool fits(const struct arrival *a, char why[WHY_MAX])
+/* May the guest come here, as far as can be seen? by_libvirt: libvirt brings it. */
+static bool fits(const struct arrival *a, bool by_libvirt, char why[WHY_MAX])
 {
 	struct iovm_path_info pi;
 	struct iovm_dev_info di;
 	unsigned int i;
 
-	if (!*a->conf->command) {
+	if (by_libvirt != (config_way(a->conf) == WAY_LIBVIRT)) {
+		snprintf(why, WHY_MAX, "[guest %s] has %s 'libvirt' there", a->conf->name, by_libvirt ? "no" : "a");
+		return false;
+	}
+	if (!by_libvirt && !*a->conf->command) {
 		snprintf(why, WHY_MAX, "[guest %s] has no 'command' there that starts its QEMU", a->conf->name);
 		return false;
 	}
@@ -399,7 +403,7 @@ bool arrival_fits(const struct config_guest *conf, const struct config_peer *fro
 {
 	struct arrival *a = arrival_of(conf);
 
-	return shared_with(a, from, why) && fits(a, why);
+	return shared_with(a, from, why) && fits(a, config_way(conf) == WAY_LIBVIRT, why);
 }
 
 void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
@@ -408,7 +412,9 @@ void arrival_request(struct line *l, uint64_t id, const struct config_peer *from
 	const char *name = member_str(o, "guest"), *op = member_str(o, "op");
 	struct config_guest *g = name ? config_guest(agent.config, name) : NULL;
 	struct arrival *a = g ? arrival_of(g) : NULL;
+	bool by_libvirt = member_bool(o, "libvirt");
 	char why[WHY_MAX];
+	struct msg m;
 	size_t i;
 
 	for (i = 0; strcmp(steps[i], op); i++)
@@ -421,7 +427,13 @@ void arrival_request(struct line *l, uint64_t id, const struct config_peer *from
 		snprintf(why, sizeof(why), "guest '%s' is leaving host '%s'", name, agent.config->host.name);
 	} else if (a->comes && a->from != from) {
 		snprintf(why, sizeof(why), "guest '%s' comes from '%s'", name, a->from->name);
-	} else if (shared_with(a, from, why) && (i || fits(a, why))) {
+	} else if (shared_with(a, from, why) && (i || fits(a, by_libvirt, why))) {
+		if (by_libvirt && !i) {
+			/* its libvirt and ours do the rest */
+			answer_begin(&m, id);
+			msg_send(&m, l);
+			return;
+		}
 		a->from = from;
 		a->asker = l;
 		a->id = id;

@@ -197,10 +197,11 @@ void check_here(const struct config_guest *g, struct findings *fs, struct check_
 		found(fs, FINDING_NOTE, "module", "the modules here are of release %s, iovmd is of %s", mux_version.release, IOVM_RELEASE);
 	for (i = 0; i < g->nr_devices; i++)
 		look_at_device(g->devices[i], fs);
-	if (*g->migrate_command)
-		found(fs, FINDING_NOTE, "qemu", "it is migrated by 'migrate-command', so its QEMU is not asked");
-	else
+	if (config_way(g) == WAY_QMP)
 		ask_qemu(g, fs, needs);
+	else
+		found(fs, FINDING_NOTE, "qemu", "it is migrated by %s, so its QEMU is not asked",
+		      config_way(g) == WAY_LIBVIRT ? "libvirt" : "'migrate-command'");
 	check_flags(needs->flags);
 }
 

@@ -24,6 +24,7 @@
 #define CONFIG_PEER_PORT	10808
 #define CONFIG_DATA_PORT	10809
 #define CONFIG_HOST_MAX		256		/* of a host name or address, with the NUL */
+#define CONFIG_URI_MAX		(CONFIG_HOST_MAX + 32)
 #define CONFIG_MAX_PEERS	7		/* of a device: its other paths */
 #define CONFIG_MAX_GUESTS	IOVM_MAX_DEVS
 #define CONFIG_MAX_DEVICES	16		/* of a guest */
@@ -66,6 +67,7 @@ struct config_host {
 /**
  * struct config_peer - another host
  * @address: name or address
+ * @libvirt_uri: its libvirt; default: "qemu+tls://ADDRESS/system"
  */
 struct config_peer {
 	struct config_at at;
@@ -73,6 +75,7 @@ struct config_peer {
 	char address[CONFIG_HOST_MAX];
 	uint16_t peer_port;
 	uint16_t data_port;
+	char libvirt_uri[CONFIG_URI_MAX];
 	struct config_peer *next;
 };
 
@@ -107,6 +110,13 @@ enum config_policy {
 	POLICY_NEVER,
 };
 
+/* How a guest is migrated */
+enum config_way {
+	WAY_QMP,
+	WAY_LIBVIRT,
+	WAY_COMMAND,
+};
+
 /**
  * struct config_guest - a guest
  * @devices: what it has of the devices above
@@ -118,6 +128,8 @@ enum config_policy {
  * @flap_window_ms: "flap-window"
  * @group: guests of the same one are migrated together; "" none but those that share a disk
  * @command: starts QEMU for a guest that comes (-incoming defer -S); "" none: the guest cannot come here
+ * @libvirt: the name of its domain: libvirt migrates it, instead of QMP; "" it is not libvirt's
+ * @libvirt_tls: then its memory is encrypted; default: what "transport" of [host] says
  * @migrate_command: is run instead of QMP; "" none
  * @max_downtime_ms: "max-downtime", QEMU's downtime-limit; 0 QEMU's default
  * @max_bandwidth: "max-bandwidth", bytes per second; 0 no limit
@@ -138,6 +150,8 @@ struct config_guest {
 	uint64_t flap_window_ms;
 	char group[IOVM_NAME_MAX];
 	char command[IOVM_ADDR_MAX];
+	char libvirt[IOVM_NAME_MAX];
+	bool libvirt_tls;
 	char migrate_command[IOVM_ADDR_MAX];
 	uint64_t max_downtime_ms;
 	uint64_t max_bandwidth;
@@ -192,5 +206,10 @@ struct config_device *config_device(const struct config *c, const char *name);
 struct config_guest *config_guest(const struct config *c, const char *name);
 /* The place of a host among a device's peers; -1 it is none. */
 int config_peer_of(const struct config_device *d, const struct config_peer *p);
+
+static inline enum config_way config_way(const struct config_guest *g)
+{
+	return *g->migrate_command ? WAY_COMMAND : *g->libvirt ? WAY_LIBVIRT : WAY_QMP;
+}
 
 #endif /* IOVMD_CONFIG_H */

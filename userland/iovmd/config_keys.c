@@ -55,6 +55,7 @@ static const struct config_key peer_keys[] = {
 	{ "address", V_HOST, PEER(address) },
 	{ "peer-port", V_PORT, PEER(peer_port) },
 	{ "data-port", V_PORT, PEER(data_port) },
+	{ "libvirt-uri", V_TEXT, PEER(libvirt_uri), .max = CONFIG_URI_MAX - 1 },
 	{ 0 }
 };
 
@@ -103,21 +104,26 @@ static const struct config_key device_keys[] = {
 	{ 0 }
 };
 
+#define QMP_ALONE	.ways = 1 << WAY_QMP
+#define OURS		.ways = 1 << WAY_QMP | 1 << WAY_LIBVIRT
+
 static const struct config_key guest_keys[] = {
 	{ .name = "devices", .kind = V_DEVICES },
-	{ "qmp", V_FILE, GUEST(qmp), .qmp = true },
+	{ "qmp", V_FILE, GUEST(qmp), QMP_ALONE },
 	{ .name = "destination", .kind = V_PEER },
 	{ "migrate", V_CHOICE, GUEST(policy), .names = policies },
 	{ "settle", V_TIME, GUEST(settle_ms), .max = DAY_MS },
 	{ "flaps", V_NUM, GUEST(flaps), .max = FLAPS_MAX },
 	{ "flap-window", V_TIME, GUEST(flap_window_ms), .min = 1000, .max = DAY_MS, .nonzero = true },
 	{ "group", V_NAME, GUEST(group) },
-	{ "command", V_COMMAND, GUEST(command), .qmp = true },
+	{ "command", V_COMMAND, GUEST(command), QMP_ALONE },
+	{ "libvirt", V_NAME, GUEST(libvirt), .ways = 1 << WAY_LIBVIRT },
+	{ "libvirt-tls", V_BOOL, GUEST(libvirt_tls), .ways = 1 << WAY_LIBVIRT },
 	{ "migrate-command", V_COMMAND, GUEST(migrate_command) },
-	{ "max-downtime", V_TIME_MS, GUEST(max_downtime_ms), .min = 1, .max = 2000000, .nonzero = true, .qmp = true },
-	{ "max-bandwidth", V_SIZE, GUEST(max_bandwidth), .qmp = true },
-	{ "channels", V_NUM, GUEST(channels), .min = 1, .max = 255, .qmp = true },
-	{ "auto-converge", V_BOOL, GUEST(auto_converge), .qmp = true },
+	{ "max-downtime", V_TIME_MS, GUEST(max_downtime_ms), .min = 1, .max = 2000000, .nonzero = true, OURS },
+	{ "max-bandwidth", V_SIZE, GUEST(max_bandwidth), OURS },
+	{ "channels", V_NUM, GUEST(channels), .min = 1, .max = 255, OURS },
+	{ "auto-converge", V_BOOL, GUEST(auto_converge), OURS },
 	{ "timeout", V_TIME, GUEST(timeout_ms), .min = 1000, .max = 7 * DAY_MS },
 	{ 0 }
 };
@@ -358,6 +364,7 @@ static void store(struct reader *r, const struct config_key *k, const struct val
 		case V_FILE:
 		case V_COMMAND:
 		case V_CLASS:
+		case V_TEXT:
 			snprintf(to, k->size, "%s", v->text);
 			break;
 		case V_PEER:

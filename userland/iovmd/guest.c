@@ -113,7 +113,7 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 	json_close(j);
 	json_str(j, "state", state_names[g->state]);
 	json_str(j, "why", *g->why ? g->why : NULL);
-	json_str(j, "to", g->to ? g->to->name : NULL);
+	json_str(j, "to", g->to && g->state != GUEST_IDLE ? g->to->name : NULL);
 	json_str(j, "by", g->state == GUEST_IDLE ? NULL : g->by);
 	if (g->state == GUEST_MIGRATING)
 		json_u64(j, "for_ms", clock_ms() - g->begun_ms);

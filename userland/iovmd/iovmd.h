@@ -25,6 +25,7 @@
  *   command.c     the operator's migrate-command
  *   rules.c       decisions that need nothing but what they are told
  *   source.c      the worker that migrates a guest away
+ *   libvirt.c     the same by libvirt
  *   bandwidth.c   what is reserved for it meanwhile
  *   arrival.c     the worker that takes in a guest
  *   qmp.c, migrate.c, incoming.c   how QEMU is talked to

@@ -14,6 +14,7 @@
 
 #include "iovmd.h"
 #include "command.h"
+#include "libvirt.h"
 #include "migrate.h"
 #include "qemu.h"
 #include "rules.h"
@@ -337,22 +338,29 @@ static void command_said(void *ctx, const char *line)
 	msg_write(&m, s->sock);
 }
 
+/* Who knows which port the migration takes? */
+static void reserve_any_port(struct source *s)
+{
+	char text[WHY_MAX];
+
+	if (bandwidth_reserve(s->job->guest, s->job->to, "", text))
+		tell_bandwidth(s, "reserved", text);
+	else
+		tell_bandwidth(s, "no bandwidth reserved", text);
+}
+
 static int by_command(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
 	const struct command_job job = {
 		.guest = g, .to = s->job->to, .cancelled = command_cancelled, .said = command_said, .ctx = s,
 	};
-	char why[WHY_MAX] = "", text[WHY_MAX];
+	char why[WHY_MAX] = "";
 	bool good;
 
 	if (strcmp(s->job->what, "migrate"))
 		return tell_outcome(s, guest_is_here(g) ? MIGRATE_ROLLED_BACK : MIGRATE_DONE, "iovmd was started anew meanwhile");
-	/* who knows which port the migration takes? */
-	if (bandwidth_reserve(g, s->job->to, "", text))
-		tell_bandwidth(s, "reserved", text);
-	else
-		tell_bandwidth(s, "no bandwidth reserved", text);
+	reserve_any_port(s);
 	phase(s, "the command runs");
 	good = command_run(&job, why);
 	if (bandwidth_release(g))
@@ -403,6 +411,69 @@ static int settle(struct source *s)
 	}
 }
 
+/* --- libvirt instead of QMP --- */
+
+/* It is between two libvirts: it goes on when nobody is there to be told any more. */
+static bool libvirt_cancelled(void *ctx)
+{
+	struct source *s = ctx;
+
+	cancelled(ctx);
+	return s->cancelled;
+}
+
+/* What has stopped need not be held up. */
+static bool libvirt_may_switch(void *ctx)
+{
+	const struct source *s = ctx;
+	const struct config_guest *g = s->job->guest;
+	struct iovm_dev_info di;
+	unsigned int i;
+
+	for (i = 0; i < g->nr_devices; i++)
+		if (kernel_has_device(g->devices[i]->name, &di) && di.queues_running && di.state != IOVM_DEV_ROUTED)
+			return false;
+	return true;
+}
+
+static const struct migrate_ops libvirt_ops = {
+	.progress = progress, .cancelled = libvirt_cancelled, .may_switch = libvirt_may_switch,
+};
+
+/* Is the other host's device ready, and the guest known there? Nothing is begun. */
+static bool fits_there(struct source *s, char *why, size_t n)
+{
+	char peer_why[WHY_MAX];
+	struct json_node *o;
+	struct msg m;
+
+	phase(s, "the peer is asked");
+	begin(&m, s, "prepare");
+	json_bool(&m.j, "libvirt", true);
+	o = ask(s, &m, peer_why, sizeof(peer_why));
+	if (!o)
+		snprintf(why, n, "'%s' cannot take it: %.400s", s->job->to->name, peer_why);
+	json_free(o);
+	return o;
+}
+
+static int by_libvirt(struct source *s)
+{
+	const struct config_guest *g = s->job->guest;
+	bool settles = strcmp(s->job->what, "migrate");
+	enum migrate_outcome outcome;
+	char why[WHY_MAX] = "";
+
+	if (!settles && !fits_there(s, why, sizeof(why)))
+		return tell_outcome(s, MIGRATE_REFUSED, why);
+	if (!settles)
+		reserve_any_port(s);
+	outcome = libvirt_out(g, s->job->to, settles, &libvirt_ops, s, why, sizeof(why));
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
+	return tell_outcome(s, outcome, why);
+}
+
 int source_run(int sock, void *data)
 {
 	struct source s = { .job = data, .sock = sock };
@@ -411,5 +482,7 @@ int source_run(int sock, void *data)
 		return tell_outcome(&s, MIGRATE_REFUSED, "the kernel side cannot be reached");
 	if (*s.job->guest->migrate_command)
 		return by_command(&s);
+	if (config_way(s.job->guest) == WAY_LIBVIRT)
+		return by_libvirt(&s);
 	return strcmp(s.job->what, "migrate") ? settle(&s) : migrate(&s);
 }
