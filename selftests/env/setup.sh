@@ -11,6 +11,7 @@
 #   vng          virtme-ng in build/vng
 #   source       Debian's linux-source-6.12 in build/src (checkpatch, debug kernel)
 #   qemu10       a Debian 13 tree with QEMU 10 in build/trixie
+#   libvirt      this release's libvirt daemon and AppArmor in build/libvirt, for virtual hosts
 #   debug        a KASAN, lockdep, kmemleak kernel in build/kernels/debug (long)
 #   kcsan        a KCSAN kernel in build/kernels/kcsan (long)
 #   all          everything but debug and kcsan; the default
@@ -32,7 +33,7 @@ PACKAGES=(
 	# checking
 	clang libclang-rt-dev shellcheck sparse
 	# user land
-	libcap-dev libgnutls28-dev liburing-dev libmnl-dev libnbd-dev libnbd-bin libsystemd-dev openssl
+	libcap-dev libgnutls28-dev liburing-dev libmnl-dev libnbd-dev libnbd-bin libsystemd-dev libvirt-dev openssl
 	# kernels in virtual machines
 	busybox-static file grub-common grub-pc-bin mmdebstrap python3-argcomplete python3-pkg-resources
 	qemu-block-extra qemu-system-x86 qemu-utils
@@ -231,6 +232,32 @@ setup_qemu10() {
 	mv "$new" "$dir"
 }
 
+# What this machine lacks of libvirt's daemon and AppArmor, for virtual hosts that have its tree as their root: they get it on top.
+setup_libvirt() {
+	local new=$build/libvirt.new suite dir packages
+	[ ! -e "$build/libvirt/ready" ] || return 0
+	say "libvirt for virtual hosts"
+	suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+	apt_root "$suite"
+	APT+=(-o Dir::State::status=/var/lib/dpkg/status)
+	packages=$(apt-get "${APT[@]}" -s --no-install-recommends install \
+		libvirt-daemon-system libvirt-clients apparmor | awk '$1 == "Inst" { print $2 }')
+	rm -rf "$new" "$build/libvirt"
+	# Installed all of it already: nothing lacks.
+	mkdir -p "$new/usr"
+	# shellcheck disable=SC2086
+	[ -z "$packages" ] || apt_unpack "$new" $packages
+	# As the machine's own tree is, where these are links.
+	for dir in bin sbin lib lib64; do
+		[ -d "$new/$dir" ] || continue
+		cp -a "$new/$dir" "$new/usr/"
+		rm -rf "${new:?}/$dir"
+	done
+	rm -rf "${new:?}"/usr/share/{doc,man,locale,info,lintian}
+	touch "$new/ready"
+	mv "$new" "$build/libvirt"
+}
+
 setup_debug() { # debug or kcsan
 	setup_source
 	"$here/debug-kernel.sh" "$1"
@@ -246,7 +273,7 @@ for component; do
 	packages) setup_packages ;;
 	kernel-6.1 | kernel-6.12) setup_kernel "${component#kernel-}" ;;
 	kernels) setup_kernel 6.1; setup_kernel 6.12 ;;
-	vng | source | qemu10) "setup_$component" ;;
+	vng | source | qemu10 | libvirt) "setup_$component" ;;
 	debug | kcsan) setup_debug "$component" ;;
 	all)
 		setup_packages
@@ -255,6 +282,7 @@ for component; do
 		setup_vng
 		setup_source
 		setup_qemu10
+		setup_libvirt
 		;;
 	*) die "no component $component (see the top of $0)" ;;
 	esac

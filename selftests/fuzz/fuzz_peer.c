@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Fuzzes what a peer asks of iovmd: lines of any bytes come over a connection whose other side has said who it is, to peer.c, and from
- * there to epoch.c, doubt.c and arrival.c. Each request has at most one answer, and that an object with its id. Workers, which are no
+ * there to epoch.c, doubt.c, arrival.c and check.c. Each request has at most one answer, and that an object with its id. Workers, which are no
  * strangers, fail or succeed as a byte of the input says; the kernel, QEMU and the other parts of iovmd are played here.
  *
  * Unlike the others it is linked: see the Makefile.
@@ -199,7 +199,9 @@ bool data_is_cut(uint64_t u) { (void)u; return true; }
 void guest_look(void) { }
 void guest_settle(const char *n, const struct config_peer *p) { (void)n, (void)p; }
 bool guest_is_migrating(const struct config_guest *g) { (void)g; return false; }
-void guest_unwatch(struct line *l) { arrival_unwatch(l); epoch_unwatch(l); drain_unwatch(l); }
+void guest_unwatch(struct line *l) { arrival_unwatch(l); epoch_unwatch(l); drain_unwatch(l); check_unwatch(l); }
+void guest_json(struct json *j, const char *k, const struct config_guest *g) { (void)g; json_str(j, k, "guest"); }
+bool guest_is_here(const struct config_guest *g) { (void)g; return true; }
 void status_json(struct json *j, const char *k, const struct config_peer *p) { (void)p; json_str(j, k, "status"); }
 void refusal(const char *f, const char *w, const char *t) { (void)f, (void)w, (void)t; }
 int link_out(int s, void *p) { (void)s, (void)p; return 0; }
@@ -210,6 +212,31 @@ int incoming_accept(const struct incoming_job *j, char *w, size_t n) { (void)j, 
 int incoming_abort(const struct incoming_job *j, const struct incoming *i, char *w, size_t n) { (void)j, (void)i, (void)w, (void)n; return 0; }
 enum guest_at incoming_find(const struct incoming_job *j, char *w, size_t n) { (void)j, (void)w, (void)n; return GUEST_GONE; }
 const char *const guest_at_text[16] = { "" };
+bool bandwidth_reserve(const struct config_guest *g, const struct config_peer *p, const char *u, char t[WHY_MAX])
+{
+	(void)g, (void)p, (void)u, (void)t;
+	return false;
+}
+bool bandwidth_release(const struct config_guest *g) { (void)g; return false; }
+
+/* Of the worker that looks at a guest here, which a peer has no part in */
+struct iovm_version mux_version;
+const char *const dev_state_names[] = { NULL }, *const path_state_names[] = { NULL };
+const char *name_of(const char *const *names, uint32_t v) { (void)names, (void)v; return NULL; }
+void text_size(char *b, size_t n, uint64_t v) { snprintf(b, n, "%llu", (unsigned long long)v); }
+int load_dev(const struct iovm_dev_info *i, struct dev_view *v, struct path_view *p, unsigned int *n) { (void)i, (void)v, (void)p, (void)n; return 1; }
+enum qmp_result qmp_open(struct qmp *q, const char *p, unsigned int m, char *w, size_t n) { (void)q, (void)p, (void)m, (void)w, (void)n; return QMP_CLOSED; }
+void qmp_close(struct qmp *q) { (void)q; }
+struct json *qmp_command(struct qmp *q, const char *c) { (void)c; return &q->j; }
+enum qmp_result qmp_run(struct qmp *q, unsigned int m, struct json_node **r, char *w, size_t n) { (void)q, (void)m, (void)r, (void)w, (void)n; return QMP_CLOSED; }
+enum qmp_result qmp_execute(struct qmp *q, const char *c, unsigned int m, struct json_node **r, char *w, size_t n)
+{
+	(void)c;
+	return qmp_run(q, m, r, w, n);
+}
+const char *qmp_str(const struct json_node *o, const char *k) { (void)o, (void)k; return ""; }
+uint64_t qmp_u64(const struct json_node *o, const char *k) { (void)o, (void)k; return 0; }
+enum guest_at qemu_guest_at(struct qmp *q, unsigned int m, char *w, size_t n) { (void)q, (void)m, (void)w, (void)n; return GUEST_GONE; }
 struct config_peer *config_peer(const struct config *c, const char *n) { (void)c; return strcmp(n, peer.name) ? NULL : &peer; }
 struct config_device *config_device(const struct config *c, const char *n) { (void)c; return strcmp(n, device.name) ? NULL : &device; }
 struct config_guest *config_guest(const struct config *c, const char *n) { (void)c; return strcmp(n, guest.name) ? NULL : &guest; }

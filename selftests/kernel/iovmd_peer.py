@@ -1,11 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For t_iovmd.sh: a stand-in of a peer's iovmd, and senders of what is not right.
+"""For t_iovmd.sh and t_iovmd_ops.sh: a stand-in of a peer's iovmd, and senders of what is not right.
 
-    iovmd_peer.py peer FILE ADDRESS NAME       answers as a peer would; what it is asked is appended to FILE
+    iovmd_peer.py peer FILE ADDRESS NAME       answers as a peer would; what it is asked is appended to FILE. FILE.answers, if it
+                                               is there, is an object: by what is asked, more that is answered
     iovmd_peer.py proxy FROM TO PORT SOCKET    a unix socket whose connections go to TO:PORT, from FROM
     iovmd_peer.py bad TO FROM                  says wrong things on the channel
     iovmd_peer.py say TO FROM REQUEST          on the channel; prints the answer
+    iovmd_peer.py drain TO FROM DEVICE         has its sessions drained while it shakes hands for another one
     iovmd_peer.py control SOCKET               and on iovmctl's socket
     iovmd_peer.py stall TO FROM N FILE         N connections that begin TLS and stop in the middle, held until FILE is there
     iovmd_peer.py stall TO FROM N FILE PORT    the same at another port, without a word
@@ -23,6 +25,7 @@ import threading
 import time
 
 CHANNEL = 10808
+DATA = 10809
 
 
 def lines(sock):
@@ -73,7 +76,15 @@ def peer_connection(sock, path, name):
         elif o["op"] == "arrivals":
             send(sock, {"id": o["id"], "ok": True, "guests": []})
         else:
-            send(sock, {"id": o["id"], "ok": True, "epoch": 0})
+            send(sock, {"id": o["id"], "ok": True, "epoch": 0, **more(path, o["op"])})
+
+
+def more(path, op):
+    try:
+        with open(path + ".answers") as f:
+            return json.load(f).get(op, {})
+    except (OSError, ValueError):
+        return {}
 
 
 def proxy(source, address, port, path):
@@ -160,6 +171,24 @@ def say(to, source, text):
         print(json.dumps(hello))
 
 
+def drain(to, source, device):
+    """While a handshake is under way: it is cut short, and no other one gets anywhere until the drain is over."""
+    def greeted():
+        sock = socket.create_connection((to, DATA), source_address=(source, 0), timeout=10)
+        return sock, sock.recv(18)
+
+    with secure(socket.create_connection((to, CHANNEL), source_address=(source, 0), timeout=30)) as sock:
+        send(sock, {"iovmd": 1, "host": "b", "to": "a", "release": "test"})
+        answers = lines(sock)
+        assert next(answers)["host"] == "a"
+        under_way, greeting = greeted()
+        assert greeting, "the first one was refused"
+        send(sock, {"id": 1, "op": "drain", "device": device})
+        assert under_way.recv(1) == b"", "the handshake goes on"
+        assert not greeted()[1], "another one was admitted"
+        assert next(answers)["ok"]
+
+
 def control(path):
     def ask(text):
         with socket.socket(socket.AF_UNIX) as sock:
@@ -218,6 +247,6 @@ def garbage(to, source, port):
 
 
 if __name__ == "__main__":
-    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "control": control, "stall": stall,
+    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "drain": drain, "control": control, "stall": stall,
      "garbage": garbage}[sys.argv[1]](*sys.argv[2:])
     sys.exit(os.EX_OK)

@@ -36,7 +36,8 @@ fresh_log
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end" "config check" "config show"
-	"epoch take" "epoch give" "status" "migrate" "metrics" "peers" "peers enrol" "peers forget"
+	"epoch take" "epoch give" "status" "check" "migrate" "drain-host" "rehearse" "export" "metrics"
+	"peers" "peers enrol" "peers forget"
 	"reserve add" "reserve remove" "reserve list" "reserve check")
 
 echo "KTAP version 1"

@@ -43,6 +43,8 @@ devices = d
 qmp = /run/g
 destination = b
 settle = 1.5s
+flaps = 0
+group = web
 migrate = on-failure
 command = exec /usr/bin/start "$IOVM_QMP"
 [guest h]
@@ -123,16 +125,20 @@ data-port = 10809
 transport = plain-tcp
 tls-dir = /etc/iovm/tls
 io-rate = 1500000bit
+check-interval = 600s
+parallel-migrations = 1
 
 [peer b]
 address = fd00::1
 peer-port = 10808
 data-port = 10809
+libvirt-uri = qemu+tls://[fd00::1]/system
 
 [peer c]
 address = c
 peer-port = 10808
 data-port = 2000
+libvirt-uri = qemu+tls://c/system
 
 [device d]
 disk = "/dev/odd #1"
@@ -152,6 +158,9 @@ qmp = /run/g
 destination = b
 migrate = on-failure
 settle = 1500ms
+flaps = 0
+flap-window = 300s
+group = web
 command = exec /usr/bin/start "$IOVM_QMP"
 auto-converge = yes
 timeout = never
@@ -160,6 +169,8 @@ timeout = never
 devices = e
 migrate = on-request
 settle = 10s
+flaps = 3
+flap-window = 300s
 migrate-command = virsh migrate h
 timeout = never' ] || complain "$out"
 exits 0 config show "$tmp/shown" --dir ""
@@ -171,7 +182,7 @@ json '[p["data_port"] for p in d["peers"]] == [10809, 2000] and [p["name"] for p
 json 'd["devices"][0] == {"name": "d", "disk": "/dev/odd #1", "peers": ["b"], "options": {"serial": " x # \" ", "queues": "4",
 	"write-zeroes": "no", "local.fence-command": "/usr/sbin/fence", "remote.dead": "2500"}}' config show "$tmp/good" --dir ""
 json 'd["guests"][0] == {"name": "g", "devices": ["d"], "qmp": "/run/g", "destination": "b", "migrate": "on-failure",
-	"settle_ms": 1500, "command": "exec /usr/bin/start \"$IOVM_QMP\"", "migrate_command": None, "max_downtime_ms": 0,
+	"settle_ms": 1500, "flaps": 0, "flap_window_ms": 300000, "group": "web", "command": "exec /usr/bin/start \"$IOVM_QMP\"", "libvirt": None, "libvirt_tls": False, "migrate_command": None, "max_downtime_ms": 0,
 	"max_bandwidth_bytes": 0, "channels": 0, "auto_converge": True, "timeout_ms": 0}' config show "$tmp/good" --dir ""
 ok "show as JSON"
 

@@ -34,11 +34,14 @@ static const char everything[] =
 	"class = eth0/1:50\n"
 	"io-rate = 200mbit\n"
 	"migration-rate = 1gbit\n"
+	"check-interval = never\n"
+	"parallel-migrations = 4\n"
 	"\n"
 	"[peer b]\n"
 	"address = b.example.org\n"
 	"peer-port = 3000\n"
 	"data-port = 3001\n"
+	"libvirt-uri = qemu+ssh://b/system\n"
 	"[peer c]\n"
 	"address = fd00::1\n"
 	"\t[ device\tvm1-disk0 ] \n"
@@ -87,6 +90,9 @@ static const char everything[] =
 	"destination = c\n"
 	"migrate = on-failure\n"
 	"settle = 3s\n"
+	"flaps = 0\n"
+	"flap-window = 1min\n"
+	"group = web\n"
 	"command = /etc/iovm/vm1.start\n"
 	"max-downtime = 300\n"
 	"max-bandwidth = 100M\n"
@@ -100,7 +106,13 @@ static const char everything[] =
 	"migrate-command = /usr/bin/virsh-migrate vm2\n"
 	"migrate = never\n"
 	"[device vm2-disk0]\n"
-	"disk = /dev/sdz\n";
+	"disk = /dev/sdz\n"
+	"[guest vm3]\n"
+	"devices = vm3-disk0\n"
+	"libvirt = vm3\n"
+	"libvirt-tls = yes\n"
+	"[device vm3-disk0]\n"
+	"disk = /dev/sdy\n";
 
 static void every_key(void)
 {
@@ -126,11 +138,12 @@ static void every_key(void)
 	CHECK(c->host.peer_port == 2000 && c->host.data_port == 2001 && c->host.plain_tcp);
 	CHECK(!strcmp(c->host.tls_dir, "/tls") && !strcmp(c->host.class, "eth0/1:50"));
 	CHECK(c->host.io_rate == 200000000 && c->host.migration_rate == 1000000000 && c->host.at.line == 2);
+	CHECK(!c->host.check_interval_ms && c->host.parallel_migrations == 4);
 	CHECK(c->peers && !strcmp(c->peers->name, "b") && !strcmp(c->peers->address, "b.example.org"));
-	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 13);
+	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 15);
 	CHECK(!strcmp(c->peers->next->name, "c") && !strcmp(c->peers->next->address, "fd00::1") && !c->peers->next->next);
 	d = c->devices;
-	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 19);
+	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 22);
 	CHECK(d->nr_peers == 2 && d->peers[0] == c->peers && d->peers[1] == c->peers->next);
 	args_are(&d->create, "--serial a \"b\\ #  --block-size 4096 --queues 4 --queue-size 256 --seg-max 100 --discard "
 		 "--max-discard 1M "
@@ -142,15 +155,20 @@ static void every_key(void)
 	args_are(&d->remote, "--connections 16 --cache dies --fence none --fence-by command --fence-command /usr/sbin/fence "
 		 "--fence-after 0 --assume-same-data --io-timeout 20ms --heartbeat 500 --dead 3s");
 	CHECK(!strcmp(d->next->name, "vm1-disk1") && !*d->next->disk && d->next->nr_peers == 1 && !d->next->create.nr);
-	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next);
+	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next->next);
 	g = c->guests;
 	CHECK(!strcmp(g->name, "vm1") && g->nr_devices == 2 && g->devices[0] == d && g->devices[1] == d->next);
 	CHECK(!strcmp(g->qmp, "/run/vm1.qmp") && g->destination == c->peers->next && g->policy == POLICY_ON_FAILURE);
+	CHECK(!g->flaps && g->flap_window_ms == 60000 && !strcmp(g->group, "web"));
 	CHECK(g->settle_ms == 3000 && !strcmp(g->command, "/etc/iovm/vm1.start") && !*g->migrate_command);
 	CHECK(g->max_downtime_ms == 300 && g->max_bandwidth == 100 << 20 && g->channels == 4 && !g->auto_converge);
 	CHECK(g->timeout_ms == 3600000);
 	g = g->next;
-	CHECK(!strcmp(g->migrate_command, "/usr/bin/virsh-migrate vm2") && g->policy == POLICY_NEVER && !*g->qmp && !g->next);
+	CHECK(!strcmp(g->migrate_command, "/usr/bin/virsh-migrate vm2") && g->policy == POLICY_NEVER && !*g->qmp);
+	CHECK(config_way(c->guests) == WAY_QMP && config_way(g) == WAY_COMMAND && config_way(g->next) == WAY_LIBVIRT);
+	CHECK(!strcmp(g->next->libvirt, "vm3") && g->next->libvirt_tls && !g->next->next);
+	CHECK(!strcmp(c->peers->libvirt_uri, "qemu+ssh://b/system"));
+	CHECK(!strcmp(c->peers->next->libvirt_uri, "qemu+tls://[fd00::1]/system"));
 	CHECK(config_peer(c, "c") == c->peers->next && config_device(c, "vm1-disk1") == d->next && config_guest(c, "vm2") == g);
 	CHECK(!config_peer(c, "vm2") && !config_device(c, "b") && !config_guest(c, ""));
 	config_free(c);
@@ -175,7 +193,10 @@ static void defaults(void)
 		return;
 	CHECK(c->peers->peer_port == 10808 && c->peers->data_port == 10809);
 	CHECK(!c->devices->nr_peers && !c->devices->create.nr && !c->devices->local.nr && !c->devices->remote.nr);
+	CHECK(c->host.check_interval_ms == 600000 && c->host.parallel_migrations == 1);
+	CHECK(c->guests->flaps == 3 && c->guests->flap_window_ms == 300000 && !*c->guests->group);
 	CHECK(!c->guests->destination && c->guests->policy == POLICY_ON_REQUEST && c->guests->settle_ms == 10000);
+	CHECK(!*c->guests->libvirt);
 	CHECK(!*c->guests->command && !*c->guests->migrate_command && !c->guests->max_downtime_ms && !c->guests->max_bandwidth);
 	CHECK(!c->guests->channels && c->guests->auto_converge && !c->guests->timeout_ms);
 	config_free(c);

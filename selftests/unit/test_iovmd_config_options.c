@@ -13,7 +13,7 @@
 /* What iovmd says itself, or what is a key under another name; "shared" when a device and its export have a disk. */
 static const char *const left_out_of_create[] = { "size", "size-from", "target", "epoch", "timeout", "json", "help",
 	"no-discard", "no-write-zeroes", NULL };
-static const char *const left_out_of_path[] = { "identity", "timeout", "offline", "shared", "pr-key", "tls", "tls-peer", "tls-dir", "json",
+static const char *const left_out_of_path[] = { "identity", "timeout", "offline", "shared", "pr-key", "pace", "tls", "tls-peer", "tls-dir", "json",
 	"help", NULL };
 /* and what only makes sense for one kind of path */
 static const char *const not_local[] = { "connections", "heartbeat", "dead", NULL };

@@ -149,6 +149,13 @@ static void hosts(void)
 	wrong2("[peer p]\naddress = p\n", "[peer q]\naddress = p\n",
 	       "d/b.conf:2: [peer q] has the address of peer 'p' | see a:2; every host has an address of its own");
 	right("[peer p]\naddress = p\n[peer q]\naddress = p\npeer-port = 2000\n");
+	right("[peer p]\naddress = p\nlibvirt-uri = qemu+ssh://root@b/system?no_verify=1\n");
+	wrong("[peer p]\naddress = p\nlibvirt-uri = qemu:///system\n",
+	      "a:3: 'libvirt-uri': 'qemu:///system' is this host's own libvirt | name that host: 'qemu+tls://HOST/system'");
+	wrong("[peer p]\naddress = p\nlibvirt-uri = b\n",
+	      "a:3: 'libvirt-uri': 'b' is no URI | write it as virsh takes it: 'qemu+tls://HOST/system'");
+	wrong("[peer p]\naddress = p\nlibvirt-uri = --x\n",
+	      "a:3: 'libvirt-uri': '--x' looks like an option | begin it with something else than '--'");
 }
 
 static void devices(void)
@@ -215,7 +222,8 @@ static void guests(void)
 
 	snprintf(text, sizeof(text), "%smigrate = never\n", d);
 	wrong(text, "a:8: [guest g] has no 'devices' | write 'devices = NAME', what it has of the devices that are configured\n"
-	      "a:8: [guest g] has no 'qmp' | write 'qmp = /PATH', its QEMU's QMP socket for iovmd alone, or 'migrate-command'");
+	      "a:8: [guest g] has no 'qmp' | write 'qmp = /PATH', its QEMU's QMP socket for iovmd alone, or 'libvirt = DOMAIN', or "
+	      "'migrate-command'");
 	snprintf(text, sizeof(text), "%sdevices = e, d, d\nqmp = /q\n", d);
 	wrong(text, "a:9: 'devices': there is no device 'e' | add a section [device e]\na:9: 'devices': 'd' is there twice | name "
 	      "it once");
@@ -261,6 +269,23 @@ static void guests(void)
 	wrong2(text, "[guest h]\nqmp = /q\ndevices = d\n",
 	       "d/b.conf:3: 'devices': 'd' is guest 'g''s | see a:9; a device is one guest's\n"
 	       "d/b.conf:2: 'qmp': '/q' is guest 'g''s | see a:10; every QEMU has a socket of its own");
+	/* libvirt's */
+	snprintf(text, sizeof(text), "%sdevices = d\nlibvirt = vm1\nlibvirt-tls = no\nmax-downtime = 5\nmax-bandwidth = 5\nchannels = 5\n"
+		 "auto-converge = yes\ntimeout = 5min\n", d);
+	right(text);
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nlibvirt = vm1\ncommand = /y\n", d);
+	wrong(text, "a:10: 'qmp' contradicts 'libvirt' | libvirt is asked instead of QEMU; remove one of the two\n"
+	      "a:12: 'command' contradicts 'libvirt' | libvirt is asked instead of QEMU; remove one of the two");
+	snprintf(text, sizeof(text), "%sdevices = d\nmigrate-command = /x\nlibvirt = vm1\nqmp = /q\n", d);
+	wrong(text, "a:12: 'qmp' contradicts 'migrate-command' | the command is run instead of QMP; remove one of the two\n"
+	      "a:11: 'libvirt' contradicts 'migrate-command' | the command is run instead; remove one of the two");
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nlibvirt-tls = yes\n", d);
+	wrong(text, "a:11: 'libvirt-tls' does nothing without 'libvirt' | remove it, or give 'libvirt'");
+	snprintf(text, sizeof(text), "%sdevices = d\nlibvirt = vm/1\n", d);
+	wrong(text, "a:10: 'libvirt': 'vm/1' is not a name | letters, digits, '.', '_' and '-' only");
+	snprintf(text, sizeof(text), "%slibvirt = vm\ndevices = d\n", d);
+	wrong2(text, "[device e]\ndisk = /e\n[guest h]\nlibvirt = vm\ndevices = e\n",
+	       "d/b.conf:4: 'libvirt': 'vm' is guest 'g''s | see a:9; a domain is one guest");
 	/* as many devices as there may be, and one more */
 	for (i = 0, *text = 0; i <= CONFIG_MAX_DEVICES; i++) {
 		snprintf(name, sizeof(name), "[device d%u]\ndisk = /dev/d%u\n", i, i);

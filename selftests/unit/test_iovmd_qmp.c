@@ -9,6 +9,7 @@
 #include "../../userland/iovmd/qmp.c"
 #include "../../userland/iovmd/qemu.c"
 #include "../../userland/iovmd/migrate.c"
+#include "../../userland/iovmd/stream_key.c"
 #include "../../userland/iovmd/migrate_back.c"
 #include "ktap.h"
 

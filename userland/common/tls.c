@@ -13,23 +13,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "tls_int.h"
 
 #define MAX_FILE	(64u << 10)
 #define MAX_KNOWN	1024
 #define CIPHERS		"SECURE128:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
 #define LINGER_MS	500	/* for the peer to read why it was refused */
-
-static uint64_t clock_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* ---- certificates ---- */
 
@@ -200,7 +192,7 @@ void tls_unload(struct tls_creds *c)
 static bool wait_for(struct tls *t, short events)
 {
 	struct pollfd p = { .fd = t->fd, .events = events };
-	uint64_t now = clock_ms(), left = now < t->end_ms ? t->end_ms - now : 0;
+	uint64_t now = ms_now(), left = now < t->end_ms ? t->end_ms - now : 0;
 	int r = poll(&p, 1, left > 3600000 ? 3600000 : (int)left);
 
 	if (!r)
@@ -336,7 +328,7 @@ static void refuse(struct tls *t, int err)
 {
 	char buf[4096];
 
-	t->end_ms = clock_ms() + LINGER_MS;
+	t->end_ms = ms_now() + LINGER_MS;
 	if (err == GNUTLS_E_CERTIFICATE_ERROR)
 		gnutls_alert_send(t->s, GNUTLS_AL_FATAL, t->alert);
 	else if (err == GNUTLS_E_NO_CERTIFICATE_FOUND || err == GNUTLS_E_CERTIFICATE_REQUIRED)
@@ -361,7 +353,7 @@ static struct tls *open_session(const struct tls_creds *c, int fd, const char *w
 	t->creds = c;
 	t->fd = fd;
 	t->want = want;
-	t->end_ms = clock_ms() + timeout_ms;
+	t->end_ms = ms_now() + timeout_ms;
 	/* a client shows its certificate whatever CAs the server names; a server gives no tickets */
 	err = gnutls_init(&t->s, GNUTLS_NO_SIGNAL | (want ? GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT :
 							   GNUTLS_SERVER | GNUTLS_NO_TICKETS));
@@ -382,7 +374,7 @@ static struct tls *open_session(const struct tls_creds *c, int fd, const char *w
 		gnutls_certificate_server_set_request(t->s, GNUTLS_CERT_REQUIRE);
 	do
 		err = gnutls_handshake(t->s);
-	while (err < 0 && !gnutls_error_is_fatal(err) && clock_ms() < t->end_ms);
+	while (err < 0 && !gnutls_error_is_fatal(err) && ms_now() < t->end_ms);
 	if (err >= 0 && (t->peer || c->secret.data)) {
 		t->want = NULL;
 		return t;
@@ -450,11 +442,11 @@ ssize_t tls_read(struct tls *t, void *buf, size_t len, uint64_t timeout_ms)
 
 	if (spent(t))
 		return -1;
-	t->end_ms = clock_ms() + timeout_ms;
+	t->end_ms = ms_now() + timeout_ms;
 	/* a ticket, or less than a record */
 	do
 		r = gnutls_record_recv(t->s, buf, len);
-	while (r < 0 && !gnutls_error_is_fatal((int)r) && clock_ms() < t->end_ms);
+	while (r < 0 && !gnutls_error_is_fatal((int)r) && ms_now() < t->end_ms);
 	if (r >= 0)
 		return r;
 	errno = explain(t, (int)r);
@@ -467,10 +459,10 @@ int tls_write(struct tls *t, const void *buf, size_t len, uint64_t timeout_ms)
 
 	if (spent(t))
 		return -1;
-	t->end_ms = clock_ms() + timeout_ms;
+	t->end_ms = ms_now() + timeout_ms;
 	while (len) {
 		r = gnutls_record_send(t->s, buf, len);
-		if (r < 0 && !gnutls_error_is_fatal((int)r) && clock_ms() < t->end_ms)
+		if (r < 0 && !gnutls_error_is_fatal((int)r) && ms_now() < t->end_ms)
 			continue;
 		if (r < 0) {
 			int err = explain(t, (int)r);

@@ -177,6 +177,7 @@ static bool value_text(const struct config_key *k, const void *what, char buf[VA
 	case V_FILE:
 	case V_COMMAND:
 	case V_CLASS:
+	case V_TEXT:
 		append(buf, at);
 		return *buf;
 	default:
@@ -204,7 +205,8 @@ static bool value_text(const struct config_key *k, const void *what, char buf[VA
 		return v;
 	default:
 		snprintf(buf, VALUE_MAX, "%" PRIu64, v);
-		return v;
+		/* 0 is a value where it may be given */
+		return v || (k->kind == V_NUM && !k->min);
 	}
 }
 
@@ -233,7 +235,7 @@ static void section_text(enum section_kind kind, const char *name, const void *w
 	printf("%s[%s%s%s]\n", kind == SECTION_HOST ? "" : "\n", section_names[kind], *name ? " " : "", name);
 	for (k = config_keys[kind]; k->name; k++) {
 		/* defaults of QMP do not go with a command */
-		if (!value_text(k, what, buf) || (k->qmp && *((const struct config_guest *)what)->migrate_command))
+		if (!value_text(k, what, buf) || (k->ways && !(k->ways & 1u << config_way(what))))
 			continue;
 		printf("%s = ", k->name);
 		put_value(buf);

@@ -19,6 +19,7 @@ static const struct opt connect_opts[] = {
 	{ "replace", 0, OPT_FLAG, &opt_replace, NULL,
 	  "The path is live, and stays live: new requests go to the new\nconnections; those before end when they have answered.", 0, 0 },
 	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for connecting. Default 10s.", 0, 0 },
+	{ "pace", 0, OPT_RATE, &nbd_pace, "RATE", "The most that a connection sends. Default: no limit.", 0, 0 },
 	{ 0 }
 };
 

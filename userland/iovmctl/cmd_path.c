@@ -62,6 +62,7 @@ static const struct opt add_opts[] = {
 	  "Who the server must be, by the name of its file in peers/.\nDefault: the host in the address.", 0, 0 },
 	{ "tls-dir", 0, OPT_STR, &o.tls_dir, "DIR",
 	  "Where host.crt, host.key and peers/NAME.crt are. Default\n" TLS_DIR ".", 0, 0 },
+	{ "pace", 0, OPT_RATE, &nbd_pace, "RATE", "nbd: The most that a connection sends. Default: no limit.", 0, 0 },
 	{ "offline", 0, OPT_FLAG, &o.offline, NULL,
 	  "nbd: add the path even when the server cannot be reached\nnow; 'path connect' connects it later.", 0, 0 },
 	{ 0 }
@@ -131,9 +132,9 @@ static int take_add(struct iovm_path_add *a, char **argv, enum addr_kind *kind, 
 	strcpy(a->addr, *rest);
 	if (*kind != ADDR_BDEV)
 		*rest = a->addr;
-	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || o.offline))
+	if (*kind == ADDR_BDEV && (o.connections.set || o.heartbeat.set || o.dead.set || o.timeout.set || nbd_pace.set || o.offline))
 		return usage_error(&cmd_path_add,
-				   "--connections, --heartbeat, --dead, --timeout and --offline are for nbd paths");
+				   "--connections, --heartbeat, --dead, --timeout, --pace and --offline are for nbd paths");
 	if (*kind != ADDR_BDEV && o.shared)
 		return usage_error(&cmd_path_add, "--shared is for bdev paths");
 	if (o.shared && o.pr_key)

@@ -82,6 +82,20 @@ static void show_devices(const struct json_node *d)
 	}
 }
 
+static void show_findings(const struct json_node *g)
+{
+	const struct json_node *f = json_member(g, "findings");
+	char t[32];
+
+	if (!f)
+		return;
+	text_ms(t, sizeof(t), get_u64(g, "checked_ms_ago"));
+	printf("    %s, as of %s ago\n", get_bool(g, "ready") ? "ready to be migrated" : "not ready to be migrated", t);
+	for (f = f->first; f; f = f->next)
+		if (get_bool(f, "bad"))
+			printf("      %s: %s\n", get_str(f, "what"), get_str(f, "text"));
+}
+
 static void show_guests(const struct json_node *g)
 {
 	for (; g; g = g->next) {
@@ -93,6 +107,11 @@ static void show_guests(const struct json_node *g)
 		if (*get_str(g, "arrival"))
 			printf(" (%s)", get_str(g, "arrival"));
 		printf("\n");
+		show_findings(g);
+		if (*get_str(g, "output"))
+			printf("    its migrate-command: %s\n", get_str(g, "output"));
+		if (*get_str(g, "bandwidth"))
+			printf("    bandwidth: %s\n", get_str(g, "bandwidth"));
 	}
 }
 
@@ -112,6 +131,8 @@ static void show(const struct json_node *s)
 {
 	printf("host %s, release %s, connections between hosts: %s\n", get_str(s, "host"), get_str(s, "release"),
 	       strcmp(get_str(s, "transport"), "tls") ? "plain TCP, as configured: neither encrypted nor authenticated" : "TLS");
+	if (get_bool(s, "config_changed"))
+		printf("the configuration was changed since iovmd has read it: 'iovmctl config check', then 'systemctl restart iovmd'\n");
 	if (first_of(s, "peers"))
 		printf("peers\n");
 	show_peers(first_of(s, "peers"));

@@ -38,6 +38,7 @@ static const struct opt watch_opts[] = {
 	{ "connections", 'c', OPT_NUM, &opt_connections, "N",
 	  "Connections to make, 1 to 16. Default 4, or 1 when the\nserver does not allow several.", 1, IOVM_MAX_SOCKETS },
 	{ "timeout", 0, OPT_TIME, &opt_timeout, "TIME", "Time limit for one attempt to connect. Default 10s.", 0, 0 },
+	{ "pace", 0, OPT_RATE, &nbd_pace, "RATE", "The most that a connection sends. Default: no limit.", 0, 0 },
 	{ "fence-timeout", 0, OPT_TIME, &opt_fence_timeout, "TIME", "Time limit for one attempt to fence. Default 1min.", 0, 0 },
 	{ 0 }
 };

@@ -11,6 +11,10 @@ _iovmctl_paths() {
 	iovmctl path list "$1" --json 2>/dev/null | sed -n 's/^    "name": "\(.*\)",$/\1/p'
 }
 
+_iovmctl_guests() {
+	iovmctl status --json 2>/dev/null | sed 's/"peers_say".*//' | grep -o '"guests":.*' | grep -o '{"name":"[^"]*"' | sed 's/.*:"//;s/"//'
+}
+
 _iovmctl_options() {
 	iovmctl "$@" --help 2>/dev/null | sed -n 's/^  \(-., \|    \)\(--[a-z-]*\).*/\2/p'
 }
@@ -126,6 +130,11 @@ _iovmctl() {
 	restore:0|"config "*:0)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	restore:*|"config "*) ;;
+	migrate:0|check:0)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_guests)" -- "$cur") ;;
+	rehearse:0)
+		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices) $(_iovmctl_guests)" -- "$cur") ;;
+	migrate:*|check:*|rehearse:*|drain-host:*|export:*) ;;
 	save:*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_iovmctl_devices)" -- "$cur") ;;
 	*:0)

@@ -298,6 +298,7 @@ struct nbd_export {
  * Connect to uri and shake hands. want = connections (0 = default); only_ask: leave politely after the size is known.
  * Returns an exit code, having said why.
  */
+extern struct opt_u64 nbd_pace;	/* --pace: bits per second that a connection may send */
 int nbd_open_export(const char *uri, unsigned int want, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex);
 /* One connection to an address nbds:// (nbd_tls.c); *fd is -1 with only_ask. */
 int nbd_connect_tls(const char *uri, bool only_ask, uint64_t timeout_ms, struct nbd_export *ex, int *fd);
@@ -383,6 +384,9 @@ extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
 extern const struct cmd cmd_peers, cmd_peers_forget;				/* cmd_peers.c */
 extern const struct cmd cmd_peers_enrol;					/* cmd_enrol.c */
 extern const struct cmd cmd_migrate;						/* cmd_migrate.c */
+extern const struct cmd cmd_check, cmd_export;						/* cmd_check.c */
+extern const struct cmd cmd_rehearse;						/* cmd_rehearse.c */
+extern const struct cmd cmd_drain_host;						/* cmd_drain.c */
 extern const struct cmd cmd_save;						/* cmd_save.c */
 extern const struct cmd cmd_restore;						/* cmd_restore.c */
 

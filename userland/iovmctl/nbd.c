@@ -17,9 +17,12 @@
 #include <unistd.h>
 
 #include "iovmctl.h"
+#include "../common/reserve.h"
 
 #define EXPORTS_SHOWN	5
 #define TLS_WANTED	"use TLS: 'path add --tls', or an address nbds://"
+
+struct opt_u64 nbd_pace;
 
 struct deadline {
 	uint64_t end_ms;
@@ -208,7 +211,7 @@ static bool same(const struct nbd_export *a, const struct nbd_export *b)
 /* The socket of a handle as a descriptor of our own, blocking, with nothing unread; -1 and errno. */
 static int take_socket(struct nbd_handle *h)
 {
-	int fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3), fl;
+	int fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 3), fl, err;
 
 	if (fd < 0)
 		return -1;
@@ -217,6 +220,10 @@ static int take_socket(struct nbd_handle *h)
 		close(fd);
 		return -1;
 	}
+	/* for good: nobody can set it any more once the kernel has it */
+	err = nbd_pace.v ? reserve_mark(fd, 0, nbd_pace.v) : 0;
+	if (err)
+		warn("a connection could not be paced: %s", strerror(err));
 	return fd;
 }
 

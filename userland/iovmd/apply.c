@@ -71,6 +71,17 @@ static void add_identity(struct step *s, const struct config_device *d)
 		}
 }
 
+/* The connections of a path are paced, where a rate is configured: nothing that is sent by one of them crowds out the migration. */
+static const char *pace(void)
+{
+	static char text[24];
+
+	if (!agent.config->host.io_rate)
+		return NULL;
+	snprintf(text, sizeof(text), "%llu", (unsigned long long)agent.config->host.io_rate);
+	return text;
+}
+
 static void uri_of(const struct config_peer *p, const struct config_device *d, char *buf, size_t n)
 {
 	const struct config_host *h = &agent.config->host;
@@ -127,6 +138,10 @@ static void remote_step(struct step *s, const struct config_device *d, const str
 	add(s, "--offline");
 	add(s, "--timeout");
 	add(s, "3s");
+	if (pace()) {
+		add(s, "--pace");
+		add(s, pace());
+	}
 	add_all(s, &d->remote);
 }
 
@@ -289,7 +304,7 @@ static void connected(struct child *c, int status, const char *output, void *dat
 
 void apply_connect(const struct config_device *d, const struct config_peer *p)
 {
-	const char *const argv[] = { agent.iovmctl, "path", "connect", d->name, p->name, NULL };
+	const char *const argv[] = { agent.iovmctl, "path", "connect", d->name, p->name, pace() ? "--pace" : NULL, pace(), NULL };
 	struct iovm_path_info pi;
 
 	if (kernel_has_path(d->name, p->name, &pi) && !pi.by_hand && (pi.state == IOVM_PATH_CONNECTING || pi.state == IOVM_PATH_FAILED))
@@ -316,7 +331,7 @@ static void watch_ended(struct child *c, int status, const char *output, void *d
 
 static void watch_start(void *data)
 {
-	const char *const argv[] = { agent.iovmctl, "path", "watch", NULL };
+	const char *const argv[] = { agent.iovmctl, "path", "watch", pace() ? "--pace" : NULL, pace(), NULL };
 
 	(void)data;
 	timer_clear(&watch_pause);

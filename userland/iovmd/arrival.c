@@ -81,6 +81,13 @@ void arrival_list(struct json *j, const char *key, const struct config_peer *fro
 	json_close(j);
 }
 
+bool arrival_comes(const struct config_guest *conf)
+{
+	struct arrival *a = arrival_of(conf);
+
+	return a && a->comes;
+}
+
 void arrival_json(struct json *j, const char *key, const struct config_guest *conf)
 {
 	struct arrival *a = arrival_of(conf);
@@ -92,6 +99,7 @@ void arrival_json(struct json *j, const char *key, const struct config_guest *co
 
 struct job {
 	const struct config_guest *guest;
+	const struct config_peer *from;
 	const char *listen, *what, *key;
 	unsigned int channels;
 	bool gone;			/* accept: the host that it left has no QEMU any more */
@@ -181,7 +189,7 @@ static int run_step(int sock, void *data)
 	const struct job *j = data;
 	struct incoming_job job;
 	struct incoming in = { .pid = 0 };
-	char why[WHY_MAX] = "", log[LOG_MAX], key_dir[LOG_MAX];
+	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX], key_dir[LOG_MAX];
 	enum guest_at at = GUEST_GONE;
 	const char *never = NULL;
 	struct msg m;
@@ -199,6 +207,8 @@ static int run_step(int sock, void *data)
 			snprintf(why, sizeof(why), "cannot remove '%.200s/" ACCEPTED "/%s': %s", agent.state_dir, j->guest->name, strerror(-r));
 		else
 			r = incoming_prepare(&job, &in, why, sizeof(why));
+		if (!r && bandwidth_reserve(j->guest, j->from, NULL, text))
+			info("guest '%s': reserved: %s", j->guest->name, text);
 	} else if (!strcmp(j->what, "accept")) {
 		r = accept_guest(j, &job, why);
 		never = r ? never_runs(j, &job, why) : NULL;
@@ -218,6 +228,8 @@ static int run_step(int sock, void *data)
 	/* while QEMU waits it may still read it */
 	if (r || strcmp(j->what, "prepare"))
 		stream_key_drop(key_dir);
+	if (strcmp(j->what, "prepare"))
+		bandwidth_release(j->guest);
 	if (r)
 		return give_up(sock, why);
 	msg_begin(&m);
@@ -340,7 +352,7 @@ static bool step(struct arrival *a, const char *what, const struct json_node *o)
 	}
 
 	struct job job = {
-		.guest = a->conf, .what = what, .listen = agent.config->host.listen,
+		.guest = a->conf, .from = a->from, .what = what, .listen = agent.config->host.listen,
 		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .gone = o && member_bool(o, "gone"),
 		.key = o ? member_str(o, "key") : NULL,
 	};
@@ -366,14 +378,18 @@ static bool shared_with(const struct arrival *a, const struct config_peer *from,
 	return true;
 }
 
-/* May the guest come here, as far as can be seen? */
-static bool fits(const struct arrival *a, char why[WHY_MAX])
+/* May the guest come here, as far as can be seen? by_libvirt: libvirt brings it. */
+static bool fits(const struct arrival *a, bool by_libvirt, char why[WHY_MAX])
 {
 	struct iovm_path_info pi;
 	struct iovm_dev_info di;
 	unsigned int i;
 
-	if (!*a->conf->command) {
+	if (by_libvirt != (config_way(a->conf) == WAY_LIBVIRT)) {
+		snprintf(why, WHY_MAX, "[guest %s] has %s 'libvirt' there", a->conf->name, by_libvirt ? "no" : "a");
+		return false;
+	}
+	if (!by_libvirt && !*a->conf->command) {
 		snprintf(why, WHY_MAX, "[guest %s] has no 'command' there that starts its QEMU", a->conf->name);
 		return false;
 	}
@@ -393,13 +409,22 @@ static bool fits(const struct arrival *a, char why[WHY_MAX])
 	return true;
 }
 
+bool arrival_fits(const struct config_guest *conf, const struct config_peer *from, char why[WHY_MAX])
+{
+	struct arrival *a = arrival_of(conf);
+
+	return shared_with(a, from, why) && fits(a, config_way(conf) == WAY_LIBVIRT, why);
+}
+
 void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
 {
 	static const char *const steps[] = { "prepare", "accept", "abort" };
 	const char *name = member_str(o, "guest"), *op = member_str(o, "op");
 	struct config_guest *g = name ? config_guest(agent.config, name) : NULL;
 	struct arrival *a = g ? arrival_of(g) : NULL;
+	bool by_libvirt = member_bool(o, "libvirt");
 	char why[WHY_MAX];
+	struct msg m;
 	size_t i;
 
 	for (i = 0; strcmp(steps[i], op); i++)
@@ -412,7 +437,13 @@ void arrival_request(struct line *l, uint64_t id, const struct config_peer *from
 		snprintf(why, sizeof(why), "guest '%s' is leaving host '%s'", name, agent.config->host.name);
 	} else if (a->comes && a->from != from) {
 		snprintf(why, sizeof(why), "guest '%s' comes from '%s'", name, a->from->name);
-	} else if (shared_with(a, from, why) && (i || fits(a, why))) {
+	} else if (shared_with(a, from, why) && (i || fits(a, by_libvirt, why))) {
+		if (by_libvirt && !i) {
+			/* its libvirt and ours do the rest */
+			answer_begin(&m, id);
+			msg_send(&m, l);
+			return;
+		}
 		a->from = from;
 		a->asker = l;
 		a->id = id;

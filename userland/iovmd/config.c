@@ -366,11 +366,16 @@ static void read_file(struct reader *r, const char *name)
 		close(fd);
 }
 
+bool config_is_file(const char *name)
+{
+	size_t len = strlen(name);
+
+	return *name != '.' && len > 5 && !strcmp(name + len - 5, ".conf");
+}
+
 static int is_conf(const struct dirent *d)
 {
-	size_t len = strlen(d->d_name);
-
-	return *d->d_name != '.' && len > 5 && !strcmp(d->d_name + len - 5, ".conf");
+	return config_is_file(d->d_name);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)

@@ -24,7 +24,9 @@
 #define CONFIG_PEER_PORT	10808
 #define CONFIG_DATA_PORT	10809
 #define CONFIG_HOST_MAX		256		/* of a host name or address, with the NUL */
+#define CONFIG_URI_MAX		(CONFIG_HOST_MAX + 32)
 #define CONFIG_MAX_PEERS	7		/* of a device: its other paths */
+#define CONFIG_MAX_GUESTS	IOVM_MAX_DEVS
 #define CONFIG_MAX_DEVICES	16		/* of a guest */
 
 /* Where something stands, for messages */
@@ -44,6 +46,8 @@ struct config_at {
  * @class: "eth0/1:50", the HTB class below which bandwidth is reserved; "" none
  * @io_rate: bits per second to be reserved for rerouted I/O of a guest that migrates; 0 none
  * @migration_rate: likewise for the migration; 0 not limited
+ * @check_interval_ms: "check-interval": how often guests are looked at whether they could be migrated; 0 never
+ * @parallel_migrations: "parallel-migrations": of their own accord, or when the host is drained
  */
 struct config_host {
 	struct config_at at;
@@ -56,11 +60,14 @@ struct config_host {
 	char class[64];
 	uint64_t io_rate;
 	uint64_t migration_rate;
+	uint64_t check_interval_ms;
+	unsigned int parallel_migrations;
 };
 
 /**
  * struct config_peer - another host
  * @address: name or address
+ * @libvirt_uri: its libvirt; default: "qemu+tls://ADDRESS/system"
  */
 struct config_peer {
 	struct config_at at;
@@ -68,6 +75,7 @@ struct config_peer {
 	char address[CONFIG_HOST_MAX];
 	uint16_t peer_port;
 	uint16_t data_port;
+	char libvirt_uri[CONFIG_URI_MAX];
 	struct config_peer *next;
 };
 
@@ -102,6 +110,13 @@ enum config_policy {
 	POLICY_NEVER,
 };
 
+/* How a guest is migrated */
+enum config_way {
+	WAY_QMP,
+	WAY_LIBVIRT,
+	WAY_COMMAND,
+};
+
 /**
  * struct config_guest - a guest
  * @devices: what it has of the devices above
@@ -109,7 +124,12 @@ enum config_policy {
  * @destination: where it goes; NULL: nowhere
  * @policy: "migrate = on-failure | on-request | never"
  * @settle_ms: "settle": a path must have been failed for so long before the guest is migrated for it
+ * @flaps: it is not migrated for a path that failed more often than so within @flap_window_ms; 0 however often
+ * @flap_window_ms: "flap-window"
+ * @group: guests of the same one are migrated together; "" none but those that share a disk
  * @command: starts QEMU for a guest that comes (-incoming defer -S); "" none: the guest cannot come here
+ * @libvirt: the name of its domain: libvirt migrates it, instead of QMP; "" it is not libvirt's
+ * @libvirt_tls: then its memory is encrypted; default: what "transport" of [host] says
  * @migrate_command: is run instead of QMP; "" none
  * @max_downtime_ms: "max-downtime", QEMU's downtime-limit; 0 QEMU's default
  * @max_bandwidth: "max-bandwidth", bytes per second; 0 no limit
@@ -126,7 +146,12 @@ struct config_guest {
 	struct config_peer *destination;
 	enum config_policy policy;
 	uint64_t settle_ms;
+	unsigned int flaps;
+	uint64_t flap_window_ms;
+	char group[IOVM_NAME_MAX];
 	char command[IOVM_ADDR_MAX];
+	char libvirt[IOVM_NAME_MAX];
+	bool libvirt_tls;
 	char migrate_command[IOVM_ADDR_MAX];
 	uint64_t max_downtime_ms;
 	uint64_t max_bandwidth;
@@ -173,10 +198,20 @@ struct config *config_read_rough(const char *file, const char *dir, struct confi
 void config_free(struct config *c);
 void config_errors_free(struct config_errors *errs);
 
+/* Is a file of the directory read that is called so? */
+bool config_is_file(const char *name);
+/* Of all that would be read: another one when something was changed (config_sum.c). */
+uint64_t config_sum(const char *file, const char *dir);
+
 struct config_peer *config_peer(const struct config *c, const char *name);
 struct config_device *config_device(const struct config *c, const char *name);
 struct config_guest *config_guest(const struct config *c, const char *name);
 /* The place of a host among a device's peers; -1 it is none. */
 int config_peer_of(const struct config_device *d, const struct config_peer *p);
+
+static inline enum config_way config_way(const struct config_guest *g)
+{
+	return *g->migrate_command ? WAY_COMMAND : *g->libvirt ? WAY_LIBVIRT : WAY_QMP;
+}
 
 #endif /* IOVMD_CONFIG_H */

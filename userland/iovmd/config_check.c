@@ -158,6 +158,24 @@ static void check_host(struct reader *r)
 			     "this host's name is not one that a host can have here");
 }
 
+static void check_uri(struct reader *r, const struct section *s)
+{
+	struct config_peer *p = s->what;
+	const char *uri = p->libvirt_uri;
+	bool v6 = strchr(p->address, ':');
+
+	if (is_given(s, "libvirt-uri")) {
+		if (*uri && (!strstr(uri, "://") || strpbrk(uri, " \t")))
+			config_wrong(r, at_key(s, "libvirt-uri"), "write it as virsh takes it: 'qemu+tls://HOST/system'",
+				     "'libvirt-uri': '%s' is no URI", config_quote(uri));
+		else if (!strncmp(uri, "qemu:///", 8))
+			config_wrong(r, at_key(s, "libvirt-uri"), "name that host: 'qemu+tls://HOST/system'",
+				     "'libvirt-uri': '%s' is this host's own libvirt", config_quote(uri));
+	} else if (*p->address) {
+		snprintf(p->libvirt_uri, sizeof(p->libvirt_uri), "qemu+tls://%s%s%s/system", v6 ? "[" : "", p->address, v6 ? "]" : "");
+	}
+}
+
 static void check_peer(struct reader *r, const struct section *s)
 {
 	struct config_peer *p = s->what;
@@ -166,6 +184,7 @@ static void check_peer(struct reader *r, const struct section *s)
 
 	needs(r, s, "address", "write 'address = HOST', a name or an address of that host");
 	check_ports(r, s, p->peer_port, p->data_port);
+	check_uri(r, s);
 	if (!strcmp(p->name, r->c->host.name))
 		config_wrong(r, s->at, "a peer is another host; 'name' in [host] says what this one is called",
 			     "%s is this host's own name", title(s));
@@ -318,20 +337,34 @@ static void check_destination(struct reader *r, const struct section *s)
 
 static void check_way(struct reader *r, const struct section *s)
 {
+	bool command = is_given(s, "migrate-command"), libvirt = is_given(s, "libvirt");
+	enum config_way way = command ? WAY_COMMAND : libvirt ? WAY_LIBVIRT : WAY_QMP;
 	const struct config_key *k = config_keys[s->kind];
-	char remedy[128];
+	struct config_guest *g = s->what;
+	struct config_at at;
 	unsigned int i;
 
-	if (!is_given(s, "migrate-command")) {
-		needs(r, s, "qmp", "write 'qmp = /PATH', its QEMU's QMP socket for iovmd alone, or 'migrate-command'");
-		return;
-	}
+	if (way == WAY_QMP)
+		needs(r, s, "qmp",
+		      "write 'qmp = /PATH', its QEMU's QMP socket for iovmd alone, or 'libvirt = DOMAIN', or 'migrate-command'");
 	for (i = 0; k[i].name; i++) {
-		if (!s->line[i] || !k[i].qmp)
+		if (!s->line[i] || !k[i].ways || k[i].ways & 1u << way)
 			continue;
-		snprintf(remedy, sizeof(remedy), "the command is run instead of QMP; remove one of the two");
-		config_wrong(r, at_key(s, k[i].name), remedy, "'%s' contradicts 'migrate-command'", k[i].name);
+		at = at_key(s, k[i].name);
+		if (command && k[i].ways == 1 << WAY_LIBVIRT)
+			config_wrong(r, at, "the command is run instead; remove one of the two", "'%s' contradicts 'migrate-command'",
+				     k[i].name);
+		else if (command)
+			config_wrong(r, at, "the command is run instead of QMP; remove one of the two",
+				     "'%s' contradicts 'migrate-command'", k[i].name);
+		else if (libvirt)
+			config_wrong(r, at, "libvirt is asked instead of QEMU; remove one of the two", "'%s' contradicts 'libvirt'",
+				     k[i].name);
+		else
+			config_wrong(r, at, "remove it, or give 'libvirt'", "'%s' does nothing without 'libvirt'", k[i].name);
 	}
+	if (!is_given(s, "libvirt-tls"))
+		g->libvirt_tls = !r->c->host.plain_tcp;
 }
 
 static bool shares(const struct config_guest *a, const struct config_device *d)
@@ -362,6 +395,10 @@ static void check_guest(struct reader *r, const struct section *s)
 
 		if (o->kind != SECTION_GUEST)
 			continue;
+		if (*g->libvirt && !strcmp(g->libvirt, other->libvirt)) {
+			snprintf(remedy, sizeof(remedy), "see %s:%u; a domain is one guest", o->at.file, at_key(o, "libvirt").line);
+			config_wrong(r, at_key(s, "libvirt"), remedy, "'libvirt': '%s' is guest '%s''s", g->libvirt, other->name);
+		}
 		snprintf(remedy, sizeof(remedy), "see %s:%u; a device is one guest's", o->at.file, at_key(o, "devices").line);
 		for (i = 0; i < g->nr_devices; i++)
 			if (shares(other, g->devices[i]))

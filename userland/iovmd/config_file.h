@@ -57,7 +57,7 @@ enum value_kind {
  * @option_no: of a V_BOOL: what "no" means, NULL: nothing
  * @max: 0: any; also of a V_TIME is 0 ("never") allowed unless @nonzero
  * @power: it must be a power of two
- * @qmp: of a guest: it does nothing when 'migrate-command' is run
+ * @ways: of a guest: a mask of 1 << enum config_way, where it does something; 0: with all
  */
 struct config_key {
 	const char *name;
@@ -66,7 +66,8 @@ struct config_key {
 	bool args;
 	const char *option, *option_no;
 	uint64_t min, max;
-	bool nonzero, power, qmp;
+	bool nonzero, power;
+	unsigned int ways;
 	const char *const *names;
 };
 

@@ -13,6 +13,10 @@
 #define DAY_MS		86400000u
 #define HOUR_MS		3600000u
 #define SETTLE_MS	10000
+#define FLAPS		3
+#define FLAPS_MAX	30
+#define FLAP_WINDOW_MS	(5 * 60000)
+#define CHECK_MS	(10 * 60000)
 
 /* --- the keys --- */
 
@@ -42,6 +46,8 @@ static const struct config_key host_keys[] = {
 	{ "class", V_CLASS, HOST(class) },
 	{ "io-rate", V_RATE, HOST(io_rate) },
 	{ "migration-rate", V_RATE, HOST(migration_rate) },
+	{ "check-interval", V_TIME, HOST(check_interval_ms), .min = 1000, .max = DAY_MS },
+	{ "parallel-migrations", V_NUM, HOST(parallel_migrations), .min = 1, .max = 64 },
 	{ 0 }
 };
 
@@ -49,6 +55,7 @@ static const struct config_key peer_keys[] = {
 	{ "address", V_HOST, PEER(address) },
 	{ "peer-port", V_PORT, PEER(peer_port) },
 	{ "data-port", V_PORT, PEER(data_port) },
+	{ "libvirt-uri", V_TEXT, PEER(libvirt_uri), .max = CONFIG_URI_MAX - 1 },
 	{ 0 }
 };
 
@@ -97,18 +104,26 @@ static const struct config_key device_keys[] = {
 	{ 0 }
 };
 
+#define QMP_ALONE	.ways = 1 << WAY_QMP
+#define OURS		.ways = 1 << WAY_QMP | 1 << WAY_LIBVIRT
+
 static const struct config_key guest_keys[] = {
 	{ .name = "devices", .kind = V_DEVICES },
-	{ "qmp", V_FILE, GUEST(qmp), .qmp = true },
+	{ "qmp", V_FILE, GUEST(qmp), QMP_ALONE },
 	{ .name = "destination", .kind = V_PEER },
 	{ "migrate", V_CHOICE, GUEST(policy), .names = policies },
 	{ "settle", V_TIME, GUEST(settle_ms), .max = DAY_MS },
-	{ "command", V_COMMAND, GUEST(command), .qmp = true },
+	{ "flaps", V_NUM, GUEST(flaps), .max = FLAPS_MAX },
+	{ "flap-window", V_TIME, GUEST(flap_window_ms), .min = 1000, .max = DAY_MS, .nonzero = true },
+	{ "group", V_NAME, GUEST(group) },
+	{ "command", V_COMMAND, GUEST(command), QMP_ALONE },
+	{ "libvirt", V_NAME, GUEST(libvirt), .ways = 1 << WAY_LIBVIRT },
+	{ "libvirt-tls", V_BOOL, GUEST(libvirt_tls), .ways = 1 << WAY_LIBVIRT },
 	{ "migrate-command", V_COMMAND, GUEST(migrate_command) },
-	{ "max-downtime", V_TIME_MS, GUEST(max_downtime_ms), .min = 1, .max = 2000000, .nonzero = true, .qmp = true },
-	{ "max-bandwidth", V_SIZE, GUEST(max_bandwidth), .qmp = true },
-	{ "channels", V_NUM, GUEST(channels), .min = 1, .max = 255, .qmp = true },
-	{ "auto-converge", V_BOOL, GUEST(auto_converge), .qmp = true },
+	{ "max-downtime", V_TIME_MS, GUEST(max_downtime_ms), .min = 1, .max = 2000000, .nonzero = true, OURS },
+	{ "max-bandwidth", V_SIZE, GUEST(max_bandwidth), OURS },
+	{ "channels", V_NUM, GUEST(channels), .min = 1, .max = 255, OURS },
+	{ "auto-converge", V_BOOL, GUEST(auto_converge), OURS },
 	{ "timeout", V_TIME, GUEST(timeout_ms), .min = 1000, .max = 7 * DAY_MS },
 	{ 0 }
 };
@@ -136,6 +151,8 @@ void config_defaults(enum section_kind kind, void *what)
 		h->at.file = "";
 		h->peer_port = CONFIG_PEER_PORT;
 		h->data_port = CONFIG_DATA_PORT;
+		h->check_interval_ms = CHECK_MS;
+		h->parallel_migrations = 1;
 		strcpy(h->tls_dir, CONFIG_TLS_DIR);
 		gethostname(name, sizeof(name) - 1);
 		name[strcspn(name, ".")] = 0;
@@ -149,6 +166,8 @@ void config_defaults(enum section_kind kind, void *what)
 	case SECTION_GUEST:
 		g->policy = POLICY_ON_REQUEST;
 		g->settle_ms = SETTLE_MS;
+		g->flaps = FLAPS;
+		g->flap_window_ms = FLAP_WINDOW_MS;
 		g->auto_converge = true;
 		break;
 	default:
@@ -345,6 +364,7 @@ static void store(struct reader *r, const struct config_key *k, const struct val
 		case V_FILE:
 		case V_COMMAND:
 		case V_CLASS:
+		case V_TEXT:
 			snprintf(to, k->size, "%s", v->text);
 			break;
 		case V_PEER:

@@ -183,10 +183,44 @@ static void again(struct client *c, const struct json_node *o)
 	msg_send(&m, c->line);
 }
 
+static void drain(struct client *c, const struct json_node *o)
+{
+	const char *to = member_str(o, "to");
+	struct config_peer *p = to ? config_peer(agent.config, to) : NULL;
+	char why[WHY_MAX];
+	struct msg m;
+
+	if (to && !p)
+		snprintf(why, sizeof(why), "host '%s' is not configured as a peer", to);
+	else if (member_bool(o, "cancel") ? policy_drain_cancel(why) : policy_drain(p, c->line, c->id, why))
+		goto good;
+	answer_error(c->line, c->id, why);
+	return;
+good:
+	if (!member_bool(o, "cancel"))
+		return;
+	answer_begin(&m, c->id);
+	msg_send(&m, c->line);
+}
+
+static void check(struct client *c, const struct json_node *o)
+{
+	const char *name = member_str(o, "guest");
+	const struct config_guest *g = name ? config_guest(agent.config, name) : NULL;
+	char why[WHY_MAX];
+
+	if (!g)
+		snprintf(why, sizeof(why), "guest '%s' is not configured", name ?: "?");
+	else if (check_guest(g, c->line, c->id, why))
+		return;
+	answer_error(c->line, c->id, why);
+}
+
 static void request(struct client *c, const struct json_node *o)
 {
 	const char *op = member_str(o, "op");
 	char why[WHY_MAX];
+	struct msg m;
 
 	c->id = member_u64(o, "id");
 	if (c->nr) {
@@ -203,6 +237,14 @@ static void request(struct client *c, const struct json_node *o)
 		peers(c);
 	} else if (op && !strcmp(op, "peer-again")) {
 		again(c, o);
+	} else if (op && !strcmp(op, "exports")) {
+		answer_begin(&m, c->id);
+		exports_json(&m.j, "exports");
+		msg_send(&m, c->line);
+	} else if (op && !strcmp(op, "check")) {
+		check(c, o);
+	} else if (op && !strcmp(op, "drain-host")) {
+		drain(c, o);
 	} else {
 		snprintf(why, sizeof(why), "'%s' is not known to this iovmd: does iovmctl belong to the same release?", op ?: "?");
 		answer_error(c->line, c->id, why);

@@ -14,6 +14,7 @@
 
 #include "iovmd.h"
 #include "../common/net.h"
+#include "../common/reserve.h"
 #include "../iovmctl/offer.h"
 
 #define HANDSHAKE_MS	10000
@@ -186,6 +187,7 @@ static int client(int sock, void *data)
 	if (plain ? shake_plain(&v, &ex) : shake_tls(&v, &ex))
 		return 1;
 	net_keepalive(v.fd, HANDSHAKE_MS);
+	reserve_mark(v.fd, 0, agent.config->host.io_rate);
 	IOVM_INIT(&s);
 	snprintf(s.peer, sizeof(s.peer), "%s, %s", v.p->name, v.from);
 	offer = (struct offer *)((char *)(uintptr_t)ex - offsetof(struct offer, ex));

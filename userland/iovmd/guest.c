@@ -7,72 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "iovmd.h"
+#include "guest.h"
 
-#define FIRST_PAUSE_MS	10000
-#define LAST_PAUSE_MS	600000
-#define AT_ONCE		2		/* migrations */
 #define ASK_MS		120000		/* a QEMU is started meanwhile */
 #define LEAVING		"leaving"	/* the mark of a guest that is being migrated: where to */
-#define NR_STEPS	32		/* that are remembered of a migration */
-
-enum guest_state {
-	GUEST_IDLE,
-	GUEST_WAITING,		/* it is to be migrated, but not yet: why */
-	GUEST_MIGRATING,
-	GUEST_MIGRATED,		/* to @to */
-	GUEST_ROLLED_BACK,	/* it runs here: why; again later if the policy says so */
-	GUEST_LOST,		/* its QEMU has ended here: why */
-	GUEST_UNCLEAR,		/* a person has to look: why */
-};
 
 static const char *const state_names[] = { "idle", "waiting", "migrating", "migrated", "rolled-back", "lost", "unclear" };
 
-/* Somebody who wants to hear of a migration */
-struct watcher {
-	struct line *line;
-	uint64_t id;
-	struct watcher *next;
-};
+static const char *const turn_names[] = { [TURN_WAITS] = "waits", [TURN_RUNS] = "moves", [TURN_OVER] = "over" };
 
-/**
- * struct guest - what is known of a guest
- * @to: where it goes or went
- * @by: who wanted it
- * @child: the worker
- * @line: to it; NULL when there is none
- * @asked: the number of what it asked of the peer, 0 nothing
- * @progress: its last line about that, a JSON object; NULL none
- * @steps: what has happened since it was begun, and when
- * @look: then is to be looked again
- * @pause_ms: see next_pause()
- * @not_before_ms: no try of its own accord before
- */
-struct guest {
-	const struct config_guest *conf;
-	enum guest_state state;
-	char why[WHY_MAX];
-	const struct config_peer *to;
-	char by[32];
-	struct child *child;
-	struct line *line;
-	uint64_t asked;
-	char *progress;
-	struct {
-		uint64_t ms;
-		char what[64];
-	} steps[NR_STEPS];
-	unsigned int nr_steps;
-	uint64_t begun_ms;
-	sd_event_source *look;
-	uint64_t pause_ms, not_before_ms;
-	struct watcher *watchers;
-	struct guest *next;
-};
+struct guest *guests;
 
-static struct guest *guests;
-
-static struct guest *guest_of(const struct config_guest *conf)
+struct guest *guest_of(const struct config_guest *conf)
 {
 	struct guest *g;
 
@@ -125,6 +71,8 @@ void guest_unwatch(struct line *l)
 	arrival_unwatch(l);
 	epoch_unwatch(l);
 	drain_unwatch(l);
+	policy_unwatch(l);
+	check_unwatch(l);
 }
 
 /* end: it is the last that they hear. */
@@ -148,6 +96,8 @@ static void tell_watchers(struct guest *g, bool end)
 	}
 	if (end)
 		g->watchers = NULL;
+	else
+		policy_told(g);
 }
 
 void guest_json(struct json *j, const char *key, const struct config_guest *conf)
@@ -157,12 +107,18 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 
 	json_open(j, key, '{');
 	json_str(j, "name", conf->name);
+	json_open(j, "devices", '[');
+	for (i = 0; i < conf->nr_devices; i++)
+		json_str(j, NULL, conf->devices[i]->name);
+	json_close(j);
 	json_str(j, "state", state_names[g->state]);
 	json_str(j, "why", *g->why ? g->why : NULL);
-	json_str(j, "to", g->to ? g->to->name : NULL);
+	json_str(j, "to", g->to && g->state != GUEST_IDLE ? g->to->name : NULL);
 	json_str(j, "by", g->state == GUEST_IDLE ? NULL : g->by);
 	if (g->state == GUEST_MIGRATING)
 		json_u64(j, "for_ms", clock_ms() - g->begun_ms);
+	json_str(j, "output", *g->output ? g->output : NULL);
+	json_str(j, "bandwidth", *g->bandwidth ? g->bandwidth : NULL);
 	if (g->progress)
 		json_raw(j, "progress", g->progress);
 	json_open(j, "steps", '[');
@@ -173,6 +129,11 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 		json_close(j);
 	}
 	json_close(j);
+	check_json(j, conf);
+	if (g->drain) {
+		json_str(j, "drain", turn_names[g->drain]);
+		json_str(j, "drain_why", *g->drain_why ? g->drain_why : NULL);
+	}
 	arrival_json(j, "arrival", conf);
 	json_close(j);
 }
@@ -186,6 +147,7 @@ static const char *const outcomes[] = {
 static void ended(struct guest *g, enum guest_state state, const char *why)
 {
 	g->state = state;
+	g->ended_ms = clock_ms();
 	snprintf(g->why, sizeof(g->why), "%s", why);
 	note(g, state_names[state]);
 	if (state == GUEST_MIGRATED) {
@@ -199,6 +161,7 @@ static void ended(struct guest *g, enum guest_state state, const char *why)
 			mark_clear(LEAVING, g->conf);
 	}
 	tell_watchers(g, true);
+	policy_ended(g);
 }
 
 /* What the worker asked of the peer is answered. */
@@ -218,6 +181,19 @@ static void on_answer(const struct json_node *o, const char *text, const char *w
 	else
 		json_raw(&m.j, "answer", text);
 	msg_send(&m, g->line);
+}
+
+/* Why nothing is reserved is news once, not with every guest and every try. */
+static void take_bandwidth(struct guest *g, const struct json_node *o)
+{
+	static char told[WHY_MAX];
+	const char *text = member_str(o, "bandwidth") ?: "";
+
+	snprintf(g->bandwidth, sizeof(g->bandwidth), "%s", text);
+	if (strcmp(member_str(o, "phase"), "no bandwidth reserved") || !strcmp(told, text))
+		return;
+	strcpy(told, g->bandwidth);
+	info("no bandwidth is reserved for migrations: %s", text);
 }
 
 static void on_line(struct line *l, char *text, void *data)
@@ -243,8 +219,14 @@ static void on_line(struct line *l, char *text, void *data)
 		for (i = 0; i < sizeof(outcomes) / sizeof(*outcomes); i++)
 			if (outcomes[i] && !strcmp(outcomes[i], outcome))
 				ended(g, (enum guest_state)i, member_str(o, "why") ?: "");
+	} else if (o && member_str(o, "output")) {
+		info("guest '%s': its migrate-command: %s", g->conf->name, member_str(o, "output"));
+		snprintf(g->output, sizeof(g->output), "%s", member_str(o, "output"));
+		tell_watchers(g, false);
 	} else if (o && member_str(o, "phase")) {
 		note(g, member_str(o, "phase"));
+		if (json_member(o, "bandwidth"))
+			take_bandwidth(g, o);
 		if (json_member(o, "total")) {
 			free(g->progress);
 			g->progress = strdup(text);
@@ -252,14 +234,6 @@ static void on_line(struct line *l, char *text, void *data)
 		tell_watchers(g, false);
 	}
 	json_free(o);
-}
-
-static void look_later(void *data)
-{
-	struct guest *g = data;
-
-	timer_clear(&g->look);
-	guest_look();
 }
 
 static void worker_ended(struct child *c, int status, const char *output, void *data)
@@ -275,17 +249,7 @@ static void worker_ended(struct child *c, int status, const char *output, void *
 		child_reason(status, output, why);
 		ended(g, GUEST_UNCLEAR, why);
 	}
-	timer_set(&g->look, 0, look_later, g);
-}
-
-static unsigned int nr_migrating(void)
-{
-	unsigned int n = 0;
-	struct guest *g;
-
-	for (g = guests; g; g = g->next)
-		n += !!g->child;
-	return n;
+	policy_look_later(g, 0);
 }
 
 static bool start(struct guest *g, const struct config_peer *to, const char *by, const char *what, char why[WHY_MAX])
@@ -306,6 +270,8 @@ static bool start(struct guest *g, const struct config_peer *to, const char *by,
 	g->begun_ms = clock_ms();
 	free(g->progress);
 	g->progress = NULL;
+	g->bandwidth[0] = 0;
+	g->output[0] = 0;
 	g->nr_steps = 0;
 	g->why[0] = 0;
 	mark_set(LEAVING, g->conf, to->name);
@@ -372,84 +338,7 @@ bool guest_cancel(struct config_guest *conf, char why[WHY_MAX])
 	return true;
 }
 
-/* --- is it to be migrated? --- */
-
-/* For how long the disk of a device that is in use has been lost here, ms; 0 it is not. */
-static uint64_t lost_for(const struct config_device *d, bool *here)
-{
-	struct iovm_dev_info di;
-	struct iovm_path_info pi;
-
-	if (!kernel_has_device(d->name, &di) || !di.queues_running)
-		return 0;
-	*here = true;
-	if (!*d->disk || !kernel_has_path(d->name, "local", &pi) || pi.state != IOVM_PATH_FAILED)
-		return 0;
-	return pi.state_since_ms + 1;
-}
-
-static void wait_for(struct guest *g, const char *why, uint64_t ms)
-{
-	if (g->state != GUEST_WAITING || strcmp(g->why, why)) {
-		info("guest '%s': waits: %s", g->conf->name, why);
-		snprintf(g->why, sizeof(g->why), "%s", why);
-	}
-	g->state = GUEST_WAITING;
-	if (ms)
-		timer_set(&g->look, ms, look_later, g);
-}
-
-static void look_at(struct guest *g)
-{
-	const struct config_guest *conf = g->conf;
-	uint64_t lost = 0, ms, now = clock_ms();
-	char why[WHY_MAX], first[WHY_MAX] = "";
-	bool here = false;
-	unsigned int i;
-
-	if (g->child)
-		return;
-	for (i = 0; i < conf->nr_devices; i++) {
-		ms = lost_for(conf->devices[i], &here);
-		if (ms > lost) {
-			lost = ms;
-			snprintf(first, sizeof(first), "'%s' has lost its disk", conf->devices[i]->name);
-		}
-	}
-	if (g->state == GUEST_MIGRATED && here)
-		g->state = GUEST_IDLE;
-	if (g->state == GUEST_UNCLEAR || g->state == GUEST_LOST)
-		return;
-	if (conf->policy != POLICY_ON_FAILURE || !lost) {
-		if (g->state == GUEST_WAITING)
-			g->state = GUEST_IDLE;
-		if (g->state == GUEST_IDLE)
-			g->why[0] = 0;
-		return;
-	}
-	if (lost < conf->settle_ms) {
-		snprintf(why, sizeof(why), "%s, for not long enough yet ('settle')", first);
-		wait_for(g, why, conf->settle_ms - lost + 1);
-	} else if (now < g->not_before_ms) {
-		timer_set(&g->look, g->not_before_ms - now + 1, look_later, g);
-	} else if (nr_migrating() >= AT_ONCE) {
-		snprintf(why, sizeof(why), "%s, and others are being migrated", first);
-		wait_for(g, why, 0);
-	} else if (!guest_migrate((struct config_guest *)(uintptr_t)conf, NULL, "policy", why)) {
-		/* the peer's connection, when it is up, has us look again */
-		wait_for(g, why, LAST_PAUSE_MS);
-	}
-}
-
-void guest_look(void)
-{
-	struct guest *g;
-
-	if (agent.ending)
-		return;
-	for (g = guests; g; g = g->next)
-		look_at(g);
-}
+/* --- begin --- */
 
 /* A migration that was under way when the last iovmd was killed. */
 static void take_up(struct guest *g)

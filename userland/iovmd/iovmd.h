@@ -5,7 +5,7 @@
  * and a new one takes things up as it finds them. The map of its files:
  *
  *   main.c        options, start, end, the loop
- *   config.c      the configuration files
+ *   config.c      the configuration files; config_sum.c: have they been changed?
  *   log.c         messages
  *   mark.c        what is under way, for the next iovmd
  *   stable.c      files that must outlive the host
@@ -18,12 +18,19 @@
  *   data.c        takes in the NBD connections of peers, and hands them to the kernel
  *   link.c        the channel to a peer and from it: one process each
  *   peer.c        what peers ask of each other
- *   guest.c       a guest: is it to be migrated, and how far is it
+ *   guest.c       a guest: how far is its migration
+ *   policy.c      which guests are to be migrated, and when; draining the host
+ *   check.c       is a guest ready to be migrated? check_here.c: what is looked at on a host
+ *   disks.c       which devices share a disk
+ *   command.c     the operator's migrate-command
+ *   rules.c       decisions that need nothing but what they are told
  *   source.c      the worker that migrates a guest away
+ *   libvirt.c     the same by libvirt
+ *   bandwidth.c   what is reserved for it meanwhile
  *   arrival.c     the worker that takes in a guest
  *   qmp.c, migrate.c, incoming.c   how QEMU is talked to; stream_key.c: with which key its migrations are encrypted
  *   control.c     what iovmctl asks, on a unix socket
- *   status.c      what there is to tell: status, metrics
+ *   status.c      what there is to tell: status, metrics; exports.c: what is served to whom
  *
  * All of it runs in one thread: nothing is locked. A worker has its parent's memory as it was when it was forked.
  */
@@ -55,6 +62,9 @@
 /**
  * struct agent - all that the main process knows
  * @config: never NULL once it runs
+ * @config_file: where it was read from
+ * @config_dir: likewise
+ * @config_sum: config_sum() at that time
  * @loop: the event loop
  * @iovmctl: the program
  * @run_dir: where its sockets are
@@ -62,6 +72,8 @@
  */
 struct agent {
 	struct config *config;
+	const char *config_file, *config_dir;
+	uint64_t config_sum;
 	sd_event *loop;
 	const char *iovmctl;
 	const char *run_dir;
@@ -264,8 +276,6 @@ int link_in(int sock, void *fd);
 /* ---- guests (guest.c) ---- */
 
 void guest_start(void);
-/* Something has happened to a device: is a guest to be migrated? */
-void guest_look(void);
 /* NULL and why: it cannot be. by: who wants it, for the log. */
 bool guest_migrate(struct config_guest *g, struct config_peer *to, const char *by, char why[WHY_MAX]);
 bool guest_cancel(struct config_guest *g, char why[WHY_MAX]);
@@ -274,6 +284,8 @@ void guest_watch(struct config_guest *g, struct line *l, uint64_t id);
 void guest_unwatch(struct line *l);
 /* A peer has a QEMU that waits to be told what became of the guest. */
 void guest_settle(const char *name, const struct config_peer *at);
+/* Does a queue of its devices run? Also in a worker. */
+bool guest_is_here(const struct config_guest *g);
 bool guest_is_migrating(const struct config_guest *g);
 void guest_json(struct json *j, const char *key, const struct config_guest *g);
 
@@ -285,6 +297,48 @@ struct source_job {
 };
 int source_run(int sock, void *job);
 
+/* ---- which guests are to be migrated (policy.c) ---- */
+
+/* Something has happened to a device, a peer or a migration: is a guest to be migrated? */
+void guest_look(void);
+/* All guests that run here go, to that peer or, NULL, to their destinations; l is told of it until it has ended. False: why not. */
+bool policy_drain(const struct config_peer *to, struct line *l, uint64_t id, char why[WHY_MAX]);
+bool policy_drain_cancel(char why[WHY_MAX]);
+void policy_unwatch(struct line *l);
+
+/* ---- are guests ready? (check.c, check_here.c) ---- */
+
+void check_start(void);
+/* Looks at it, and tells l. False: why not. */
+bool check_guest(const struct config_guest *g, struct line *l, uint64_t id, char why[WHY_MAX]);
+void check_unwatch(struct line *l);
+/* Members of an open object */
+void check_json(struct json *j, const struct config_guest *g);
+/* 1, 0; -1 not known */
+int check_is_ready(const struct config_guest *g);
+/* A peer asks: "ready" */
+void check_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+
+/* ---- disks (disks.c) ---- */
+
+/* Look what its disk is, as long as it is there. */
+void disk_look(const struct config_device *d);
+bool disk_is_shared(const struct config_device *a, const struct config_device *b);
+
+/* ---- bandwidth (bandwidth.c) ---- */
+
+/* What an iovmd that was killed has reserved is released; after arrival_start(). */
+void bandwidth_start(void);
+/*
+ * In a worker: for a guest that leaves for p, whose QEMU listens at uri, or, uri NULL, one that comes from there. False: nothing is
+ * reserved. text: how much, or why nothing.
+ */
+bool bandwidth_reserve(const struct config_guest *g, const struct config_peer *p, const char *uri, char text[WHY_MAX]);
+/* Whether there was something. */
+bool bandwidth_release(const struct config_guest *g);
+/* What QEMU may send, bytes per second; 0 no limit. */
+uint64_t bandwidth_of_migration(const struct config_guest *g);
+
 /* ---- guests that come (arrival.c) ---- */
 
 /* Requests of the peer about a guest that comes: prepare, accept, abort. */
@@ -293,16 +347,22 @@ int arrival_start(char why[WHY_MAX]);
 /* A peer has come or gone. */
 void arrival_look(void);
 void arrival_unwatch(struct line *l);
+/* Is it being prepared, or waits to be told what to do? */
+bool arrival_comes(const struct config_guest *g);
+/* Could it come here, as far as can be seen? */
+bool arrival_fits(const struct config_guest *g, const struct config_peer *from, char why[WHY_MAX]);
 /* Those that wait to be told by this peer what becomes of them, as an array. */
 void arrival_list(struct json *j, const char *key, const struct config_peer *from);
 void arrival_json(struct json *j, const char *key, const struct config_guest *g);
 
-/* ---- iovmctl (control.c, status.c) ---- */
+/* ---- iovmctl (control.c, status.c, exports.c) ---- */
 
 int control_start(char why[WHY_MAX]);
 /* from: what a peer may see; NULL: all of it. */
 void status_json(struct json *j, const char *key, const struct config_peer *from);
 void status_peers(struct json *j, const char *key);	/* an array of them */
 void status_metrics(FILE *f);
+/* exports.c */
+void exports_json(struct json *j, const char *key);
 
 #endif /* IOVMD_H */

@@ -155,6 +155,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "iovmd: unexpected argument '%s'; see 'iovmd --help'\n", argv[optind]);
 		return 2;
 	}
+	agent.config_file = file;
+	agent.config_dir = dir;
+	agent.config_sum = config_sum(file, dir);
 	agent.config = read_config(file, dir);
 	if (!agent.config || check)
 		return agent.config ? 0 : 2;
@@ -166,7 +169,9 @@ int main(int argc, char **argv)
 		warning("connections between hosts are plain TCP, as configured: whoever reaches the network may read and change all data");
 	doubt_start();
 	apply_start();
+	bandwidth_start();
 	guest_start();
+	check_start();
 	peer_start();
 	sd_notify(0, "READY=1");
 	info("host '%s', release %s", agent.config->host.name, IOVM_RELEASE);

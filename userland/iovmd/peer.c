@@ -355,6 +355,8 @@ void peer_request(struct line *l, const struct config_peer *from, const struct j
 		epoch_ready(l, id, from, o);
 	} else if (!strcmp(op, "drain")) {
 		drain_request(l, id, from, o);
+	} else if (!strcmp(op, "ready")) {
+		check_request(l, id, from, o);
 	} else if (!strcmp(op, "prepare") || !strcmp(op, "accept") || !strcmp(op, "abort")) {
 		arrival_request(l, id, from, o);
 	} else {

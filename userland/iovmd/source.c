@@ -13,8 +13,11 @@
 #include <unistd.h>
 
 #include "iovmd.h"
+#include "command.h"
+#include "libvirt.h"
 #include "migrate.h"
 #include "qemu.h"
+#include "rules.h"
 #include "stream_key.h"
 #include "../iovmctl/iovmctl.h"
 
@@ -30,6 +33,8 @@
  * @in: what came from there
  * @alone: it has gone
  * @cancelled: somebody wants it to end
+ * @until: clock_ms() at which it is given up; 0 never
+ * @late: it was
  * @said: the peer was told to take the guest, which may have been heard
  * @gone: there is no QEMU of it here any more
  * @never: the peer has no QEMU of it, and has never let it run
@@ -39,7 +44,8 @@ struct source {
 	const struct source_job *job;
 	int sock;
 	struct line_buf in;
-	bool alone, cancelled, said, gone, never, lost;
+	bool alone, cancelled, said, gone, never, lost, late;
+	uint64_t until;
 };
 
 static void begin(struct msg *m, const struct source *s, const char *op)
@@ -112,6 +118,17 @@ static void phase(struct source *s, const char *what)
 	msg_write(&m, s->sock);
 }
 
+/* A phase, and what it means for bandwidth. */
+static void tell_bandwidth(struct source *s, const char *what, const char *text)
+{
+	struct msg m;
+
+	msg_begin(&m);
+	json_str(&m.j, "phase", what);
+	json_str(&m.j, "bandwidth", text);
+	msg_write(&m, s->sock);
+}
+
 /* --- what migrate_out() asks --- */
 
 static void progress(void *ctx, const struct migrate_progress *p)
@@ -146,8 +163,10 @@ static bool cancelled(void *ctx)
 		s->cancelled |= o && member_bool(o, "cancel");
 		json_free(o);
 	}
+	if (s->until && clock_ms() >= s->until)
+		s->late = true;
 	/* who would tell the peer? */
-	return s->cancelled || s->alone;
+	return s->cancelled || s->alone || s->late;
 }
 
 static bool may_switch(void *ctx)
@@ -239,7 +258,7 @@ static int tell_outcome(struct source *s, enum migrate_outcome outcome, const ch
 static void job_of(const struct config_guest *g, const char *uri, struct migrate_job *job)
 {
 	*job = (struct migrate_job){
-		.qmp = g->qmp, .uri = uri, .bandwidth = g->max_bandwidth, .downtime_ms = (unsigned int)g->max_downtime_ms,
+		.qmp = g->qmp, .uri = uri, .bandwidth = bandwidth_of_migration(g), .downtime_ms = (unsigned int)g->max_downtime_ms,
 		.multifd = g->channels, .converge = g->auto_converge, .quit = true, .cancel_fd = -1,
 		.converge_ms = (unsigned int)g->timeout_ms,
 	};
@@ -255,12 +274,13 @@ static int migrate(struct source *s)
 {
 	const struct config_guest *g = s->job->guest;
 	enum migrate_outcome outcome;
-	char why[WHY_MAX] = "", peer_why[WHY_MAX], key[STREAM_KEY] = "", key_dir[128];
+	char why[WHY_MAX] = "", peer_why[WHY_MAX], text[WHY_MAX], uri[QEMU_URI + CONFIG_HOST_MAX], key[STREAM_KEY] = "", key_dir[128];
 	struct migrate_job job;
 	struct json_node *o;
 	enum guest_at at;
 	struct msg m;
 
+	s->until = g->timeout_ms ? clock_ms() + g->timeout_ms : 0;
 	/* the channel on which the peer is told it is encrypted */
 	if (!agent.config->host.plain_tcp && stream_key_new(key))
 		return tell_outcome(s, MIGRATE_REFUSED, "there are no random numbers for its key");
@@ -282,17 +302,79 @@ static int migrate(struct source *s)
 		return tell_outcome(s, MIGRATE_REFUSED, why);
 	}
 	phase(s, "the peer is ready");
-	job_of(g, member_str(json_member(o, "answer"), "uri"), &job);
+	rule_uri(member_str(json_member(o, "answer"), "uri"), s->job->to->address, uri, sizeof(uri));
+	job_of(g, uri, &job);
 	snprintf(key_dir, sizeof(key_dir), "%.50s/%s.key", agent.run_dir, g->name);
 	job.key = *key ? key : NULL;
 	job.key_dir = key_dir;
+	if (bandwidth_reserve(g, s->job->to, job.uri, text))
+		tell_bandwidth(s, "reserved", text);
+	else
+		tell_bandwidth(s, "no bandwidth reserved", text);
 	outcome = migrate_out(&job, &ops, s, why, sizeof(why));
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
 	if (outcome == MIGRATE_DONE && s->lost)
 		outcome = lost_there(s, why, sizeof(why));
+	if (s->late && outcome != MIGRATE_DONE) {
+		strcpy(peer_why, why);
+		snprintf(why, sizeof(why), "it was not done within 'timeout': %.440s", peer_why);
+	}
 	if (outcome == MIGRATE_REFUSED || outcome == MIGRATE_BUSY)
 		ask_until(s, "abort", ABORT_MS, peer_why, sizeof(peer_why));
 	json_free(o);
 	return tell_outcome(s, outcome, why);
+}
+
+/* --- the operator's command instead of QMP --- */
+
+/* It is his: it goes on when nobody is there to be told any more. */
+static bool command_cancelled(void *ctx)
+{
+	struct source *s = ctx;
+
+	cancelled(ctx);
+	return s->cancelled;
+}
+
+static void command_said(void *ctx, const char *line)
+{
+	struct source *s = ctx;
+	struct msg m;
+
+	msg_begin(&m);
+	json_str(&m.j, "output", line);
+	msg_write(&m, s->sock);
+}
+
+/* Who knows which port the migration takes? */
+static void reserve_any_port(struct source *s)
+{
+	char text[WHY_MAX];
+
+	if (bandwidth_reserve(s->job->guest, s->job->to, "", text))
+		tell_bandwidth(s, "reserved", text);
+	else
+		tell_bandwidth(s, "no bandwidth reserved", text);
+}
+
+static int by_command(struct source *s)
+{
+	const struct config_guest *g = s->job->guest;
+	const struct command_job job = {
+		.guest = g, .to = s->job->to, .cancelled = command_cancelled, .said = command_said, .ctx = s,
+	};
+	char why[WHY_MAX] = "";
+	bool good;
+
+	if (strcmp(s->job->what, "migrate"))
+		return tell_outcome(s, guest_is_here(g) ? MIGRATE_ROLLED_BACK : MIGRATE_DONE, "iovmd was started anew meanwhile");
+	reserve_any_port(s);
+	phase(s, "the command runs");
+	good = command_run(&job, why);
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
+	return tell_outcome(s, good ? MIGRATE_DONE : MIGRATE_ROLLED_BACK, good ? "" : why);
 }
 
 /* The peer has a QEMU that waits to be told what is with the guest. */
@@ -338,11 +420,78 @@ static int settle(struct source *s)
 	}
 }
 
+/* --- libvirt instead of QMP --- */
+
+/* It is between two libvirts: it goes on when nobody is there to be told any more. */
+static bool libvirt_cancelled(void *ctx)
+{
+	struct source *s = ctx;
+
+	cancelled(ctx);
+	return s->cancelled;
+}
+
+/* What has stopped need not be held up. */
+static bool libvirt_may_switch(void *ctx)
+{
+	const struct source *s = ctx;
+	const struct config_guest *g = s->job->guest;
+	struct iovm_dev_info di;
+	unsigned int i;
+
+	for (i = 0; i < g->nr_devices; i++)
+		if (kernel_has_device(g->devices[i]->name, &di) && di.queues_running && di.state != IOVM_DEV_ROUTED)
+			return false;
+	return true;
+}
+
+static const struct migrate_ops libvirt_ops = {
+	.progress = progress, .cancelled = libvirt_cancelled, .may_switch = libvirt_may_switch,
+};
+
+/* Is the other host's device ready, and the guest known there? Nothing is begun. */
+static bool fits_there(struct source *s, char *why, size_t n)
+{
+	char peer_why[WHY_MAX];
+	struct json_node *o;
+	struct msg m;
+
+	phase(s, "the peer is asked");
+	begin(&m, s, "prepare");
+	json_bool(&m.j, "libvirt", true);
+	o = ask(s, &m, peer_why, sizeof(peer_why));
+	if (!o)
+		snprintf(why, n, "'%s' cannot take it: %.400s", s->job->to->name, peer_why);
+	json_free(o);
+	return o;
+}
+
+static int by_libvirt(struct source *s)
+{
+	const struct config_guest *g = s->job->guest;
+	bool settles = strcmp(s->job->what, "migrate");
+	enum migrate_outcome outcome;
+	char why[WHY_MAX] = "";
+
+	if (!settles && !fits_there(s, why, sizeof(why)))
+		return tell_outcome(s, MIGRATE_REFUSED, why);
+	if (!settles)
+		reserve_any_port(s);
+	outcome = libvirt_out(g, s->job->to, settles, &libvirt_ops, s, why, sizeof(why));
+	if (bandwidth_release(g))
+		tell_bandwidth(s, "released", NULL);
+	return tell_outcome(s, outcome, why);
+}
+
 int source_run(int sock, void *data)
 {
 	struct source s = { .job = data, .sock = sock };
 
 	if (!kernel_in_child())
 		return tell_outcome(&s, MIGRATE_REFUSED, "the kernel side cannot be reached");
+	if (config_way(s.job->guest) == WAY_COMMAND)
+		return by_command(&s);
+	if (config_way(s.job->guest) == WAY_LIBVIRT)
+		return by_libvirt(&s);
 	return strcmp(s.job->what, "migrate") ? settle(&s) : migrate(&s);
 }

@@ -110,6 +110,7 @@ void status_json(struct json *j, const char *key, const struct config_peer *from
 	json_str(j, "release", IOVM_RELEASE);
 	json_str(j, "kernel_release", mux_version.release);
 	json_str(j, "transport", agent.config->host.plain_tcp ? "plain-tcp" : "tls");
+	json_bool(j, "config_changed", config_sum(agent.config_file, agent.config_dir) != agent.config_sum);
 	if (!from) {
 		status_peers(j, "peers");
 		refusal_json(j, "last_refused");
@@ -219,6 +220,10 @@ void status_metrics(FILE *f)
 	each_device(f, "iovm_device_held", held);
 	path_metrics(f);
 	stats_metrics(f);
+	family(f, "iovm_guest_ready", "gauge", "1 when nothing was found that keeps it from being rerouted and migrated.");
+	for (g = agent.config->guests; g; g = g->next)
+		if (check_is_ready(g) >= 0)
+			fprintf(f, "iovm_guest_ready{guest=\"%s\"} %d\n", g->name, check_is_ready(g));
 	family(f, "iovm_guest_migrating", "gauge", "1 while the guest is being migrated away.");
 	for (g = agent.config->guests; g; g = g->next)
 		fprintf(f, "iovm_guest_migrating{guest=\"%s\"} %d\n", g->name, guest_is_migrating(g));

@@ -25,6 +25,7 @@ listen = {address}
 {host}
 [peer {peer}]
 address = {peer_address}
+{peer_keys}
 
 [device {device}]
 disk = {disk}
@@ -33,9 +34,8 @@ identity = {identity}
 {device_keys}
 [guest {guest}]
 devices = {device}
-qmp = {qmp}
 destination = {peer}
-command = /etc/iovm/{guest}.start
+{way}
 {guest_keys}
 """
 
@@ -54,9 +54,12 @@ exec {qemu}
 class Iovmd:
     """iovmd on one host."""
 
-    def __init__(self, host, peer, guest, host_keys="", device_keys="", guest_keys=""):
+    #: how the guest is migrated
+    way = f"qmp = {QMP}\ncommand = /etc/iovm/{GUEST}.start"
+
+    def __init__(self, host, peer, guest, host_keys="", peer_keys="", device_keys="", guest_keys=""):
         self.host, self.peer, self.guest = host, peer, guest
-        self.keys = dict(host=host_keys, device_keys=device_keys, guest_keys=guest_keys)
+        self.keys = dict(host=host_keys, peer_keys=peer_keys, device_keys=device_keys, guest_keys=guest_keys)
         self.bin = os.path.join(host.rundir, "bin")
         self.pid = None
         self.tls = None     # what is in /etc/iovm/tls
@@ -64,12 +67,16 @@ class Iovmd:
     def configure(self):
         """What an operator writes."""
         text = CONFIG.format(name=self.host.name, address=self.host.address, peer=self.peer.name, peer_address=self.peer.address,
-                             device=DEVICE, disk=self.host.disk(), identity=LUN_IDENTITY, guest=GUEST, qmp=QMP, **self.keys)
+                             device=DEVICE, disk=self.host.disk(), identity=LUN_IDENTITY, guest=GUEST, way=self.way, **self.keys)
+        self.host.agent.call(f"mkdir -p /etc/iovm && umask 022 && printf %s {quote(text)} >/etc/iovm/iovmd.conf && "
+                             "{ getent group kvm >/dev/null || groupadd -r kvm; }")
+        self.configure_start()
+
+    def configure_start(self):
+        """What starts a guest that comes."""
         qemu = quote(*self.guest.words(SOCKET, None, self.extra())) + ' ${IOVM_INCOMING:+-incoming "$IOVM_INCOMING" -S}'
         start = START.format(socket=SOCKET, bin=self.bin, device=DEVICE, qemu=qemu)
-        self.host.agent.call("mkdir -p /etc/iovm && umask 022 && "
-                             f"printf %s {quote(text)} >/etc/iovm/iovmd.conf && printf %s {quote(start)} >/etc/iovm/{GUEST}.start && "
-                             f"chmod 755 /etc/iovm/{GUEST}.start && getent group kvm >/dev/null || groupadd -r kvm")
+        self.host.agent.call(f"printf %s {quote(start)} >/etc/iovm/{GUEST}.start && chmod 755 /etc/iovm/{GUEST}.start")
 
     @staticmethod
     def extra():

@@ -42,9 +42,12 @@ class Host:
     is its process 1.
 
     state: it has a disk for what must outlive it, see keep_state(); all else of its file system is in memory.
+
+    tree: a directory that lies over the machine's own tree.
     """
 
-    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None, install=None, state=False):
+    def __init__(self, name, rundir, lun, net, kernel="6.12", cpus=1, memory=1024, modules=None, install=None, state=False,
+                 tree=None):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
         self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
@@ -57,7 +60,7 @@ class Host:
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
                   f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']} "
-                  f"e2e.top={TOP}" + (f" e2e.install={install}" if install else ""))
+                  f"e2e.top={TOP}" + (f" e2e.install={install}" if install else "") + (" e2e.more=more" if tree else ""))
         # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
             tool("setpriv"), "--pdeathsig", "KILL", qemu_program(QEMU), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
@@ -77,6 +80,9 @@ class Host:
             run(tool("mke2fs"), "-q", "-t", "ext4", path, "16M")
             self.words += ["-blockdev", f"driver=file,node-name=state,filename={path},locking=off",
                            "-device", "virtio-blk-pci,drive=state,serial=state"]
+        if tree:
+            self.words += ["-fsdev", f"local,id=more,path={os.path.realpath(tree)},security_model=none,readonly=on,multidevs=remap",
+                           "-device", "virtio-9p-pci,fsdev=more,mount_tag=more"]
         self.proc = None
 
     def start(self):

@@ -54,6 +54,7 @@ iodepth={small}
 verify_backlog=192
 loops=1000000
 write_lat_log={out}/small
+{rate}
 
 [large]
 rw=randwrite
@@ -63,17 +64,19 @@ filesize={size}M
 iodepth={large}
 loops=1000000
 write_lat_log={out}/large
+{rate}
 """
 
 
 class Load:
-    """Starts the load and, when it has ended, tells what it saw."""
+    """Starts the load and, when it has ended, tells what it saw. rate: requests in a second, of each job; else as many as it can."""
 
-    def __init__(self, guest, size=24, seed=1):
+    def __init__(self, guest, size=24, seed=1, rate=None):
         self.guest, self.size, self.seed = guest, size, seed
+        self.rate = f"rate_iops={rate}" if rate else ""
 
     def start(self):
-        job = JOB.format(data=DATA, size=self.size, seed=self.seed, out=OUT, **DEPTHS)
+        job = JOB.format(data=DATA, size=self.size, seed=self.seed, out=OUT, rate=self.rate, **DEPTHS)
         self.guest.agent.call(f"""
             rm -rf {OUT} && mkdir -p {OUT} && cd {OUT} && cat >job.fio <<'END' || exit 1\n{job}END
             (fio --output-format=json --output=fio.json --section=layout-small --section=layout-large job.fio >fio.txt 2>&1 && : >laid-out &&

@@ -15,7 +15,8 @@ class Story(failover.Run):
     """A run in which the agents do what failover.Run does by hand."""
 
     #: keys for iovmd's configuration
-    keys = dict(device_keys="", guest_keys="migrate = on-failure\nsettle = 2s\nmax-downtime = 1s\n")
+    keys = dict(host_keys="class = eth0/1:50\nio-rate = 1gbit\nmigration-rate = 2gbit\n", device_keys="",
+                guest_keys="migrate = on-failure\nsettle = 2s\nmax-downtime = 1s\n")
 
     def boot(self):
         self.image = image.guest_image()
@@ -46,6 +47,11 @@ class Story(failover.Run):
         """Before iovmd is started on a host."""
         h.kvm()
         h.keep_state("/var/lib/iovm")
+        # the operator's classes: for everybody, and to reserve bandwidth below
+        h.agent.call("modprobe sch_htb && modprobe cls_flower && modprobe act_gact && tc qdisc add dev eth0 root handle 1: htb default 10 && "
+                     "tc class add dev eth0 parent 1: classid 1:1 htb rate 10gbit quantum 60000 && "
+                     "tc class add dev eth0 parent 1:1 classid 1:10 htb rate 5gbit ceil 10gbit quantum 60000 && "
+                     "tc class add dev eth0 parent 1:1 classid 1:50 htb rate 5gbit ceil 10gbit quantum 60000", 60)
 
     def fault(self):
         """Pull the disk; nothing else is done by hand."""
@@ -75,6 +81,8 @@ class Story(failover.Run):
         """The guest is on host B: from here on that is where we look."""
         self.recorded = self.backend.events()
         self.steps = g["steps"]
+        if "class" in self.keys.get("host_keys", "") and not {"reserved", "released"} <= {s["what"] for s in self.steps}:
+            raise BedError(f"no bandwidth was reserved, or it was not released: {self.steps}")
         self.migration = g["progress"]
         say(f"migrated: {self.migration['total_ms']} ms in all, downtime {self.migration['downtime_ms']} ms, "
             f"{self.migration['transferred'] / 2**20:.0f} MiB sent")

@@ -6,6 +6,7 @@
  * there and runs the program named there:
  *
  *   e2e.root=9p:TAG   the machine's own tree over 9p, read-only, under an overlay in RAM
+ *   e2e.more=TAG      optional: another tree over 9p, between the two
  *   e2e.root=DEVICE   an ext4 file system, writable
  *   e2e.init=PATH     program to run in the new root
  */
@@ -22,6 +23,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define P9_OPTIONS "trans=virtio,version=9p2000.L,cache=loose,msize=262144,access=any"
 
 static char cmdline[4096];
 
@@ -103,7 +106,7 @@ int main(void)
 		"HOME=/root", "TERM=dumb", "LC_ALL=C",
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL
 	};
-	char *root, *init;
+	char *root, *init, *more;
 	ssize_t n;
 	int fd;
 
@@ -125,17 +128,20 @@ int main(void)
 	close(fd);
 	root = param("e2e.root");
 	init = param("e2e.init");
+	more = param("e2e.more");
 	if (!root || !init)
 		die("e2e.root= and e2e.init= are needed");
 
 	load_modules();
 	if (!strncmp(root, "9p:", 3)) {
-		mount_or_die(root + 3, "/lower", "9p", MS_RDONLY,
-			     "trans=virtio,version=9p2000.L,cache=loose,msize=262144,access=any");
+		mount_or_die(root + 3, "/lower", "9p", MS_RDONLY, P9_OPTIONS);
+		if (more)
+			mount_or_die(more, "/more", "9p", MS_RDONLY, P9_OPTIONS);
 		mount_or_die("rw", "/rw", "tmpfs", 0, "mode=0755");
 		mkdir("/rw/upper", 0755);
 		mkdir("/rw/work", 0755);
-		mount_or_die("root", "/root", "overlay", 0, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work");
+		mount_or_die("root", "/root", "overlay", 0, more ? "lowerdir=/more:/lower,upperdir=/rw/upper,workdir=/rw/work" :
+			     "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work");
 	} else {
 		mount_disk(root);
 	}
