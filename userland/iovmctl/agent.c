@@ -134,6 +134,34 @@ void agent_end(struct agent_talk *t)
 	free(t->in);
 }
 
+int agent_follow(const char *op, void (*rest)(struct json *j), void (*show)(const struct json_node *o), int (*end)(const struct json_node *o))
+{
+	struct agent_talk t;
+	struct json_node *o;
+	const char *text;
+	bool last = false;
+	int code = agent_ask(&t, op, rest);
+
+	while (!code && !last) {
+		o = agent_answer(&t, &text, &code);
+		if (!o)
+			return code;
+		last = json_member(o, "ok");
+		if (opt_json) {
+			puts(text);
+			fflush(stdout);
+		}
+		if (last) {
+			code = end(o);
+			agent_end(&t);
+		} else if (!opt_json) {
+			show(o);
+		}
+		json_free(o);
+	}
+	return code;
+}
+
 const char *get_str(const struct json_node *o, const char *key)
 {
 	const struct json_node *m = o ? json_member(o, key) : NULL;

@@ -34,6 +34,12 @@ int agent_ask(struct agent_talk *t, const char *op, void (*rest)(struct json *j)
 struct json_node *agent_answer(struct agent_talk *t, const char **text, int *code);
 void agent_end(struct agent_talk *t);
 
+/*
+ * Asks as agent_ask() does, and follows what comes of it: with --json all of it is printed; else show is called for each answer but the
+ * last, the one with "ok", and end for that, in both cases. An exit code: what end says, or explained.
+ */
+int agent_follow(const char *op, void (*rest)(struct json *j), void (*show)(const struct json_node *o), int (*end)(const struct json_node *o));
+
 /* Members of an object that may be NULL: "" and 0 for what is not there. */
 const char *get_str(const struct json_node *o, const char *key);
 uint64_t get_u64(const struct json_node *o, const char *key);

@@ -25,10 +25,10 @@ static void rest(struct json *j)
 }
 
 /* One line for all: "2 of 3 have gone; vm3: active, 1.2G left" */
-static void show(const struct json_node *list)
+static void show(const struct json_node *o)
 {
 	static char last[512];
-	const struct json_node *g, *p;
+	const struct json_node *list = json_member(o, "drain"), *g, *p;
 	unsigned int nr = 0, gone = 0, stay = 0;
 	char line[512], moving[384] = "", left[32];
 
@@ -76,35 +76,11 @@ static int end_of(const struct json_node *o)
 
 static int run_drain(int argc, char **argv)
 {
-	struct agent_talk t;
-	struct json_node *o;
-	const char *text;
-	int code;
-
 	(void)argc;
 	(void)argv;
 	if (opt_cancel && opt_to)
 		return usage_error(&cmd_drain_host, "--cancel and --to do not go together");
-	code = agent_ask(&t, "drain-host", rest);
-	while (!code) {
-		o = agent_answer(&t, &text, &code);
-		if (!o)
-			break;
-		if (opt_json) {
-			puts(text);
-			fflush(stdout);
-		}
-		if (json_member(o, "ok")) {
-			code = end_of(o);
-			json_free(o);
-			agent_end(&t);
-			return code;
-		}
-		if (!opt_json)
-			show(json_member(o, "drain"));
-		json_free(o);
-	}
-	return code;
+	return agent_follow("drain-host", rest, show, end_of);
 }
 
 const struct cmd cmd_drain_host = {

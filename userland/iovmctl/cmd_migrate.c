@@ -23,9 +23,9 @@ static void rest(struct json *j)
 		json_str(j, "to", to);
 }
 
-static void show_progress(const struct json_node *g)
+static void show_progress(const struct json_node *o)
 {
-	const struct json_node *p = json_member(g, "progress");
+	const struct json_node *g = json_member(o, "guest"), *p = g ? json_member(g, "progress") : NULL;
 	char rate[32], left[32], down[32];
 
 	if (!p)
@@ -58,35 +58,11 @@ static int end_of(const struct json_node *o)
 
 static int run_migrate(int argc, char **argv)
 {
-	struct agent_talk t;
-	struct json_node *o;
-	const char *text;
-	int code;
-
 	(void)argc;
 	guest = argv[0];
 	if (cancel && to)
 		return usage_error(&cmd_migrate, "--cancel and --to do not go together");
-	code = agent_ask(&t, cancel ? "cancel" : "migrate", rest);
-	while (!code) {
-		o = agent_answer(&t, &text, &code);
-		if (!o)
-			break;
-		if (opt_json) {
-			puts(text);
-			fflush(stdout);
-		}
-		if (json_member(o, "ok")) {
-			code = end_of(o);
-			json_free(o);
-			agent_end(&t);
-			return code;
-		}
-		if (!opt_json)
-			show_progress(json_member(o, "guest"));
-		json_free(o);
-	}
-	return code;
+	return agent_follow(cancel ? "cancel" : "migrate", rest, show_progress, end_of);
 }
 
 const struct cmd cmd_migrate = {
