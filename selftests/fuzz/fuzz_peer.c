@@ -225,17 +225,6 @@ const char *const dev_state_names[] = { NULL }, *const path_state_names[] = { NU
 const char *name_of(const char *const *names, uint32_t v) { (void)names, (void)v; return NULL; }
 void text_size(char *b, size_t n, uint64_t v) { snprintf(b, n, "%llu", (unsigned long long)v); }
 int load_dev(const struct iovm_dev_info *i, struct dev_view *v, struct path_view *p, unsigned int *n) { (void)i, (void)v, (void)p, (void)n; return 1; }
-enum qmp_result qmp_open(struct qmp *q, const char *p, unsigned int m, char *w, size_t n) { (void)q, (void)p, (void)m, (void)w, (void)n; return QMP_CLOSED; }
-void qmp_close(struct qmp *q) { (void)q; }
-struct json *qmp_command(struct qmp *q, const char *c) { (void)c; return &q->j; }
-enum qmp_result qmp_run(struct qmp *q, unsigned int m, struct json_node **r, char *w, size_t n) { (void)q, (void)m, (void)r, (void)w, (void)n; return QMP_CLOSED; }
-enum qmp_result qmp_execute(struct qmp *q, const char *c, unsigned int m, struct json_node **r, char *w, size_t n)
-{
-	(void)c;
-	return qmp_run(q, m, r, w, n);
-}
-const char *qmp_str(const struct json_node *o, const char *k) { (void)o, (void)k; return ""; }
-uint64_t qmp_u64(const struct json_node *o, const char *k) { (void)o, (void)k; return 0; }
 enum guest_at qemu_guest_at(struct qmp *q, unsigned int m, char *w, size_t n) { (void)q, (void)m, (void)w, (void)n; return GUEST_GONE; }
 struct config_peer *config_peer(const struct config *c, const char *n) { (void)c; return strcmp(n, peer.name) ? NULL : &peer; }
 struct config_device *config_device(const struct config *c, const char *n) { (void)c; return strcmp(n, device.name) ? NULL : &device; }

@@ -112,11 +112,14 @@ static bool on_may_switch(void *ctx)
 	return t.not_before == 0;
 }
 
+static bool other_key;
+
 static int on_switchover(void *ctx, char *why, size_t n)
 {
 	(void)ctx;
 	t.nr_switchover++;
-	CHECK(qemu_find(t.qmp_b, 5000, why, n) == GUEST_COMING);
+	/* one that does not understand what it is sent may have ended before the source notices */
+	CHECK(other_key || qemu_find(t.qmp_b, 5000, why, n) == GUEST_COMING);
 	strike(&t.at_switchover);
 	if (t.refuse)
 		return qmp_why(why, n, "no space to write the epoch down");
@@ -276,6 +279,7 @@ static void moves_with_key(void)
 		CHECK(stat(FILE_IN_DIR("b.key"), &st) && errno == ENOENT);
 		pair_end();
 	}
+	other_key = true;
 	for (unsigned int i = 0; i < 2; i++) {
 		if (pair_start("127.0.0.1", 0)) {
 			t.job.key = others[i];
@@ -285,6 +289,7 @@ static void moves_with_key(void)
 		}
 		pair_end();
 	}
+	other_key = false;
 	with_key = NULL;
 }
 
