@@ -20,6 +20,7 @@
 /**
  * struct run - a migration under way
  * @persistent: it is defined; @autostart: then it is started when this host is
+ * @speed: the domain's limit as it was, MiB/s; @slowed: it was changed
  * @done: is written to when it has ended
  * @result: of virDomainMigrateToURI3()
  * @why: it failed
@@ -27,7 +28,8 @@
 struct run {
 	const struct job *j;
 	virDomainPtr dom;
-	bool persistent;
+	bool persistent, slowed;
+	unsigned long speed;
 	int autostart, done, result;
 	char why[WHY_MAX];
 };
@@ -145,6 +147,7 @@ static int watch(struct run *r, char why[WHY_MAX])
 			virDomainAbortJob(r->dom);
 		} else if (w == WISH_HOLD) {
 			virDomainMigrateSetMaxSpeed(r->dom, SLOWEST, 0);
+			r->slowed = true;
 		} else if (w == WISH_GO) {
 			virDomainMigrateSetMaxSpeed(r->dom, j->bandwidth ? (unsigned long)j->bandwidth : NO_LIMIT, 0);
 		}
@@ -226,6 +229,8 @@ static bool run_it(struct run *r, virConnectPtr here, char why[WHY_MAX])
 	r->persistent = virDomainIsPersistent(r->dom) == 1;
 	if (r->persistent)
 		virDomainGetAutostart(r->dom, &r->autostart);
+	if (virDomainMigrateGetMaxSpeed(r->dom, &r->speed, 0))
+		r->speed = NO_LIMIT;
 	r->done = eventfd(0, EFD_CLOEXEC);
 	if (r->done < 0 || pthread_create(&t, NULL, in_thread, r)) {
 		snprintf(why, WHY_MAX, "out of memory");
@@ -239,6 +244,9 @@ static bool run_it(struct run *r, virConnectPtr here, char why[WHY_MAX])
 		_exit(0);
 	}
 	pthread_join(t, NULL);
+	/* the limit stays with a domain that stays */
+	if (r->result && r->slowed)
+		virDomainMigrateSetMaxSpeed(r->dom, r->speed, 0);
 	return true;
 }
 
