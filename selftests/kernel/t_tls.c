@@ -187,9 +187,9 @@ static void garbage(void)
 }
 
 static const struct ktap_case cases[] = {
-	{ "aes128", aes128, 120 },
-	{ "aes256", aes256, 120 },
-	{ "chacha20", chacha20, 120 },
+	{ "aes128", aes128, 200 },
+	{ "aes256", aes256, 200 },
+	{ "chacha20", chacha20, 200 },
 	{ "no_keys", no_keys },
 	{ "records", records },
 	{ "records_to_target", records_to_target },
