@@ -194,7 +194,7 @@ for kind in nbdkit qemu-nbd; do
 			--object "tls-creds-x509,id=t,dir=$tmp/x509,endpoint=server,verify-peer=yes" --tls-creds t "$tmp/image" >"$tmp/log" 2>&1 &
 	fi
 	bg+=($!)
-	until_true 20 serves "nbds://127.0.0.1:10810/?tls-hostname=stock&tls-certificates=$a" ||
+	until_true 100 serves "nbds://127.0.0.1:10810/?tls-hostname=stock&tls-certificates=$a" ||
 		complain "$kind does not serve: $(cat "$tmp/try" "$tmp/log")"
 	want 0 'is live' path add guest s "nbds://127.0.0.1:10810/" --tls-dir "$a" --tls-peer stock --assume-same-data
 	json '[(p["state"], p["encrypted"]) for p in d] == [("live", True)]' path list guest
