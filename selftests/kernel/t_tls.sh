@@ -52,7 +52,7 @@ until_true() { # SECONDS COMMAND...
 }
 
 offer() { # ARGS...: iovmctl serve disk, until it listens; sets $server
-	"$ctl" serve disk "$@" >"$tmp/serve" 2>&1 &
+	"$ctl" serve disk --timeout 2min "$@" >"$tmp/serve" 2>&1 &
 	server=$!
 	bg+=("$server")
 	until_true 20 grep -q "serving at" "$tmp/serve" || complain "it does not listen: $(cat "$tmp/serve")"
@@ -107,7 +107,7 @@ want 0 created create disk --target --size-from /dev/ram0 --identity local:ram0
 want 0 'is live' path add disk local /dev/ram0 --assume-same-data
 want 0 created create guest --size 64M
 offer --listen 127.0.0.1 --tls required --tls-dir "$b"
-want 0 'is live' path add guest remote nbd://127.0.0.1:10809/disk --tls --tls-dir "$a" --tls-peer hostb --connections 3 --dead 30s
+want 0 'is live' path add guest remote nbd://127.0.0.1:10809/disk --tls --tls-dir "$a" --tls-peer hostb --connections 3 --dead 30s --timeout 2min
 json '[(p["state"], p["sockets"], p["encrypted"], p["identity"]) for p in d] == [("live", 3, True, "local:ram0")]' path list guest
 json 'all(s["encrypted"] and s["peer"].startswith("hosta, 127.0.0.1:") for s in d) and len(d) == 3' session list disk
 kill "$server"
@@ -116,48 +116,48 @@ sessions_are 3 || complain "sessions end with the server"
 ok "iovmctl path add --tls and serve --tls"
 
 want 0 'takes nothing more' session end disk all
-until_true 10 state_is failed || complain "the path does not fail"
+until_true 30 state_is failed || complain "the path does not fail"
 offer --listen 127.0.0.1 --tls required --tls-dir "$b"
-"$ctl" path watch >"$tmp/watch" 2>&1 &
+"$ctl" path watch --timeout 2min >"$tmp/watch" 2>&1 &
 bg+=($!)
-until_true 30 state_is live || complain "path watch does not connect: $(cat "$tmp/watch")"
+until_true 120 state_is live || complain "path watch does not connect: $(cat "$tmp/watch")"
 json '[p["encrypted"] for p in d] == [True]' path list guest
 ok "path watch connects again, with TLS"
 
 # nothing but heartbeats makes records here
 replaced() { [ "$(field 'd[0]["replaced"]' path list guest)" -ge "$1" ]; }
 echo 4 >"$limit"
-until_true 40 replaced 2 || complain "path watch does not replace: $(cat "$tmp/watch")"
+until_true 120 replaced 2 || complain "path watch does not replace: $(cat "$tmp/watch")"
 echo "$limit_was" >"$limit"
 json '[(p["state"], p["encrypted"], p["generation"], p["sockets"]) for p in d] == [("live", True, 2, 4)]' path list guest
 grep -q "path 'remote' has new connections: its keys were old" "$tmp/watch" || complain "it does not say so: $(cat "$tmp/watch")"
 kill "${bg[-1]}"
 wait "${bg[-1]}" 2>/dev/null
-until_true 10 sessions_are 4 || complain "old sessions stay"
+until_true 30 sessions_are 4 || complain "old sessions stay"
 before=$(field 'd[0]["replaced"]' path list guest)
-want 0 'is live' path connect guest remote --replace --connections 2
+want 0 'is live' path connect guest remote --replace --connections 2 --timeout 2min
 replaced $((before + 1)) || complain "not replaced"
-until_true 10 sessions_are 2 || complain "old sessions stay"
+until_true 30 sessions_are 2 || complain "old sessions stay"
 want 4 '--replace makes others' path connect guest remote
 want 2 'drained is for a path that has failed' path connect guest remote --replace --drained
 json 'not d[0]["keys_old"] and d[0]["tls_records"] < 100' path list guest
 ok "path watch replaces connections whose keys are old; path connect --replace"
 
-want 1 'the server insists on TLS' identify nbd://127.0.0.1:10809/disk
-want 0 'local:ram0' identify "$uri?tls-hostname=hostb&tls-certificates=$a"
-want 1 "no '$a/peers/127.0.0.1.crt' to know it by" identify "$uri?tls-certificates=$a"
+want 1 'the server insists on TLS' identify --timeout 2min nbd://127.0.0.1:10809/disk
+want 0 'local:ram0' identify --timeout 2min "$uri?tls-hostname=hostb&tls-certificates=$a"
+want 1 "no '$a/peers/127.0.0.1.crt' to know it by" identify --timeout 2min "$uri?tls-certificates=$a"
 identity "$tmp/x" stranger
 cp "$tmp/hostb.pem" "$tmp/x/peers/hostb.crt"
-want 1 'refused the certificate of this host: it does not know it' identify "$uri?tls-hostname=hostb&tls-certificates=$tmp/x"
+want 1 'refused the certificate of this host: it does not know it' identify --timeout 2min "$uri?tls-hostname=hostb&tls-certificates=$tmp/x"
 cp "$tmp/stranger.pem" "$a/peers/other.crt"
-want 1 "not the one that is known for 'other'" identify "$uri?tls-hostname=other&tls-certificates=$a"
+want 1 "not the one that is known for 'other'" identify --timeout 2min "$uri?tls-hostname=other&tls-certificates=$a"
 grep -q "client 127.0.0.1:[0-9]* refused: its certificate ('stranger') is of no peer that is known here" "$tmp/serve" ||
 	complain "the server does not say why: $(cat "$tmp/serve")"
 for _ in {1..20}; do
 	head -c 3000 /dev/urandom | socat -u - TCP:127.0.0.1:10809 >/dev/null 2>&1
 	(printf '\0\0\0\3IHAVEOPT\0\0\0\5\0\0\0\0'; head -c 3000 /dev/urandom) | socat -u - TCP:127.0.0.1:10809 >/dev/null 2>&1
 done
-want 0 'local:ram0' identify "$uri?tls-hostname=hostb&tls-certificates=$a"
+want 0 'local:ram0' identify --timeout 2min "$uri?tls-hostname=hostb&tls-certificates=$a"
 ok "who is not known, or does not speak TLS, gets nothing"
 
 # a stock client finds the host's certificate by the CA that it is told of: here the target shows one of the CA's
@@ -196,7 +196,7 @@ for kind in nbdkit qemu-nbd; do
 	bg+=($!)
 	until_true 100 serves "nbds://127.0.0.1:10810/?tls-hostname=stock&tls-certificates=$a" ||
 		complain "$kind does not serve: $(cat "$tmp/try" "$tmp/log")"
-	want 0 'is live' path add guest s "nbds://127.0.0.1:10810/" --tls-dir "$a" --tls-peer stock --assume-same-data
+	want 0 'is live' path add guest s "nbds://127.0.0.1:10810/" --tls-dir "$a" --tls-peer stock --assume-same-data --timeout 2min --dead 30s
 	json '[(p["state"], p["encrypted"]) for p in d] == [("live", True)]' path list guest
 	# heartbeats go through
 	sleep 3
