@@ -66,6 +66,11 @@ void child_forget(struct child *c)
 		c->ended = NULL;
 }
 
+unsigned int child_nr(void)
+{
+	return 0;
+}
+
 void child_kill(struct child *c, int sig)
 {
 	(void)c, (void)sig;

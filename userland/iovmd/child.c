@@ -33,6 +33,13 @@ struct child {
 	void *data;
 };
 
+static unsigned int nr_children;
+
+unsigned int child_nr(void)
+{
+	return nr_children;
+}
+
 void child_kill(struct child *c, int sig)
 {
 	kill(c->pid, sig);
@@ -88,6 +95,7 @@ static int on_end(sd_event_source *source, const siginfo_t *si, void *data)
 	c->from_out = sd_event_source_disable_unref(c->from_out);
 	if (c->out >= 0)
 		close(c->out);
+	nr_children--;
 	if (c->ended)
 		c->ended(c, status, c->text, c->data);
 	free(c);
@@ -115,6 +123,7 @@ static struct child *started(pid_t pid, int out, child_fn ended, void *data)
 		warning("out of memory");
 		abort();
 	}
+	nr_children++;
 	c->pid = pid;
 	c->out = out;
 	c->ended = ended;

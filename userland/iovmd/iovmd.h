@@ -178,6 +178,7 @@ struct child *child_program(const char *const *argv, bool bound, child_fn ended,
 struct child *child_worker(int (*run)(int sock, void *arg), void *arg, int keep, bool bound, struct line **line, line_fn fn,
 			   child_fn ended, void *data);
 void child_kill(struct child *c, int sig);
+unsigned int child_nr(void);		/* those that have not ended yet, whether somebody waits for them or not */
 void child_forget(struct child *c);	/* ended is not called any more; NULL is fine */
 /* "it exited with status 3: last line", or the signal */
 void child_reason(int status, const char *output, char why[WHY_MAX]);

@@ -15,6 +15,7 @@
 #define FIRST_PAUSE_MS	500
 #define LAST_PAUSE_MS	30000
 #define MAX_INCOMING	64
+#define MAX_CHILDREN	192	/* of all kinds: those that make room end later than others come */
 #define ARRIVALS_MS	10000
 
 /**
@@ -441,7 +442,7 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 		return 0;
 	if (nr_incoming >= MAX_INCOMING)
 		make_room();
-	if (nr_incoming < MAX_INCOMING)
+	if (nr_incoming < MAX_INCOMING && child_nr() < MAX_CHILDREN)
 		in = calloc(1, sizeof(*in));
 	if (in)
 		in->child = child_worker(link_in, &fd, fd, true, &in->line, on_incoming, incoming_ended, in);
