@@ -58,8 +58,8 @@ class Host:
         self.qmp_path = os.path.join(rundir, f"host{name}.qmp")
         forwards = "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 "
-                  # a busy machine may not run it for that long
-                  f"rcupdate.rcu_cpu_stall_timeout=120 e2e.root=9p:root "
+                  # a busy machine may not run it for as long as the first waits for a stall, and the second for a timer interrupt
+                  f"rcupdate.rcu_cpu_stall_timeout=120 no_timer_check e2e.root=9p:root "
                   f"e2e.init={image.SELF}/src/host-init e2e.name={name} e2e.net={self.address}/24 "
                   f"e2e.modules={modules or os.path.realpath(self.kernel.modules)} e2e.agent={image.tools()['agent']} "
                   f"e2e.top={TOP}" + (f" e2e.install={install}" if install else "") + (" e2e.more=more" if tree else ""))
