@@ -64,7 +64,7 @@ class Story(failover.Run):
         if not self.remote_requests:
             raise BedError("nothing was served by host B after the fault")
 
-    def follow(self, timeout=400):
+    def follow(self, timeout=900):
         """Until the guest is on host B."""
         def done():
             g = self.agents[0].guest_state()
