@@ -132,9 +132,9 @@ class Iovmd:
         return not d["trouble"] and d["state"] and len(d["paths"]) == 2
 
     def standing_by(self):
-        """The device has its epoch here, and all paths are live, by TLS where they lead to the peer: it serves the holder alone."""
+        """The device has its epoch here, and all paths are live, by TLS where the hosts are enrolled: the peer serves the holder alone."""
         d = self.device()
-        return d.get("epoch_holder") == self.host.name and all(p["state"] == "live" and p.get("encrypted", True) for p in d["paths"])
+        return d.get("epoch_holder") == self.host.name and all(p["state"] == "live" and p.get("encrypted", True) in (True, bool(self.tls)) for p in d["paths"])
 
     def explain(self):
         s = self.status()
