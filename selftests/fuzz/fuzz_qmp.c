@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	q.out = open_memstream(&q.out_text, &q.out_len);
 	ASSERT(q.out);
 	ASSERT(write(fds[1], greeting, sizeof(greeting) - 1) == sizeof(greeting) - 1);
-	ASSERT(!read_greeting(&q, qmp_now_ms() + 1000, why, sizeof(why)));
+	ASSERT(!read_greeting(&q, ms_now() + 1000, why, sizeof(why)));
 	ASSERT(!qmp_execute(&q, "qmp_capabilities", 1000, NULL, why, sizeof(why)));
 	ASSERT(write(fds[1], data, n) == (ssize_t)n);
 	if (n & 1)

@@ -338,13 +338,13 @@ static void never_reads(void)
 	SCRIPT(0, HELLO, "stay");
 	CHECK(!open_it(&q), "%s", why);
 	qmp_command(&q, "y");
-	CHECK(!send_command(&q, qmp_now_ms() + 200, why, sizeof(why)), "%s", why);
+	CHECK(!send_command(&q, ms_now() + 200, why, sizeof(why)), "%s", why);
 	for (i = 0; i < 100000 && !r; i++) {
 		struct json *j = qmp_command(&q, "x");
 
 		for (int k = 0; k < 100; k++)
 			json_str(j, NULL, "0123456789012345678901234567890123456789");
-		r = send_command(&q, qmp_now_ms() + 200, why, sizeof(why));
+		r = send_command(&q, ms_now() + 200, why, sizeof(why));
 	}
 	CHECK((r == QMP_TIMEOUT || r == QMP_BAD) && strstr(why, "does not take the command 'x'"), "%s", why);
 	qmp_close(&q);
@@ -651,7 +651,7 @@ static unsigned int run_model(enum spoil how, unsigned int at, bool refuse)
 	/* a QEMU that has stopped to answer; or a wrong answer when the migration is given up, over a connection that is good */
 	bool wrong = how == SPOIL_ERROR || how == SPOIL_SILENT || how == SPOIL_LATE || how == SPOIL_TYPE;
 	bool may_be_unclear = how == SPOIL_HALF || (refuse && wrong);
-	uint64_t since = qmp_now_ms();
+	uint64_t since = ms_now();
 	enum migrate_outcome outcome;
 
 	outcome = migrate_spoilt(&ops, how, at, refuse, 150);
@@ -660,7 +660,7 @@ static unsigned int run_model(enum spoil how, unsigned int at, bool refuse)
 		outcome = migrate_spoilt(&ops, how, at, refuse, 2000);
 
 #define IT	"%s at %u: %s: %s; %s, %s", spoil_names[how], at, migrate_outcome_text[outcome], why, m->state, m->status
-	CHECK(qmp_now_ms() - since < 20000, IT);
+	CHECK(ms_now() - since < 20000, IT);
 	CHECK(m->conts_before_undo == 0, IT);
 	CHECK(m->nr_undo <= 1 && m->nr_completed <= 1, IT);
 	CHECK(m->nr_rolled_back == (outcome == MIGRATE_ROLLED_BACK), IT);

@@ -191,7 +191,7 @@ static int hello(struct hand *h)
 
 enum nbdc_end nbdc_handshake(int fd, const struct nbdc_ask *ask, struct nbdc_export *ex, char *why, size_t n)
 {
-	struct hand h = { .io = { .fd = fd, .end_ms = nbd_io_clock() + ask->timeout_ms, .why = why, .n = n }, .ask = ask, .ex = ex };
+	struct hand h = { .io = { .fd = fd, .end_ms = ms_now() + ask->timeout_ms, .why = why, .n = n }, .ask = ask, .ex = ex };
 	int r;
 
 	memset(ex, 0, sizeof(*ex));

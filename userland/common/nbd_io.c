@@ -7,21 +7,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "nbd_io.h"
 
-uint64_t nbd_io_clock(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 uint64_t nbd_io_left(const struct nbd_io *io)
 {
-	uint64_t now = nbd_io_clock();
+	uint64_t now = ms_now();
 
 	return now < io->end_ms ? io->end_ms - now : 0;
 }

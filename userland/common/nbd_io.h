@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "tls.h"
 
 #define NBD_MAGIC	0x4e42444d41474943ULL	/* NBDMAGIC */
@@ -49,7 +50,6 @@ struct nbd_io {
 	size_t n;
 };
 
-uint64_t nbd_io_clock(void);
 uint64_t nbd_io_left(const struct nbd_io *io);		/* ms */
 
 /* Sets why; -1, as all below when they fail. */

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../common/clock.h"
+
 #define WHY_MAX		512	/* of a sentence that says why */
 
 /**
@@ -48,7 +50,6 @@ void tell_phase(const char *phase);
 /* What libvirt says of a job; completed: it has ended. */
 void tell_stats(const virTypedParameter *params, int nr, bool completed);
 void tell_outcome(const char *outcome, const char *why);
-uint64_t clock_ms(void);
 
 /* ---- migrating (migrate.c) ---- */
 

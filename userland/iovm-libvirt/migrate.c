@@ -128,14 +128,14 @@ static bool has_ended(const struct run *r)
 /* 0, or -1: it does not end. */
 static int watch(struct run *r, char why[WHY_MAX])
 {
-	uint64_t begun = clock_ms(), aborted = 0, now;
+	uint64_t begun = ms_now(), aborted = 0, now;
 	const struct job *j = r->j;
 	bool told = false;
 	enum wish w;
 
 	while (!has_ended(r)) {
 		w = wish_wait(LOOK_MS);
-		now = clock_ms();
+		now = ms_now();
 		if (!*why && j->timeout_ms && now - begun > j->timeout_ms) {
 			snprintf(why, WHY_MAX, "it had not ended in time ('timeout')");
 			w = WISH_CANCEL;

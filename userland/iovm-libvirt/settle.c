@@ -127,7 +127,7 @@ static int follow(virConnectPtr here, const struct job *j)
 
 static enum place find(const struct job *j, char why[WHY_MAX])
 {
-	uint64_t begun = clock_ms(), spent;
+	uint64_t begun = ms_now(), spent;
 	enum place at = PLACE_UNKNOWN;
 	virConnectPtr here;
 
@@ -142,7 +142,7 @@ static enum place find(const struct job *j, char why[WHY_MAX])
 		}
 		if (at == PLACE_UNKNOWN || at == PLACE_STOPPED)
 			poll(NULL, 0, AGAIN_MS);
-		spent = clock_ms() - begun;
+		spent = ms_now() - begun;
 	} while ((at == PLACE_UNKNOWN && spent < REACH_MS) || (at == PLACE_STOPPED && spent < STOPPED_MS));
 	return at;
 }

@@ -274,7 +274,7 @@ static enum nbds_end handshake(struct hand *h)
 enum nbds_end nbds_handshake_tls(int fd, const struct nbds_export **ex, struct nbds_tls *tls, unsigned int timeout_ms, char *why,
 				 size_t n)
 {
-	struct hand h = { .io = { .fd = fd, .end_ms = nbd_io_clock() + timeout_ms, .why = why, .n = n }, .all = *ex, .tls = tls };
+	struct hand h = { .io = { .fd = fd, .end_ms = ms_now() + timeout_ms, .why = why, .n = n }, .all = *ex, .tls = tls };
 	enum nbds_end end;
 
 	snprintf(why, n, "%s", "");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "iovmctl.h"
+#include "../common/clock.h"
 
 struct watch {
 	const char *what, *dev, *path;
@@ -23,10 +24,7 @@ struct watch {
 
 uint64_t now_ms(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+	return ms_now();
 }
 
 /* Requests in flight, -1 when that cannot be told. */

@@ -100,12 +100,12 @@ static pid_t qemu_pid(const struct incoming_job *job, const struct qmp *q)
 static bool ended(int pidfd, unsigned int ms)
 {
 	struct pollfd p = { pidfd, POLLIN, 0 };
-	uint64_t end = qmp_now_ms() + ms;
+	uint64_t end = ms_now() + ms;
 	int r;
 
 	do {
 		r = poll(&p, 1, (int)ms);
-	} while (r < 0 && errno == EINTR && qmp_now_ms() < end);
+	} while (r < 0 && errno == EINTR && ms_now() < end);
 	return r > 0;
 }
 
@@ -229,7 +229,7 @@ static bool died(const struct incoming_job *job, pid_t pid, off_t log_from, char
 /* Until its monitor answers */
 static int wait_monitor(const struct incoming_job *job, pid_t pid, off_t log_from, struct qmp *q, char *why, size_t n)
 {
-	uint64_t end = qmp_now_ms() + job->start_ms;
+	uint64_t end = ms_now() + job->start_ms;
 	char tail[LOG_TAIL * 2], last[QMP_WHY];
 	enum qmp_result r;
 
@@ -239,7 +239,7 @@ static int wait_monitor(const struct incoming_job *job, pid_t pid, off_t log_fro
 			return 0;
 		if (died(job, pid, log_from, why, n))
 			return -1;
-		if (r != QMP_CLOSED || qmp_now_ms() >= end)
+		if (r != QMP_CLOSED || ms_now() >= end)
 			break;
 		poll(NULL, 0, START_LOOK_MS);
 	}
@@ -479,7 +479,7 @@ int incoming_accept(const struct incoming_job *given, char *why, size_t n)
 
 	incoming_defaults(&job);
 	*why = 0;
-	until = qmp_now_ms() + job.accept_ms;
+	until = ms_now() + job.accept_ms;
 	if (qmp_open(&q, job.qmp, job.answer_ms, why, n))
 		return -1;
 	for (;;) {
@@ -498,7 +498,7 @@ int incoming_accept(const struct incoming_job *given, char *why, size_t n)
 			qmp_why(why, n, "the guest %s, so it is not let run", guest_at_text[at]);
 			break;
 		}
-		if (qmp_now_ms() >= until) {
+		if (ms_now() >= until) {
 			qmp_why(why, n, "the guest %s after %u ms", guest_at_text[at], job.accept_ms);
 			break;
 		}

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "iovmd.h"
+#include "../common/clock.h"
 
 /* priority: as syslog and sd_journal have it; the journal takes it from the line. One write a line: children write, too. */
 static void say(int priority, const char *fmt, va_list ap)
@@ -100,10 +101,7 @@ void refusal_json(struct json *j, const char *key)
 
 uint64_t clock_ms(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return ms_now();
 }
 
 /* --- time --- */

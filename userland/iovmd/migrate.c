@@ -100,7 +100,7 @@ static void tell(struct migration *o, const struct qemu_migration *m, bool held)
 		.transferred = m->transferred, .remaining = m->remaining, .total = m->total, .dirty_rate = m->dirty_rate,
 		.expected_downtime = m->expected_downtime, .downtime = m->downtime, .total_ms = m->total_ms, .throttle = m->throttle,
 	};
-	uint64_t now = qmp_now_ms();
+	uint64_t now = ms_now();
 
 	if (o->last_ms && now > o->last_ms && m->transferred > o->last_transferred)
 		p.rate = (m->transferred - o->last_transferred) * 1000 / (now - o->last_ms);
@@ -115,11 +115,11 @@ static void tell(struct migration *o, const struct qemu_migration *m, bool held)
 /* How the migration is now. QEMU does not answer while its devices stop, so it gets more time. */
 static int look(struct migration *o, struct qemu_migration *m)
 {
-	uint64_t end = qmp_now_ms() + o->job.silent_ms;
+	uint64_t end = ms_now() + o->job.silent_ms;
 	enum qmp_result r;
 
 	while ((r = qemu_migration(&o->q, o->job.answer_ms, m, o->why, o->n))) {
-		if (r != QMP_TIMEOUT || qmp_now_ms() >= end)
+		if (r != QMP_TIMEOUT || ms_now() >= end)
 			return -1;
 		strcpy(m->status, "silent");
 		tell(o, m, false);
@@ -174,9 +174,9 @@ static int hold(struct migration *o, bool held)
 	if (qemu_apply(&o->q, o->job.silent_ms, held ? &s : &o->unheld, held ? &o->unheld : NULL, o->why, o->n))
 		return -1;
 	if (held)
-		o->held_since = qmp_now_ms();
+		o->held_since = ms_now();
 	else
-		o->held_ms += qmp_now_ms() - o->held_since;
+		o->held_ms += ms_now() - o->held_since;
 	o->held = held;
 	return 0;
 }
@@ -234,7 +234,7 @@ static int steer(struct migration *o, uint64_t active_since)
 
 	if (may == o->held && hold(o, !may))
 		return -1;
-	now = qmp_now_ms();
+	now = ms_now();
 	if (o->held && now - o->held_since + o->held_ms > o->job.hold_ms)
 		return migrate_fail(o, "no live path for the guest's devices within %u ms, so it was not stopped", o->job.hold_ms);
 	if (!o->held && now > active_since + o->held_ms + o->job.converge_ms)
@@ -246,7 +246,7 @@ static int steer(struct migration *o, uint64_t active_since)
 /* Until the guest is stopped */
 static int converge(struct migration *o)
 {
-	uint64_t since = qmp_now_ms(), active_since = 0;
+	uint64_t since = ms_now(), active_since = 0;
 	struct qemu_migration m;
 
 	for (;;) {
@@ -258,10 +258,10 @@ static int converge(struct migration *o)
 		if (cancel_wanted(o))
 			return migrate_fail(o, "cancelled");
 		if (is(m.status, "active")) {
-			active_since = active_since ?: qmp_now_ms();
+			active_since = active_since ?: ms_now();
 			if (steer(o, active_since))
 				return -1;
-		} else if (!active_since && qmp_now_ms() - since > o->job.setup_ms) {
+		} else if (!active_since && ms_now() - since > o->job.setup_ms) {
 			return migrate_fail(o, "no connection to the destination's QEMU at %s within %u ms", o->job.uri, o->job.setup_ms);
 		}
 		migrate_wait(o, LOOK_MS);
@@ -286,14 +286,14 @@ static int switch_over(struct migration *o)
 /* It is "completed" a little before QEMU is done with it, and knows how long it took. */
 static int settle(struct migration *o)
 {
-	uint64_t end = qmp_now_ms() + RESTART_MS;
+	uint64_t end = ms_now() + RESTART_MS;
 	struct qemu_migration m;
 	char state[QEMU_WORD];
 
 	do {
 		if (qemu_run_state(&o->q, o->job.silent_ms, state, o->why, o->n))
 			return -1;
-	} while (is(state, "finish-migrate") && qmp_now_ms() < end && !poll(NULL, 0, RETRY_MS));
+	} while (is(state, "finish-migrate") && ms_now() < end && !poll(NULL, 0, RETRY_MS));
 	if (look(o, &m))
 		return -1;
 	tell(o, &m, false);
@@ -302,7 +302,7 @@ static int settle(struct migration *o)
 
 static int finish(struct migration *o)
 {
-	uint64_t since = qmp_now_ms();
+	uint64_t since = ms_now();
 	struct qemu_migration m;
 
 	o->continued = true;
@@ -317,7 +317,7 @@ static int finish(struct migration *o)
 		tell(o, &m, false);
 		if (cancel_wanted(o))
 			return migrate_fail(o, "cancelled");
-		if (qmp_now_ms() - since > o->job.switch_ms)
+		if (ms_now() - since > o->job.switch_ms)
 			return migrate_fail(o, "the guest was not switched over within %u ms", o->job.switch_ms);
 		migrate_wait(o, LOOK_MS);
 	}

@@ -12,7 +12,7 @@
 enum qmp_result migrate_reconnect(struct migration *o)
 {
 	static const char *const shutdown[] = { "SHUTDOWN", NULL };
-	uint64_t end = qmp_now_ms() + o->job.answer_ms;
+	uint64_t end = ms_now() + o->job.answer_ms;
 	struct json_node *event;
 	enum qmp_result r;
 	char why[QMP_WHY];
@@ -25,7 +25,7 @@ enum qmp_result migrate_reconnect(struct migration *o)
 	for (;;) {
 		r = qmp_open(&o->q, o->job.qmp, o->job.answer_ms, why, sizeof(why));
 		/* QEMU that is about to end may still take a connection */
-		if ((r != QMP_CLOSED || !o->q.pid) || qmp_now_ms() >= end)
+		if ((r != QMP_CLOSED || !o->q.pid) || ms_now() >= end)
 			break;
 		poll(NULL, 0, RETRY_MS);
 	}
@@ -38,7 +38,7 @@ enum qmp_result migrate_reconnect(struct migration *o)
 /* Have QEMU end the migration, whichever way. */
 static int call_off(struct migration *o)
 {
-	uint64_t end = qmp_now_ms() + o->job.cancel_ms;
+	uint64_t end = ms_now() + o->job.cancel_ms;
 	struct qemu_migration m;
 	char why[QMP_WHY];
 
@@ -51,7 +51,7 @@ static int call_off(struct migration *o)
 		if (!is(m.status, "cancelling") &&
 		    qmp_execute(&o->q, "migrate_cancel", o->job.silent_ms, NULL, why, sizeof(why)))
 			break;
-		if (qmp_now_ms() >= end) {
+		if (ms_now() >= end) {
 			snprintf(why, sizeof(why), "QEMU has not ended the cancelled migration within %u ms (%s)", o->job.cancel_ms, m.status);
 			/* as long as it tries to connect; nothing but an end can come of it */
 			if (!is(m.status, "cancelling"))
@@ -68,7 +68,7 @@ static int call_off(struct migration *o)
 /* The guest may run here, and nowhere else: see that it does. */
 static int let_run(struct migration *o)
 {
-	uint64_t end = qmp_now_ms() + RESTART_MS;
+	uint64_t end = ms_now() + RESTART_MS;
 	char state[QEMU_WORD], why[QMP_WHY];
 
 	for (;;) {
@@ -79,7 +79,7 @@ static int let_run(struct migration *o)
 		snprintf(why, sizeof(why), "the guest does not run here, its state is '%s'", state);
 		if (is(state, "postmigrate") && qmp_execute(&o->q, "cont", o->job.silent_ms, NULL, why, sizeof(why)))
 			break;
-		if (qmp_now_ms() >= end)
+		if (ms_now() >= end)
 			break;
 		poll(NULL, 0, RETRY_MS);
 	}

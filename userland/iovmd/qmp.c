@@ -18,14 +18,6 @@
 #define READ_STEP	65536
 #define CONNECT_LOOK_MS	20	/* while the socket's backlog is full */
 
-uint64_t qmp_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 int qmp_why(char *why, size_t n, const char *fmt, ...)
 {
 	va_list ap;
@@ -47,7 +39,7 @@ static enum qmp_result broken(struct qmp *q, enum qmp_result r)
 
 static int left_ms(uint64_t end)
 {
-	uint64_t now = qmp_now_ms();
+	uint64_t now = ms_now();
 
 	if (now >= end)
 		return 0;
@@ -68,7 +60,7 @@ static enum qmp_result wait_readable(struct qmp *q, uint64_t end, bool wake)
 			return p[0].revents ? QMP_OK : QMP_WOKEN;
 		if (r < 0 && errno != EINTR)
 			return broken(q, QMP_BAD);
-		if (qmp_now_ms() >= end)
+		if (ms_now() >= end)
 			return QMP_TIMEOUT;
 	}
 }
@@ -178,7 +170,7 @@ static struct json_node *kept_event(struct qmp *q, const char *const *names)
 enum qmp_result qmp_wait_event(struct qmp *q, const char *const *names, unsigned int ms, struct json_node **event,
 			       char *why, size_t n)
 {
-	uint64_t end = qmp_now_ms() + ms;
+	uint64_t end = ms_now() + ms;
 	struct json_node *msg;
 	enum qmp_result r;
 
@@ -241,7 +233,7 @@ static enum qmp_result send_command(struct qmp *q, uint64_t end, char *why, size
 			return broken(q, QMP_BAD);
 		}
 		poll(&p, 1, left_ms(end));
-		if (qmp_now_ms() < end)
+		if (ms_now() < end)
 			continue;
 		qmp_why(why, n, "the monitor %s does not take the command '%s'", q->addr.sun_path, q->command);
 		return done ? broken(q, QMP_BAD) : QMP_TIMEOUT;
@@ -301,7 +293,7 @@ static enum qmp_result read_answer(struct qmp *q, uint64_t end, struct json_node
 
 enum qmp_result qmp_run(struct qmp *q, unsigned int ms, struct json_node **reply, char *why, size_t n)
 {
-	uint64_t end = qmp_now_ms() + ms;
+	uint64_t end = ms_now() + ms;
 	struct json_node *msg = NULL, **at;
 	enum qmp_result r = q->broken;
 
@@ -354,7 +346,7 @@ static enum qmp_result do_connect(struct qmp *q, uint64_t end, char *why, size_t
 		return broken(q, QMP_BAD);
 	}
 	while (connect(q->fd, (struct sockaddr *)&q->addr, sizeof(q->addr))) {
-		if ((errno == EAGAIN || errno == EINTR) && qmp_now_ms() < end) {
+		if ((errno == EAGAIN || errno == EINTR) && ms_now() < end) {
 			poll(NULL, 0, CONNECT_LOOK_MS);
 			continue;
 		}
@@ -390,7 +382,7 @@ static enum qmp_result read_greeting(struct qmp *q, uint64_t end, char *why, siz
 
 enum qmp_result qmp_open(struct qmp *q, const char *path, unsigned int ms, char *why, size_t n)
 {
-	uint64_t end = qmp_now_ms() + ms;
+	uint64_t end = ms_now() + ms;
 	enum qmp_result r;
 
 	memset(q, 0, sizeof(*q));

@@ -26,6 +26,7 @@
 #include <sys/types.h>
 #include <sys/un.h>
 
+#include "../common/clock.h"
 #include "../common/json.h"
 #include "../common/json_read.h"
 
@@ -72,7 +73,6 @@ struct qmp {
 	unsigned int nr_events;
 };
 
-uint64_t qmp_now_ms(void);		/* CLOCK_MONOTONIC */
 
 /* A sentence of one line, whatever QEMU puts into its messages; -1. n is at least 1. */
 int qmp_why(char *why, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
