@@ -271,6 +271,8 @@ static void moves_with_key(void)
 		if (pair_start("127.0.0.1", multifd)) {
 			CHECK(!stat(FILE_IN_DIR("b.key"), &st) && (st.st_mode & 0777) == 0700);
 			CHECK(!stat(FILE_IN_DIR("b.key/keys.psk"), &st) && (st.st_mode & 0777) == 0600);
+			/* else QEMU makes its own, which may take it longer than it has for an answer */
+			CHECK(!stat(FILE_IN_DIR("b.key/dh-params.pem"), &st) && (st.st_mode & 0777) == 0600 && st.st_size);
 			CHECK(go() == MIGRATE_DONE);
 			check_moved();
 			CHECK(stat(FILE_IN_DIR("a.key"), &st) && errno == ENOENT);
