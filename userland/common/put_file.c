@@ -63,6 +63,13 @@ int put_file(const char *file, mode_t mode, const void *data, size_t n)
 	return err ?: sync_dir(file);
 }
 
+int drop_file(const char *file)
+{
+	if (unlink(file))
+		return errno == ENOENT ? 0 : errno;
+	return sync_dir(file);
+}
+
 int put_dir(const char *dir, mode_t mode)
 {
 	char path[4096];
