@@ -93,20 +93,6 @@ static int send_off(struct text *x, struct tls *t, uint64_t timeout_ms)
 	return r;
 }
 
-static const char *str(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = json_member(o, key);
-
-	return m && m->type == JSON_STRING ? m->str : NULL;
-}
-
-static uint64_t num(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = json_member(o, key);
-
-	return m && m->type == JSON_NUMBER && m->whole ? m->u64 : 0;
-}
-
 /* --- the conversation --- */
 
 struct talk {
@@ -167,7 +153,7 @@ static struct json_node *hear(struct talk *k)
 		snprintf(k->why, k->n, "%s", *tls_error(k->t) ? tls_error(k->t) : "it hung up, or sent something that is not of the protocol");
 		goto bad;
 	}
-	error = str(o, "error");
+	error = member_str(o, "error");
 	if (!error)
 		return o;
 	snprintf(k->why, k->n, "it refused: %.180s", error);
@@ -179,14 +165,14 @@ bad:
 /* Is it who it must be, and with values that can be used? Fills other. */
 static int check(struct talk *k, const struct json_node *o)
 {
-	const char *name = str(o, "host"), *to = str(o, "to"), *address = str(o, "address") ?: "";
+	const char *name = member_str(o, "host"), *to = member_str(o, "to"), *address = member_str(o, "address") ?: "";
 	struct enrol_side *other = k->j->other;
-	uint64_t peer_port = num(o, "peer_port"), data_port = num(o, "data_port");
+	uint64_t peer_port = member_u64(o, "peer_port"), data_port = member_u64(o, "data_port");
 
-	if (num(o, "iovm-enrol") != VERSION)
+	if (member_u64(o, "iovm-enrol") != VERSION)
 		snprintf(k->why, k->n, "it speaks version %llu of the protocol, this one %u: install the same release on both hosts",
-			 (unsigned long long)num(o, "iovm-enrol"), VERSION);
-	else if (!name || !to || !str(o, "certificate") || !peer_port || peer_port > 65535 || !data_port || data_port > 65535)
+			 (unsigned long long)member_u64(o, "iovm-enrol"), VERSION);
+	else if (!name || !to || !member_str(o, "certificate") || !peer_port || peer_port > 65535 || !data_port || data_port > 65535)
 		snprintf(k->why, k->n, "it sent something that is not of the protocol");
 	else if (strcmp(to, k->j->self->name))
 		snprintf(k->why, k->n, "host '%.64s' wants to enrol '%.64s', and this is '%s': see 'name' in [host]",
@@ -221,7 +207,7 @@ static struct json_node *hear_other(struct talk *k)
 
 static int keep(struct talk *k, const struct json_node *o)
 {
-	int r = k->j->keep(k->j->other, str(o, "certificate"), k->j->data, k->why, k->n);
+	int r = k->j->keep(k->j->other, member_str(o, "certificate"), k->j->data, k->why, k->n);
 
 	if (r)
 		tell_error(k);
@@ -231,8 +217,7 @@ static int keep(struct talk *k, const struct json_node *o)
 static bool hear_kept(struct talk *k)
 {
 	struct json_node *o = hear(k);
-	const struct json_node *kept = o ? json_member(o, "kept") : NULL;
-	bool yes = kept && kept->type == JSON_BOOL && kept->b;
+	bool yes = member_bool(o, "kept");
 
 	json_free(o);
 	return yes;

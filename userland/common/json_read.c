@@ -362,6 +362,34 @@ const struct json_node *json_member(const struct json_node *object, const char *
 	return NULL;
 }
 
+static const struct json_node *member_of(const struct json_node *o, const char *key, enum json_type type)
+{
+	const struct json_node *m = o && o->type == JSON_OBJECT ? json_member(o, key) : NULL;
+
+	return m && m->type == type ? m : NULL;
+}
+
+const char *member_str(const struct json_node *o, const char *key)
+{
+	const struct json_node *m = member_of(o, key, JSON_STRING);
+
+	return m ? m->str : NULL;
+}
+
+bool member_bool(const struct json_node *o, const char *key)
+{
+	const struct json_node *m = member_of(o, key, JSON_BOOL);
+
+	return m && m->b;
+}
+
+uint64_t member_u64(const struct json_node *o, const char *key)
+{
+	const struct json_node *m = member_of(o, key, JSON_NUMBER);
+
+	return m && m->whole ? m->u64 : 0;
+}
+
 const char *json_type_name(enum json_type type)
 {
 	static const char *const names[] = { "null", "true or false", "a number", "a string", "an array", "an object" };

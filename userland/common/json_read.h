@@ -52,6 +52,10 @@ struct json_node {
 struct json_node *json_read(const char *text, size_t n, char error[JSON_READ_ERROR]);
 void json_free(struct json_node *node);
 const struct json_node *json_member(const struct json_node *object, const char *key);	/* NULL: there is none */
+/* What a member is, of an object (NULL and others have none): NULL, false, 0 when there is none, or none of that type. */
+const char *member_str(const struct json_node *o, const char *key);
+bool member_bool(const struct json_node *o, const char *key);
+uint64_t member_u64(const struct json_node *o, const char *key);
 const char *json_type_name(enum json_type type);	/* "a string" */
 
 #endif

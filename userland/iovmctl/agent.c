@@ -164,21 +164,5 @@ int agent_follow(const char *op, void (*rest)(struct json *j), void (*show)(cons
 
 const char *get_str(const struct json_node *o, const char *key)
 {
-	const struct json_node *m = o ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_STRING ? m->str : "";
-}
-
-uint64_t get_u64(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = o ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_NUMBER && m->whole ? m->u64 : 0;
-}
-
-bool get_bool(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = o ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_BOOL && m->b;
+	return member_str(o, key) ?: "";
 }

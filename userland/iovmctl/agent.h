@@ -40,9 +40,7 @@ void agent_end(struct agent_talk *t);
  */
 int agent_follow(const char *op, void (*rest)(struct json *j), void (*show)(const struct json_node *o), int (*end)(const struct json_node *o));
 
-/* Members of an object that may be NULL: "" and 0 for what is not there. */
+/* As member_str(), but "" for what is not there */
 const char *get_str(const struct json_node *o, const char *key);
-uint64_t get_u64(const struct json_node *o, const char *key);
-bool get_bool(const struct json_node *o, const char *key);
 
 #endif /* IOVMCTL_AGENT_H */

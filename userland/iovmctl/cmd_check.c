@@ -30,7 +30,7 @@ static int ask(const char *op, void (*more)(struct json *j), struct json_node **
 	if (code)
 		return code;
 	*o = agent_answer(&t, &text, &code);
-	if (*o && !get_bool(*o, "ok"))
+	if (*o && !member_bool(*o, "ok"))
 		code = fail(EX_REFUSED, NULL, "%s", get_str(*o, "error"));
 	else if (*o && opt_json)
 		puts(text);
@@ -53,12 +53,12 @@ static int run_check(int argc, char **argv)
 		return code;
 	}
 	g = json_member(o, "guest");
-	ready = get_bool(g, "ready");
+	ready = member_bool(g, "ready");
 	if (!opt_json)
 		printf("%s: %s\n", guest, ready ? "ready" : "not ready");
 	f = g ? json_member(g, "findings") : NULL;
 	for (f = !opt_json && f ? f->first : NULL; f; f = f->next)
-		printf("  %s %s: %s\n", get_bool(f, "bad") ? "no  " : "note", get_str(f, "what"), get_str(f, "text"));
+		printf("  %s %s: %s\n", member_bool(f, "bad") ? "no  " : "note", get_str(f, "what"), get_str(f, "text"));
 	json_free(o);
 	return ready ? EX_DONE : EX_FAILED;
 }
@@ -77,14 +77,14 @@ static void show_export(const struct json_node *e)
 {
 	const struct json_node *p = json_member(e, "granted");
 
-	printf("%s (%s)%s\n", get_str(e, "device"), get_str(e, "disk"), get_bool(e, "there") ? "" : ": is not there yet");
+	printf("%s (%s)%s\n", get_str(e, "device"), get_str(e, "disk"), member_bool(e, "there") ? "" : ": is not there yet");
 	for (p = p ? p->first : NULL; p; p = p->next) {
 		printf("  %-16s %s  ", get_str(p, "peer"), get_str(p, "address"));
-		if (get_bool(p, "admitted"))
-			printf("may write it, epoch %llu", (unsigned long long)get_u64(p, "epoch"));
+		if (member_bool(p, "admitted"))
+			printf("may write it, epoch %llu", (unsigned long long)member_u64(p, "epoch"));
 		else
 			printf("granted, not admitted now");
-		printf(", %llu connections\n", (unsigned long long)get_u64(p, "connections"));
+		printf(", %llu connections\n", (unsigned long long)member_u64(p, "connections"));
 	}
 }
 

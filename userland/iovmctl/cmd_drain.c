@@ -38,10 +38,10 @@ static void show(const struct json_node *o)
 		if (strcmp(get_str(g, "drain"), "moves"))
 			continue;
 		p = json_member(g, "progress");
-		text_size(left, sizeof(left), get_u64(p, "remaining"));
+		text_size(left, sizeof(left), member_u64(p, "remaining"));
 		snprintf(moving + strlen(moving), sizeof(moving) - strlen(moving), "; %s: %s", get_str(g, "name"),
 			 p ? get_str(p, "phase") : "begins");
-		if (get_u64(p, "total"))
+		if (member_u64(p, "total"))
 			snprintf(moving + strlen(moving), sizeof(moving) - strlen(moving), ", %s left", left);
 	}
 	snprintf(line, sizeof(line), "%u of %u have gone", gone, nr);
@@ -57,7 +57,7 @@ static void show(const struct json_node *o)
 static int end_of(const struct json_node *o)
 {
 	const struct json_node *list = json_member(o, "drain"), *g;
-	bool good = get_bool(o, "ok");
+	bool good = member_bool(o, "ok");
 
 	if (!list && !good)
 		return fail(EX_REFUSED, NULL, "%s", get_str(o, "error"));

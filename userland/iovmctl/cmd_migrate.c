@@ -30,11 +30,11 @@ static void show_progress(const struct json_node *o)
 
 	if (!p)
 		return;
-	text_size(rate, sizeof(rate), get_u64(p, "rate"));
-	text_size(left, sizeof(left), get_u64(p, "remaining"));
-	text_ms(down, sizeof(down), get_u64(p, "expected_downtime_ms"));
+	text_size(rate, sizeof(rate), member_u64(p, "rate"));
+	text_size(left, sizeof(left), member_u64(p, "remaining"));
+	text_ms(down, sizeof(down), member_u64(p, "expected_downtime_ms"));
 	printf("%s: %s", guest, get_str(p, "phase"));
-	if (get_u64(p, "total"))
+	if (member_u64(p, "total"))
 		printf(", %s/s, %s left, expected downtime %s", rate, left, down);
 	printf("\n");
 	fflush(stdout);
@@ -45,10 +45,10 @@ static int end_of(const struct json_node *o)
 	const struct json_node *g = json_member(o, "guest");
 	char ms[32];
 
-	if (!get_bool(o, "ok"))
+	if (!member_bool(o, "ok"))
 		return fail(g ? EX_FAILED : EX_REFUSED, g ? "'iovmctl status' tells how things are" : NULL, "%s: %s", guest, get_str(o, "error"));
 	if (!opt_json && g) {
-		text_ms(ms, sizeof(ms), get_u64(json_member(g, "progress"), "downtime_ms"));
+		text_ms(ms, sizeof(ms), member_u64(json_member(g, "progress"), "downtime_ms"));
 		printf("%s: migrated to '%s', downtime %s\n", guest, get_str(g, "to"), ms);
 	} else if (!opt_json) {
 		printf("%s: the migration is being cancelled\n", guest);

@@ -69,7 +69,7 @@ enum peers_told peers_tell(const char *name, bool forgotten)
 		return told;
 	o = agent_answer(&t, NULL, &code);
 	if (o)
-		told = get_bool(o, "ok") ? TOLD : TOLD_RESTART;
+		told = member_bool(o, "ok") ? TOLD : TOLD_RESTART;
 	json_free(o);
 	agent_end(&t);
 	return told;
@@ -177,7 +177,7 @@ static struct row *all_rows(const struct config *c, const struct json_node *o, u
 
 static void row_json(struct json *j, const struct config *c, const struct row *row)
 {
-	bool up = get_bool(row->o, "connected");
+	bool up = member_bool(row->o, "connected");
 
 	json_open(j, NULL, '{');
 	json_str(j, "name", row->name);
@@ -189,7 +189,7 @@ static void row_json(struct json *j, const struct config *c, const struct row *r
 	else
 		json_null(j, "connected");
 	if (up)
-		json_u64(j, "since_ms", get_u64(row->o, "since_ms"));
+		json_u64(j, "since_ms", member_u64(row->o, "since_ms"));
 	else
 		json_null(j, "since_ms");
 	json_str(j, "why", *get_str(row->o, "why") ? get_str(row->o, "why") : NULL);
@@ -207,8 +207,8 @@ static void row_text(const struct config *c, const struct row *row)
 	char cert[256], t[32];
 
 	printf("  %-16s %s  ", row->name, row->p ? row->p->address : "there is no [peer] of this name");
-	if (get_bool(row->o, "connected")) {
-		text_ms(t, sizeof(t), get_u64(row->o, "since_ms"));
+	if (member_bool(row->o, "connected")) {
+		text_ms(t, sizeof(t), member_u64(row->o, "since_ms"));
 		printf("connected for %s, %s\n", t, c->host.plain_tcp ? "plain TCP" : "TLS");
 	} else if (row->o) {
 		printf("not connected: %s\n", get_str(row->o, "why"));

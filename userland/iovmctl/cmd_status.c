@@ -22,10 +22,10 @@ static void show_peers(const struct json_node *p)
 {
 	for (; p; p = p->next) {
 		printf("  %-16s %s  ", get_str(p, "name"), get_str(p, "address"));
-		if (get_bool(p, "connected")) {
+		if (member_bool(p, "connected")) {
 			char t[32];
 
-			text_ms(t, sizeof(t), get_u64(p, "since_ms"));
+			text_ms(t, sizeof(t), member_u64(p, "since_ms"));
 			printf("connected for %s%s\n", t, *get_str(p, "fingerprint") ? ", TLS" : ", plain TCP");
 		} else {
 			printf("not connected: %s\n", get_str(p, "why"));
@@ -37,21 +37,21 @@ static void show_path(const struct json_node *p)
 {
 	char t[32];
 
-	text_ms(t, sizeof(t), get_u64(p, "since_ms"));
-	printf("    %-14s %s for %s%s", get_str(p, "name"), get_str(p, "state"), t, get_bool(p, "takes_requests") ? ", takes the requests" : "");
-	if (get_bool(p, "encrypted"))
+	text_ms(t, sizeof(t), member_u64(p, "since_ms"));
+	printf("    %-14s %s for %s%s", get_str(p, "name"), get_str(p, "state"), t, member_bool(p, "takes_requests") ? ", takes the requests" : "");
+	if (member_bool(p, "encrypted"))
 		printf(", TLS");
-	if (get_u64(p, "held"))
-		printf(", %llu writes wait for its fence", (unsigned long long)get_u64(p, "held"));
+	if (member_u64(p, "held"))
+		printf(", %llu writes wait for its fence", (unsigned long long)member_u64(p, "held"));
 	printf("\n");
-	if (get_bool(p, "in_doubt"))
+	if (member_bool(p, "in_doubt"))
 		printf("      what was sent over it before may still land%s%s\n", *get_str(p, "in_doubt_why") ? ": " : "", get_str(p, "in_doubt_why"));
 }
 
 static void show_epoch(const struct json_node *d)
 {
-	if (get_u64(d, "epoch"))
-		printf("    epoch %llu is held by '%s'\n", (unsigned long long)get_u64(d, "epoch"),
+	if (member_u64(d, "epoch"))
+		printf("    epoch %llu is held by '%s'\n", (unsigned long long)member_u64(d, "epoch"),
 		       *get_str(d, "epoch_holder") ? get_str(d, "epoch_holder") : "nobody");
 	if (*get_str(d, "epoch_why"))
 		printf("    its epoch cannot be had: %s\n", get_str(d, "epoch_why"));
@@ -69,10 +69,10 @@ static void show_devices(const struct json_node *d)
 			printf("%s to '%s'", get_str(d, "state"), get_str(d, "route"));
 		else
 			printf("%s", get_str(d, "state"));
-		if (get_u64(d, "queues_running"))
+		if (member_u64(d, "queues_running"))
 			printf(", a guest runs on it");
-		if (get_u64(d, "sessions_of_peers"))
-			printf(", %llu connections of peers", (unsigned long long)get_u64(d, "sessions_of_peers"));
+		if (member_u64(d, "sessions_of_peers"))
+			printf(", %llu connections of peers", (unsigned long long)member_u64(d, "sessions_of_peers"));
 		printf("\n");
 		if (*get_str(d, "trouble"))
 			printf("    not as configured: %s\n", get_str(d, "trouble"));
@@ -89,10 +89,10 @@ static void show_findings(const struct json_node *g)
 
 	if (!f)
 		return;
-	text_ms(t, sizeof(t), get_u64(g, "checked_ms_ago"));
-	printf("    %s, as of %s ago\n", get_bool(g, "ready") ? "ready to be migrated" : "not ready to be migrated", t);
+	text_ms(t, sizeof(t), member_u64(g, "checked_ms_ago"));
+	printf("    %s, as of %s ago\n", member_bool(g, "ready") ? "ready to be migrated" : "not ready to be migrated", t);
 	for (f = f->first; f; f = f->next)
-		if (get_bool(f, "bad"))
+		if (member_bool(f, "bad"))
 			printf("      %s: %s\n", get_str(f, "what"), get_str(f, "text"));
 }
 
@@ -122,8 +122,8 @@ static void show_refused(const struct json_node *r)
 
 	if (!r || r->type != JSON_OBJECT)
 		return;
-	text_ms(t, sizeof(t), get_u64(r, "ago_ms"));
-	printf("refused %llu connections, the last one %s ago, from %s (%s): %s\n", (unsigned long long)get_u64(r, "count"), t,
+	text_ms(t, sizeof(t), member_u64(r, "ago_ms"));
+	printf("refused %llu connections, the last one %s ago, from %s (%s): %s\n", (unsigned long long)member_u64(r, "count"), t,
 	       get_str(r, "from"), get_str(r, "to"), get_str(r, "why"));
 }
 
@@ -131,7 +131,7 @@ static void show(const struct json_node *s)
 {
 	printf("host %s, release %s, connections between hosts: %s\n", get_str(s, "host"), get_str(s, "release"),
 	       strcmp(get_str(s, "transport"), "tls") ? "plain TCP, as configured: neither encrypted nor authenticated" : "TLS");
-	if (get_bool(s, "config_changed"))
+	if (member_bool(s, "config_changed"))
 		printf("the configuration was changed since iovmd has read it: 'iovmctl config check', then 'systemctl restart iovmd'\n");
 	if (first_of(s, "peers"))
 		printf("peers\n");
@@ -152,7 +152,7 @@ static int ask(const char *op, struct agent_talk *t, struct json_node **o, const
 	if (code)
 		return code;
 	*o = agent_answer(t, text, &code);
-	if (*o && !get_bool(*o, "ok"))
+	if (*o && !member_bool(*o, "ok"))
 		code = fail(EX_REFUSED, NULL, "%s", get_str(*o, "error"));
 	return code;
 }

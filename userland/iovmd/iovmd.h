@@ -157,11 +157,6 @@ bool msg_write(struct msg *m, int fd);
 /* The next line of fd, for json_free(); NULL likewise, or it is no JSON. */
 struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms);
 
-/* Members of an object; NULL, false, 0 when there is none of that type. */
-const char *member_str(const struct json_node *o, const char *key);
-bool member_bool(const struct json_node *o, const char *key);
-uint64_t member_u64(const struct json_node *o, const char *key);
-
 /* ---- children (child.c) ---- */
 
 struct child;

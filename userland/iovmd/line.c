@@ -254,24 +254,3 @@ struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms)
 {
 	return line_get(line_get_fd, &fd, b, LINE_MAX_BYTES, timeout_ms);
 }
-
-const char *member_str(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = o && o->type == JSON_OBJECT ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_STRING ? m->str : NULL;
-}
-
-bool member_bool(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = o && o->type == JSON_OBJECT ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_BOOL && m->b;
-}
-
-uint64_t member_u64(const struct json_node *o, const char *key)
-{
-	const struct json_node *m = o && o->type == JSON_OBJECT ? json_member(o, key) : NULL;
-
-	return m && m->type == JSON_NUMBER && m->whole ? m->u64 : 0;
-}

@@ -433,28 +433,19 @@ void qmp_close(struct qmp *q)
 
 /* ---- looking into trees ---- */
 
-static const struct json_node *member_of(const struct json_node *object, const char *key, enum json_type type)
-{
-	const struct json_node *node = object && object->type == JSON_OBJECT ? json_member(object, key) : NULL;
-
-	return node && node->type == type ? node : NULL;
-}
-
 const char *qmp_str(const struct json_node *object, const char *key)
 {
-	const struct json_node *node = member_of(object, key, JSON_STRING);
-
-	return node ? node->str : "";
+	return member_str(object, key) ?: "";
 }
 
 uint64_t qmp_u64(const struct json_node *object, const char *key)
 {
-	const struct json_node *node = member_of(object, key, JSON_NUMBER);
-
-	return node && node->whole ? node->u64 : 0;
+	return member_u64(object, key);
 }
 
 const struct json_node *qmp_object(const struct json_node *object, const char *key)
 {
-	return member_of(object, key, JSON_OBJECT);
+	const struct json_node *node = object && object->type == JSON_OBJECT ? json_member(object, key) : NULL;
+
+	return node && node->type == JSON_OBJECT ? node : NULL;
 }
