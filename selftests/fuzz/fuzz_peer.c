@@ -201,6 +201,8 @@ void apply_connect(const struct config_device *d, const struct config_peer *p) {
 const char *apply_trouble(const struct config_device *d) { (void)d; return "none"; }
 uint64_t data_cut(void) { return 0; }
 bool data_is_cut(uint64_t u) { (void)u; return true; }
+void data_end(const struct config_device *d, const struct config_peer *p) { (void)d, (void)p; }
+bool data_next_session(const struct config_device *d, const struct config_peer *p, uint32_t *i) { (void)d, (void)p, (void)i; return false; }
 void guest_look(void) { }
 void guest_settle(const char *n, const struct config_peer *p) { (void)n, (void)p; }
 bool guest_is_migrating(const struct config_guest *g) { (void)g; return false; }

@@ -168,6 +168,7 @@ static void again(struct client *c, const struct json_node *o)
 {
 	const char *name = member_str(o, "peer");
 	struct config_peer *p = name ? config_peer(agent.config, name) : NULL;
+	const struct config_device *d;
 	char why[WHY_MAX];
 	struct msg m;
 
@@ -177,8 +178,8 @@ static void again(struct client *c, const struct json_node *o)
 		return;
 	}
 	peer_again(p);
-	if (member_bool(o, "forgotten"))
-		data_end(p);
+	for (d = member_bool(o, "forgotten") ? agent.config->devices : NULL; d; d = d->next)
+		data_end(d, p);
 	answer_begin(&m, c->id);
 	msg_send(&m, c->line);
 }

@@ -287,24 +287,31 @@ static int on_accept(sd_event_source *source, int listener, uint32_t events, voi
 	return 0;
 }
 
-void data_end(const struct config_peer *p)
+bool data_next_session(const struct config_device *d, const struct config_peer *p, uint32_t *id)
 {
-	const struct config_device *d;
 	struct iovm_session_info i;
-	struct iovm_session_remove r;
 	size_t n = strlen(p->name);
 
-	for (d = agent.config->devices; d; d = d->next) {
-		IOVM_INIT(&i);
-		export_name(d, i.dev);
-		for (; !mux_ioctl(IOVM_SESSION_GET, &i); i.id++) {
-			if (strncmp(i.peer, p->name, n) || strncmp(i.peer + n, ", ", 2))
-				continue;
-			IOVM_INIT(&r);
-			strcpy(r.dev, i.dev);
-			r.id = i.id;
-			mux_ioctl(IOVM_SESSION_REMOVE, &r);
-		}
+	IOVM_INIT(&i);
+	export_name(d, i.dev);
+	for (i.id = *id; !mux_ioctl(IOVM_SESSION_GET, &i); i.id++) {
+		*id = i.id;
+		if (!strncmp(i.peer, p->name, n) && !strncmp(i.peer + n, ", ", 2))
+			return true;
+	}
+	return false;
+}
+
+void data_end(const struct config_device *d, const struct config_peer *p)
+{
+	struct iovm_session_remove r;
+	uint32_t id;
+
+	for (id = 0; data_next_session(d, p, &id); id++) {
+		IOVM_INIT(&r);
+		export_name(d, r.dev);
+		r.id = id;
+		mux_ioctl(IOVM_SESSION_REMOVE, &r);
 	}
 }
 

@@ -260,45 +260,17 @@ static void answer(struct drain *r, const char *why)
 	timer_set(&r->hold, HOLD_MS, held_long_enough, r);
 }
 
-/* Its sessions, one after the other; *id becomes the next one to look at. */
-static bool next_session(const struct drain *r, const char *dev, uint32_t *id)
-{
-	struct iovm_session_info s;
-	char who[IOVM_NAME_MAX + 2];
-
-	snprintf(who, sizeof(who), "%s,", r->from->name);
-	for (;;) {
-		IOVM_INIT(&s);
-		snprintf(s.dev, sizeof(s.dev), "%s", dev);
-		s.id = *id;
-		if (mux_ioctl(IOVM_SESSION_GET, &s))
-			return false;
-		*id = s.id;
-		if (!strncmp(s.peer, who, strlen(who)))
-			return true;
-		++*id;
-	}
-}
-
 /* In a child: until there are none. */
 static int drain_work(int sock, void *data)
 {
-	struct iovm_session_remove rm;
 	struct drain *r = data;
-	char dev[IOVM_NAME_MAX];
 	struct msg m;
 	uint32_t id;
 
 	if (!kernel_in_child())
 		return 1;
-	export_name(r->d, dev);
-	for (id = 0; next_session(r, dev, &id); id++) {
-		IOVM_INIT(&rm);
-		snprintf(rm.dev, sizeof(rm.dev), "%s", dev);
-		rm.id = id;
-		mux_ioctl(IOVM_SESSION_REMOVE, &rm);
-	}
-	while (id = 0, next_session(r, dev, &id))
+	data_end(r->d, r->from);
+	while (id = 0, data_next_session(r->d, r->from, &id))
 		usleep(LOOK_MS * 1000);
 	msg_begin(&m);
 	json_bool(&m.j, "ok", true);

@@ -237,8 +237,9 @@ int data_listen(char why[WHY_MAX]);
 /* Ends the handshakes that are under way; once data_is_cut() none of them makes a session any more. */
 uint64_t data_cut(void);
 bool data_is_cut(uint64_t upto);
-/* Those that a peer has are ended. */
-void data_end(const struct config_peer *p);
+/* Sessions that a peer has with a device: the first from number *id on; and all of them are ended. */
+bool data_next_session(const struct config_device *d, const struct config_peer *p, uint32_t *id);
+void data_end(const struct config_device *d, const struct config_peer *p);
 
 /* ---- peers (link.c, peer.c) ---- */
 
