@@ -25,14 +25,6 @@ finish() {
 }
 trap finish EXIT
 
-# want RC PATTERN ARGS...: exit status, and what either output must hold
-want() {
-	local code=$1 pattern=$2
-	shift 2
-	exits "$code" "$@"
-	says "$pattern" "$out"$'\n'"$err" "$@"
-}
-
 # The number of the newest event; what follows it is waited for by came.
 newest() { "$ctl" events --no-follow --json | tail -1 | sed 's/^{"seq":\([0-9]*\),.*/\1/'; }
 mark() { seq=$(newest); }

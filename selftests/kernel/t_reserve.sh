@@ -35,13 +35,6 @@ finish() {
 }
 trap finish EXIT
 
-want() { # RC PATTERN ARGS...: exit status, and what either output must hold
-	local code=$1 pattern=$2
-	shift 2
-	exits "$code" "$@"
-	says "$pattern" "$out"$'\n'"$err" "$@"
-}
-
 # The operator's: 12mbit in all, half of it for everybody, half for reservations. Anew, also the device.
 operator() {
 	ip link del va 2>/dev/null

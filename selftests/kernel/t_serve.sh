@@ -27,35 +27,15 @@ finish() {
 }
 trap finish EXIT
 
-want() { # RC PATTERN ARGS...: exit status, and what either output must hold
-	local code=$1 pattern=$2
-	shift 2
-	exits "$code" "$@"
-	says "$pattern" "$out"$'\n'"$err" "$@"
-}
-
-try() { # COMMAND...: must succeed
-	"$@" >"$tmp/try" 2>&1 || complain "$*: $(cat "$tmp/try")"
-}
-
 sessions() { "$ctl" session list disk --json | python3 -c 'import json,sys; print(len(json.load(sys.stdin)))'; }
-sessions_are() {
-	local deadline=$((SECONDS + 20))
-	until [ "$(sessions)" = "$1" ]; do
-		[ $SECONDS -lt $deadline ] || { complain "$(sessions) sessions, not $1"; return; }
-		sleep 0.1
-	done
-}
+are() { [ "$(sessions)" = "$1" ]; }
+sessions_are() { until_true 20 are "$1" || complain "$(sessions) sessions, not $1"; }
 
 offer() { # ARGS...: iovmctl serve disk, until it listens; sets $server
 	"$ctl" serve disk "$@" >"$tmp/serve" 2>&1 &
 	server=$!
 	bg+=("$server")
-	local deadline=$((SECONDS + 20))
-	until grep -q "serving at" "$tmp/serve"; do
-		[ $SECONDS -lt $deadline ] || { complain "it does not listen: $(cat "$tmp/serve")"; return; }
-		sleep 0.1
-	done
+	until_true 20 grep -q "serving at" "$tmp/serve" || complain "it does not listen: $(cat "$tmp/serve")"
 }
 
 same() { # FILE OFFSET: is what the disk has there

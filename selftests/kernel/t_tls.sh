@@ -31,26 +31,6 @@ finish() {
 }
 trap finish EXIT
 
-want() { # RC PATTERN ARGS...: exit status, and what either output must hold
-	local code=$1 pattern=$2
-	shift 2
-	exits "$code" "$@"
-	says "$pattern" "$out"$'\n'"$err" "$@"
-}
-
-try() { # COMMAND...: must succeed
-	"$@" >"$tmp/try" 2>&1 || complain "$*: $(cat "$tmp/try")"
-}
-
-until_true() { # SECONDS COMMAND...
-	local deadline=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		[ $SECONDS -lt $deadline ] || return 1
-		sleep 0.1
-	done
-}
-
 offer() { # ARGS...: iovmctl serve disk, until it listens; sets $server
 	"$ctl" serve disk --timeout 2min "$@" >"$tmp/serve" 2>&1 &
 	server=$!

@@ -38,14 +38,6 @@ finish() {
 trap finish EXIT
 state=$tmp/state
 
-# want RC PATTERN ARGS...: exit status of iovmctl, and what either output must hold
-want() {
-	local code=$1 pattern=$2
-	shift 2
-	exits "$code" "$@"
-	says "$pattern" "$out"$'\n'"$err" "$@"
-}
-
 # upgrade RC PATTERN ARGS...: the same of iovm-upgrade
 upgrade() {
 	local code=$1 pattern=$2

@@ -77,6 +77,27 @@ says() {
 	grep -Eq -- "$pattern" <<<"$text" || complain "iovmctl $*: no /$pattern/ in: $text"
 }
 
+# want RC PATTERN ARGS...: exit status, and what either output must hold
+want() {
+	local code=$1 pattern=$2
+	shift 2
+	exits "$code" "$@"
+	says "$pattern" "$out"$'\n'"$err" "$@"
+}
+
+try() { # COMMAND...: must succeed
+	"$@" >"$tmp/try" 2>&1 || complain "$*: $(cat "$tmp/try")"
+}
+
+until_true() { # SECONDS COMMAND...: succeeds by then
+	local deadline=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt $deadline ] || return 1
+		sleep 0.1
+	done
+}
+
 # json EXPRESSION ARGS...: the output is JSON, and the Python expression on it (d) holds
 json() {
 	local expr=$1
