@@ -7,23 +7,14 @@
 #include "iovmd.h"
 #include "../iovmctl/iovmctl.h"
 
-/* Connections of a peer: data.c has their name begin with that of the peer. */
-static unsigned int connections_of(const char *export, const struct config_peer *p)
+static unsigned int connections_of(const struct config_device *d, const struct config_peer *p)
 {
-	size_t len = strlen(p->name);
-	struct iovm_session_info s;
 	unsigned int n = 0;
-	uint32_t id = 0;
+	uint32_t id;
 
-	for (;;) {
-		IOVM_INIT(&s);
-		snprintf(s.dev, sizeof(s.dev), "%s", export);
-		s.id = id;
-		if (mux_ioctl(IOVM_SESSION_GET, &s))
-			return n;
-		n += !strncmp(s.peer, p->name, len) && s.peer[len] == ',';
-		id = s.id + 1;
-	}
+	for (id = 0; data_next_session(d, p, &id); id++)
+		n++;
+	return n;
 }
 
 static void export_json(struct json *j, const struct config_device *d)
@@ -47,7 +38,7 @@ static void export_json(struct json *j, const struct config_device *d)
 		json_str(j, "address", d->peers[i]->address);
 		json_bool(j, "admitted", epoch);
 		json_u64(j, "epoch", epoch);
-		json_u64(j, "connections", connections_of(name, d->peers[i]));
+		json_u64(j, "connections", connections_of(d, d->peers[i]));
 		json_close(j);
 	}
 	json_close(j);

@@ -152,6 +152,7 @@ bool msg_send(struct msg *m, struct line *l);
 /* Ends it: text, for free(), ends in a newline. */
 char *msg_end(struct msg *m, size_t *n);
 
+bool send_all(int fd, const char *text, size_t n);
 /* For workers: blocking, on a plain descriptor; false: the other side has gone, or time (0: none) is up. */
 bool msg_write(struct msg *m, int fd);
 /* The next line of fd, for json_free(); NULL likewise, or it is no JSON. */

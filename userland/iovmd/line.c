@@ -232,22 +232,28 @@ bool msg_send(struct msg *m, struct line *l)
 	return good;
 }
 
+bool send_all(int fd, const char *text, size_t n)
+{
+	ssize_t r;
+
+	for (; n; text += r, n -= (size_t)r) {
+		r = send(fd, text, n, MSG_NOSIGNAL);
+		if (r < 0 && errno != EINTR)
+			return false;
+		if (r < 0)
+			r = 0;
+	}
+	return true;
+}
+
 bool msg_write(struct msg *m, int fd)
 {
-	size_t n, at = 0;
+	size_t n;
 	char *text = msg_end(m, &n);
-	ssize_t r = 0;
+	bool good = send_all(fd, text, n);
 
-	while (at < n) {
-		r = send(fd, text + at, n - at, MSG_NOSIGNAL);
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			break;
-		at += (size_t)r;
-	}
 	free(text);
-	return r >= 0;
+	return good;
 }
 
 struct json_node *line_read(int fd, struct line_buf *b, uint64_t timeout_ms)

@@ -46,20 +46,6 @@ static bool plain(void)
 
 /* --- writing and reading --- */
 
-static bool send_all(int fd, const char *text, size_t n)
-{
-	ssize_t r;
-
-	for (; n; text += r, n -= (size_t)r) {
-		r = send(fd, text, n, MSG_NOSIGNAL);
-		if (r < 0 && errno != EINTR)
-			return false;
-		if (r < 0)
-			r = 0;
-	}
-	return true;
-}
-
 static bool put(struct chan *c, const char *text, size_t n)
 {
 	return c->tls ? !tls_write(c->tls, text, n, DEAD_MS) : send_all(c->fd, text, n);
