@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import os
+import random
 import shlex
 import socket
 import subprocess
@@ -64,12 +65,27 @@ def run(*words, timeout=120, ok=(0,), cwd=None):
 
 
 def free_ports(count):
-    """So many TCP ports on the loopback interface, no two the same, that nobody listens on at the moment."""
+    """
+    So many TCP ports on the loopback interface, no two the same, that nobody listens on at the moment. The kernel gives none of them
+    to a connection, as it does with those that it chooses itself, between this and the moment at which they are used.
+    """
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        low, high = map(int, f.read().split())
+    outside = [p for p in range(10000, 65536) if not low <= p <= high]
+    ports = []
     with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in socks:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in socks]
+        for port in random.sample(outside, len(outside)):
+            if len(ports) == count:
+                break
+            s = stack.enter_context(socket.socket())
+            try:
+                s.bind(("127.0.0.1", port))
+                ports.append(port)
+            except OSError:
+                pass
+    if len(ports) < count:
+        raise BedError(f"no {count} TCP ports are free on 127.0.0.1")
+    return ports
 
 
 def wait_for(what, timeout, check, pause=0.1):
