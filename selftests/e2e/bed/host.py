@@ -65,7 +65,7 @@ class Host:
                   f"e2e.top={TOP}" + (f" e2e.install={install}" if install else "") + (" e2e.more=more" if tree else ""))
         # setpriv: the machine ends with this program, even when that is killed.
         self.words = [
-            tool("setpriv"), "--pdeathsig", "KILL", qemu_program(QEMU), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max",
+            tool("setpriv"), "--pdeathsig", "KILL", qemu_program(QEMU), "-name", f"host{name}", "-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off",
             "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             "-kernel", self.kernel.image, "-initrd", self.kernel.host_initramfs(), "-append", append,
             "-serial", f"file:{self.console}", "-qmp", f"unix:{self.qmp_path},server=on,wait=off",
