@@ -170,7 +170,7 @@ for kind in nbdkit qemu-nbd; do
 			>"$tmp/log" 2>&1 &
 	else
 		truncate -s 64M "$tmp/image"
-		qemu-nbd -t -f raw -b 127.0.0.1 -p 10810 -x '' -e 8 --cache=none \
+		qemu-nbd -t -f raw -b 127.0.0.1 -p 10810 -x '' -e 8 \
 			--object "tls-creds-x509,id=t,dir=$tmp/x509,endpoint=server,verify-peer=yes" --tls-creds t "$tmp/image" >"$tmp/log" 2>&1 &
 	fi
 	bg+=($!)
