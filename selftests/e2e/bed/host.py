@@ -20,6 +20,7 @@ from .qmp import Qmp
 from .util import TOP, BedError, free_ports, qemu_program, quote, run, tool, wait_for
 
 GUEST_PORTS = range(7001, 7009)
+STARTS_MAX = 5
 QEMU = 10                       # of the hosts: 7.2's TCG now and then forgets to wake a CPU that halted below a guest
 
 
@@ -50,13 +51,11 @@ class Host:
                  tree=None):
         self.name, self.rundir, self.net = name, rundir, net
         self.kernel = image.Kernel(kernel)
-        self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
-        self.agent = Agent(f"host {name}", self.ports[7000])
+        self.agent = Agent(f"host {name}", None)
         self.index = "AB".index(name) + 1
         self.address = f"10.0.0.{self.index}"
         self.console = os.path.join(rundir, f"host{name}.console")
         self.qmp_path = os.path.join(rundir, f"host{name}.qmp")
-        forwards = "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
         append = (f"console=ttyS0 quiet loglevel=5 panic=-1 oops=panic norandmaps net.ifnames=0 "
                   # a busy machine may not run it for as long as the first waits for a stall, and the second for a timer interrupt
                   f"rcupdate.rcu_cpu_stall_timeout=120 no_timer_check e2e.root=9p:root "
@@ -73,7 +72,7 @@ class Host:
             "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
             "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
             "-netdev", f"stream,id=net,{net}", "-device", f"virtio-net-pci,netdev=net,mac=52:54:00:00:00:0{self.index}",
-            "-netdev", f"user,id=ctl,restrict=on{forwards}", "-device", f"virtio-net-pci,netdev=ctl,mac=52:54:00:01:00:0{self.index}",
+            "-netdev", self.forwards(), "-device", f"virtio-net-pci,netdev=ctl,mac=52:54:00:01:00:0{self.index}",
             "-blockdev", f"driver=file,node-name=lun,filename={lun},locking=off,cache.direct=on,aio=threads,discard=unmap",
             "-device", "virtio-blk-pci,id=lun,drive=lun,serial=lun0,num-queues=1,write-cache=on",
         ]
@@ -86,10 +85,31 @@ class Host:
             self.words += ["-fsdev", f"local,id=more,path={os.path.realpath(tree)},security_model=none,readonly=on,multidevs=remap",
                            "-device", "virtio-9p-pci,fsdev=more,mount_tag=more"]
         self.proc = None
+        self.booted = False
+
+    def forwards(self):
+        """Chooses ports of this machine, by which those in there are reached: QEMU's word for it."""
+        self.ports = dict(zip((7000, *GUEST_PORTS), free_ports(1 + len(GUEST_PORTS))))
+        self.agent.port = self.ports[7000]
+        return "user,id=ctl,restrict=on" + "".join(f",hostfwd=tcp:127.0.0.1:{mine}-:{theirs}" for theirs, mine in self.ports.items())
 
     def start(self):
-        self.log = open(os.path.join(self.rundir, f"host{self.name}.qemu"), "ab")
-        self.proc = subprocess.Popen([str(w) for w in self.words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        """Starts it, again if somebody has taken one of its ports meanwhile: by others, unless they are known already."""
+        for _ in range(STARTS_MAX):
+            self.log = open(os.path.join(self.rundir, f"host{self.name}.qemu"), "ab")
+            begin = self.log.tell()
+            self.proc = subprocess.Popen([str(w) for w in self.words], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+            try:
+                self.proc.wait(1)
+            except subprocess.TimeoutExpired:
+                return
+            with open(self.log.name, "rb") as f:
+                f.seek(begin)
+                if b"host forwarding rule" not in f.read():
+                    return      # whoever waits for it is told
+            self.log.close()
+            if not self.booted:
+                self.words[self.words.index("-netdev", self.words.index("-netdev") + 1) + 1] = self.forwards()
 
     def alive(self):
         if self.proc.poll() is not None:
@@ -106,6 +126,7 @@ class Host:
 
     def wait_booted(self, timeout=400):
         self.agent.wait(timeout, self.alive)
+        self.booted = True
         self.qmp = Qmp(f"host {self.name}", self.qmp_path)
 
     def disk(self, serial="lun0"):
