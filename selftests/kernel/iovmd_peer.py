@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""For t_iovmd.sh and t_iovmd_ops.sh: a stand-in of a peer's iovmd, and senders of what is not right.
+"""For t_iovmd*.sh: a stand-in of a peer's iovmd, and senders of what is not right.
 
     iovmd_peer.py peer FILE ADDRESS NAME       answers as a peer would; what it is asked is appended to FILE. FILE.answers, if it
                                                is there, is an object: by what is asked, more that is answered
     iovmd_peer.py proxy FROM TO PORT SOCKET    a unix socket whose connections go to TO:PORT, from FROM
     iovmd_peer.py bad TO FROM                  says wrong things on the channel
     iovmd_peer.py say TO FROM REQUEST          on the channel; prints the answer
+    iovmd_peer.py hold TO FROM NAME            connects to the channel, says who it is, and stays
     iovmd_peer.py drain TO FROM DEVICE         has its sessions drained while it shakes hands for another one
     iovmd_peer.py control SOCKET               and on iovmctl's socket
     iovmd_peer.py stall TO FROM N FILE         N connections that begin TLS and stop in the middle, held until FILE is there
@@ -171,6 +172,14 @@ def say(to, source, text):
         print(json.dumps(hello))
 
 
+def hold(to, source, name):
+    with secure(socket.create_connection((to, CHANNEL), source_address=(source, 0), timeout=30)) as sock:
+        send(sock, {"iovmd": 1, "host": name, "to": "a", "release": "test"})
+        sock.settimeout(None)
+        for _ in lines(sock):
+            pass
+
+
 def drain(to, source, device):
     """While a handshake is under way: it is cut short, and no other one gets anywhere until the drain is over."""
     def greeted():
@@ -247,6 +256,6 @@ def garbage(to, source, port):
 
 
 if __name__ == "__main__":
-    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "drain": drain, "control": control, "stall": stall,
+    {"peer": peer, "proxy": proxy, "bad": bad, "say": say, "hold": hold, "drain": drain, "control": control, "stall": stall,
      "garbage": garbage}[sys.argv[1]](*sys.argv[2:])
     sys.exit(os.EX_OK)

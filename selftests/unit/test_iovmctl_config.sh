@@ -27,6 +27,7 @@ address = fd00::1
 [peer c]
 address = c
 data-port = 2000
+fence-command = /usr/sbin/off c
 [device d]
 disk = "/dev/odd #1"
 peers = b
@@ -139,6 +140,8 @@ address = c
 peer-port = 10808
 data-port = 2000
 libvirt-uri = qemu+tls://c/system
+fence-command = /usr/sbin/off c
+fence-after = 30s
 
 [device d]
 disk = "/dev/odd #1"

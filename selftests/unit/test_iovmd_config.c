@@ -42,6 +42,8 @@ static const char everything[] =
 	"peer-port = 3000\n"
 	"data-port = 3001\n"
 	"libvirt-uri = qemu+ssh://b/system\n"
+	"fence-command = fence_ipmilan -a b-ipmi -o off\n"
+	"fence-after = 45\n"
 	"[peer c]\n"
 	"address = fd00::1\n"
 	"\t[ device\tvm1-disk0 ] \n"
@@ -168,6 +170,8 @@ static void every_key(void)
 	CHECK(config_way(c->guests) == WAY_QMP && config_way(g) == WAY_COMMAND && config_way(g->next) == WAY_LIBVIRT);
 	CHECK(!strcmp(g->next->libvirt, "vm3") && g->next->libvirt_tls && !g->next->next);
 	CHECK(!strcmp(c->peers->libvirt_uri, "qemu+ssh://b/system"));
+	CHECK(!strcmp(c->peers->fence_command, "fence_ipmilan -a b-ipmi -o off") && c->peers->fence_after_ms == 45000);
+	CHECK(!*c->peers->next->fence_command && !c->peers->next->fence_after_ms);
 	CHECK(!strcmp(c->peers->next->libvirt_uri, "qemu+tls://[fd00::1]/system"));
 	CHECK(config_peer(c, "c") == c->peers->next && config_device(c, "vm1-disk1") == d->next && config_guest(c, "vm2") == g);
 	CHECK(!config_peer(c, "vm2") && !config_device(c, "b") && !config_guest(c, ""));

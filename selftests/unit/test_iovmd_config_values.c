@@ -152,6 +152,14 @@ static void hosts(void)
 	right("[peer p]\naddress = p\nlibvirt-uri = qemu+ssh://root@b/system?no_verify=1\n");
 	wrong("[peer p]\naddress = p\nlibvirt-uri = qemu:///system\n",
 	      "a:3: 'libvirt-uri': 'qemu:///system' is this host's own libvirt | name that host: 'qemu+tls://HOST/system'");
+	right("[peer p]\naddress = p\nfence-command = fence_ipmilan -a p-ipmi -o off\n");
+	wrong("[peer p]\naddress = p\nfence-after = 1min\n",
+	      "a:3: 'fence-after': there is nothing to be run after it | write 'fence-command = COMMAND', which makes sure that the "
+	      "host is off");
+	wrong("[peer p]\naddress = p\nfence-command = bin/off\n",
+	      "a:3: 'fence-command': 'bin/off' names a program by a relative path | give all of it, from '/' on");
+	wrong("[peer p]\naddress = p\nfence-command = off\nfence-after = never\n",
+	      "a:4: 'fence-after': 'never' is not from 1000ms to 3600s | give a time between these");
 	wrong("[peer p]\naddress = p\nlibvirt-uri = b\n",
 	      "a:3: 'libvirt-uri': 'b' is no URI | write it as virsh takes it: 'qemu+tls://HOST/system'");
 	wrong("[peer p]\naddress = p\nlibvirt-uri = --x\n",

@@ -195,6 +195,8 @@ static bool value_text(const struct config_key *k, const void *what, char buf[VA
 		snprintf(buf, VALUE_MAX, "%" PRIu64 "bit", v);
 		return v;
 	case V_TIME:
+		if (!v && k->nonzero)
+			return false;
 		if (!v)
 			strcpy(buf, "never");
 		else

@@ -28,7 +28,7 @@ static void show_peers(const struct json_node *p)
 			text_ms(t, sizeof(t), member_u64(p, "since_ms"));
 			printf("connected for %s%s\n", t, *get_str(p, "fingerprint") ? ", TLS" : ", plain TCP");
 		} else {
-			printf("not connected: %s\n", get_str(p, "why"));
+			printf("not connected%s: %s\n", member_bool(p, "fenced") ? ", fenced" : "", get_str(p, "why"));
 		}
 	}
 }

@@ -68,6 +68,8 @@ struct config_host {
  * struct config_peer - another host
  * @address: name or address
  * @libvirt_uri: its libvirt; default: "qemu+tls://ADDRESS/system"
+ * @fence_command: makes sure that the host does nothing any more; "" none
+ * @fence_after_ms: "fence-after": it is run when the host could not be asked for so long and a guest waits for that; 0 without it
  */
 struct config_peer {
 	struct config_at at;
@@ -76,6 +78,8 @@ struct config_peer {
 	uint16_t peer_port;
 	uint16_t data_port;
 	char libvirt_uri[CONFIG_URI_MAX];
+	char fence_command[IOVM_ADDR_MAX];
+	uint64_t fence_after_ms;
 	struct config_peer *next;
 };
 

@@ -7,6 +7,7 @@
 
 #include "config_file.h"
 
+#define FENCE_AFTER_MS	30000
 #define EXPORT_SUFFIX	".export"	/* of a device for peers, which iovmd makes of another: see export_name() */
 
 /* Where a key of a section stands */
@@ -183,6 +184,11 @@ static void check_peer(struct reader *r, const struct section *s)
 	char remedy[256];
 
 	needs(r, s, "address", "write 'address = HOST', a name or an address of that host");
+	if (*p->fence_command && !is_given(s, "fence-after"))
+		p->fence_after_ms = FENCE_AFTER_MS;
+	if (is_given(s, "fence-after") && !*p->fence_command && !is_given(s, "fence-command"))
+		config_wrong(r, at_key(s, "fence-after"), "write 'fence-command = COMMAND', which makes sure that the host is off",
+			     "'fence-after': there is nothing to be run after it");
 	check_ports(r, s, p->peer_port, p->data_port);
 	check_uri(r, s);
 	if (!strcmp(p->name, r->c->host.name))

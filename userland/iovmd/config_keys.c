@@ -56,6 +56,8 @@ static const struct config_key peer_keys[] = {
 	{ "peer-port", V_PORT, PEER(peer_port) },
 	{ "data-port", V_PORT, PEER(data_port) },
 	{ "libvirt-uri", V_TEXT, PEER(libvirt_uri), .max = CONFIG_URI_MAX - 1 },
+	{ "fence-command", V_COMMAND, PEER(fence_command) },
+	{ "fence-after", V_TIME, PEER(fence_after_ms), .min = 1000, .max = HOUR_MS, .nonzero = true },
 	{ 0 }
 };
 

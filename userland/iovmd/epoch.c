@@ -7,72 +7,14 @@
  * To take one: every peer of the device is asked to give up what it holds ("epoch-give"), which the kernel there grants once its own
  * queues have stopped and nothing that it sent can land any more. The new epoch, one more than all have known, is written to stable
  * storage here, then told to every peer ("epoch-raised"), which writes it down too and ends the sessions of older ones. Only then
- * is it used. If a peer cannot be asked, the guest waits: status says for whom, and the operator's 'iovmctl epoch take' settles it.
+ * is it used.
  *
  * What may wait, for the disk or for what is in flight, is done by workers.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "iovmd.h"
-#include "epoch_store.h"
-
-#define GIVE_MS		60000
-#define RAISE_MS	60000
-#define FIRST_PAUSE_MS	200
-#define LAST_PAUSE_MS	30000
-
-enum phase {
-	PHASE_IDLE,
-	PHASE_ASKING,	/* the peers, to give it up */
-	PHASE_STORING,
-	PHASE_RAISING,	/* the peers are told */
-	PHASE_TAKING,
-};
-
-/* Somebody who wants to hear when it is held here */
-struct waiter {
-	struct line *line;
-	uint64_t id;
-	struct waiter *next;
-};
-
-/**
- * struct epoch - of a device
- * @known: as it is on disk
- * @next: what is being taken
- * @phase: how far that is
- * @asked: who is who, in what the peers answer
- * @asks: what the peers were asked, by their place in d->peers; 0 answered
- * @waits: for so many of them
- * @worker: what is being done; one at a time
- * @line: to it
- * @giver: who is answered when the worker has given it up or raised it; NULL nobody
- * @giver_id: of that request
- * @job: what the worker does
- * @why: it could not be taken; "" it could
- */
-struct epoch {
-	const struct config_device *d;
-	struct asked {
-		struct epoch *e;
-		unsigned int peer;
-	} asked[CONFIG_MAX_PEERS];
-	struct epoch_record known, next;
-	enum phase phase;
-	uint64_t asks[CONFIG_MAX_PEERS];
-	unsigned int waits;
-	struct child *worker;
-	struct line *line;
-	struct line *giver;
-	uint64_t giver_id;
-	struct epoch_job job;
-	char why[WHY_MAX];
-	sd_event_source *pause;
-	uint64_t pause_ms;
-	struct waiter *waiters;
-	struct epoch *link;
-};
+#include "epoch.h"
 
 static struct epoch *epochs;
 
@@ -103,7 +45,7 @@ bool epoch_needed(const struct config_device *d)
 static void on_result(struct line *l, char *text, void *data);
 static void on_worker_end(struct child *c, int status, const char *output, void *data);
 
-static bool start(struct epoch *e, int what, const struct epoch_record *r, bool holds)
+bool epoch_job(struct epoch *e, int what, const struct epoch_record *r, bool holds)
 {
 	e->job.what = what;
 	e->job.d = e->d;
@@ -111,147 +53,6 @@ static bool start(struct epoch *e, int what, const struct epoch_record *r, bool 
 	e->job.holds = holds;
 	e->worker = child_worker(epoch_work, &e->job, -1, true, &e->line, on_result, on_worker_end, e);
 	return e->worker;
-}
-
-/* --- taking it --- */
-
-static void try_again(void *data)
-{
-	struct epoch *e = data;
-
-	timer_clear(&e->pause);
-	epoch_look();
-}
-
-static void tell_waiters(struct epoch *e, const char *why)
-{
-	struct waiter *w;
-	struct msg m;
-
-	while ((w = e->waiters)) {
-		e->waiters = w->next;
-		if (why) {
-			answer_error(w->line, w->id, why);
-		} else {
-			answer_begin(&m, w->id);
-			json_u64(&m.j, "epoch", e->known.epoch);
-			msg_send(&m, w->line);
-		}
-		free(w);
-	}
-}
-
-static void stop_asking(struct epoch *e)
-{
-	unsigned int i;
-
-	for (i = 0; i < CONFIG_MAX_PEERS; i++) {
-		peer_forget(e->asks[i]);
-		e->asks[i] = 0;
-	}
-	e->waits = 0;
-}
-
-static void failed(struct epoch *e, const char *why)
-{
-	stop_asking(e);
-	if (strcmp(e->why, why))
-		warning("device '%s': its epoch cannot be had: %s", e->d->name, why);
-	snprintf(e->why, sizeof(e->why), "%s", why);
-	e->phase = PHASE_IDLE;
-	tell_waiters(e, why);
-	timer_set(&e->pause, next_pause(&e->pause_ms, FIRST_PAUSE_MS, LAST_PAUSE_MS), try_again, e);
-}
-
-static void taken(struct epoch *e)
-{
-	unsigned int i;
-
-	e->known = e->next;
-	e->phase = PHASE_IDLE;
-	e->why[0] = 0;
-	e->pause_ms = 0;
-	info("device '%s': epoch %llu is held here", e->d->name, (unsigned long long)e->known.epoch);
-	tell_waiters(e, NULL);
-	for (i = 0; i < e->d->nr_peers; i++)
-		apply_connect(e->d, e->d->peers[i]);
-}
-
-/* Asks each peer; answer() comes once for each. */
-static void ask_all(struct epoch *e, const char *op, uint64_t epoch, uint64_t limit_ms, reply_fn answer)
-{
-	char request[256];
-	unsigned int i;
-
-	if (epoch)
-		snprintf(request, sizeof(request), "{\"op\":\"%s\",\"device\":\"%s\",\"epoch\":%llu}", op, e->d->name, (unsigned long long)epoch);
-	else
-		snprintf(request, sizeof(request), "{\"op\":\"%s\",\"device\":\"%s\"}", op, e->d->name);
-	e->waits = e->d->nr_peers;
-	for (i = 0; i < e->d->nr_peers && e->waits; i++) {
-		e->asked[i].e = e;
-		e->asked[i].peer = i;
-		e->asks[i] = peer_ask(e->d->peers[i], request, limit_ms, answer, &e->asked[i]);
-	}
-}
-
-static void on_raised(const struct json_node *o, const char *text, const char *why, void *data)
-{
-	struct asked *a = data;
-	struct epoch *e = a->e;
-	char said[WHY_MAX + 128];
-
-	(void)o;
-	(void)text;
-	e->asks[a->peer] = 0;
-	if (why)
-		snprintf(said, sizeof(said), "'%s' was not told: %.500s", e->d->peers[a->peer]->name, why);
-	if (e->phase != PHASE_RAISING)
-		return;
-	if (why) {
-		failed(e, said);
-	} else if (!--e->waits) {
-		e->phase = PHASE_TAKING;
-		if (!start(e, EPOCH_JOB_TAKE, &e->next, false))
-			failed(e, "no process could be started");
-	}
-}
-
-static void on_given(const struct json_node *o, const char *text, const char *why, void *data)
-{
-	struct asked *a = data;
-	struct epoch *e = a->e;
-	const char *name = e->d->peers[a->peer]->name;
-	char said[WHY_MAX + 400];
-	uint64_t epoch;
-
-	(void)text;
-	e->asks[a->peer] = 0;
-	if (e->phase != PHASE_ASKING)
-		return;
-	if (why) {
-		snprintf(said, sizeof(said), "'%s' may have it: %.400s", name, why);
-		failed(e, said);
-		return;
-	}
-	epoch = member_u64(o, "epoch");
-	if (epoch >= e->next.epoch)
-		e->next.epoch = epoch + 1;
-	if (--e->waits)
-		return;
-	e->phase = PHASE_STORING;
-	if (!start(e, EPOCH_JOB_STORE, &e->next, false))
-		failed(e, "no process could be started");
-}
-
-static void take(struct epoch *e)
-{
-	if (e->phase != PHASE_IDLE || e->worker || e->pause)
-		return;
-	e->phase = PHASE_ASKING;
-	e->next.epoch = e->known.epoch + 1;
-	snprintf(e->next.holder, sizeof(e->next.holder), "%s", self());
-	ask_all(e, "epoch-give", 0, GIVE_MS, on_given);
 }
 
 /* --- what the worker has done --- */
@@ -269,6 +70,8 @@ static void gave(struct epoch *e, const char *error)
 	} else if (e->giver) {
 		answer_begin(&m, e->giver_id);
 		json_u64(&m.j, "epoch", e->known.epoch);
+		if (e->job.what == EPOCH_JOB_GIVE)
+			json_bool(&m.j, "held", e->job.holds);
 		msg_send(&m, e->giver);
 	}
 	e->giver = NULL;
@@ -279,14 +82,13 @@ static void result(struct epoch *e, const char *error)
 	if (e->job.what == EPOCH_JOB_GIVE || e->job.what == EPOCH_JOB_RAISE) {
 		gave(e, error);
 	} else if (error) {
-		failed(e, error);
+		epoch_failed(e, error);
 	} else if (e->phase == PHASE_STORING) {
 		/* known to this host from here on, whatever becomes of it */
 		e->known.epoch = e->next.epoch;
-		e->phase = PHASE_RAISING;
-		ask_all(e, "epoch-raised", e->next.epoch, RAISE_MS, on_raised);
+		epoch_raise(e);
 	} else if (e->phase == PHASE_TAKING) {
-		taken(e);
+		epoch_taken(e);
 	} else {
 		e->known = e->job.record;	/* adopted */
 	}
@@ -358,7 +160,7 @@ static bool give(struct epoch *e, const struct config_peer *from, char why[WHY_M
 		r.epoch = di.epoch;
 	if (holds || mine(&r))
 		snprintf(r.holder, sizeof(r.holder), "%s", from->name);
-	if (!start(e, EPOCH_JOB_GIVE, &r, holds))
+	if (!epoch_job(e, EPOCH_JOB_GIVE, &r, holds))
 		return false;
 	doubt_look();
 	return true;
@@ -387,7 +189,7 @@ static bool raise_to(struct epoch *e, const struct config_peer *from, uint64_t e
 		return false;
 	}
 	snprintf(r.holder, sizeof(r.holder), "%s", from->name);
-	return start(e, EPOCH_JOB_RAISE, &r, false);
+	return epoch_job(e, EPOCH_JOB_RAISE, &r, false);
 }
 
 void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o)
@@ -405,7 +207,7 @@ void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, 
 	}
 	/* both want it: one has to give way */
 	if (e->phase != PHASE_IDLE && !e->worker && strcmp(self(), from->name) > 0)
-		failed(e, "another host takes it");
+		epoch_failed(e, "another host takes it");
 	if (e->phase != PHASE_IDLE || e->worker) {
 		answer_error(l, id, "it is being taken or given up at the moment");
 		return;
@@ -452,7 +254,7 @@ void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, co
 	e->waiters = w;
 	timer_clear(&e->pause);
 	e->pause_ms = 0;
-	take(e);
+	epoch_take(e);
 }
 
 uint64_t epoch_for_peer(const struct config_device *d, const struct config_peer *p)
@@ -514,7 +316,7 @@ void epoch_peer_up(const struct config_peer *p)
 		e->asked[i].peer = (unsigned int)i;
 		snprintf(request, sizeof(request), "{\"op\":\"epoch-raised\",\"device\":\"%s\",\"epoch\":%llu}", e->d->name,
 			 (unsigned long long)di.epoch);
-		peer_ask(p, request, RAISE_MS, on_told, &e->asked[i]);
+		peer_ask(p, request, EPOCH_RAISE_MS, on_told, &e->asked[i]);
 	}
 	epoch_look();
 }
@@ -532,15 +334,26 @@ static void look_at(struct epoch *e)
 		r.epoch = di.epoch;
 		snprintf(r.holder, sizeof(r.holder), "%s", self());
 		info("device '%s': epoch %llu is held here, as the kernel says", e->d->name, (unsigned long long)di.epoch);
-		start(e, EPOCH_JOB_STORE, &r, false);
+		epoch_job(e, EPOCH_JOB_STORE, &r, false);
 	} else if (!di.epoch_held && (di.queues_running || e->waiters)) {
-		take(e);
+		epoch_take(e);
 	} else if (!di.epoch_held && *e->known.holder && !mine(&e->known)) {
 		/* an export that was made after its epoch was known */
 		export_name(e->d, export);
 		if (kernel_has_device(export, &di) && di.flags & IOVM_DEV_F_EPOCH && di.epoch < e->known.epoch)
-			start(e, EPOCH_JOB_RAISE, &e->known, false);
+			epoch_job(e, EPOCH_JOB_RAISE, &e->known, false);
 	}
+}
+
+void epoch_again(void)
+{
+	struct epoch *e;
+
+	for (e = epochs; e; e = e->link) {
+		timer_clear(&e->pause);
+		e->pause_ms = 0;
+	}
+	epoch_look();
 }
 
 void epoch_look(void)

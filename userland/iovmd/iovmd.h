@@ -212,11 +212,23 @@ bool epoch_held(const struct config_device *d);		/* here, or it needs none */
 uint64_t epoch_for_peer(const struct config_device *d, const struct config_peer *p);
 bool epoch_giving(const struct config_device *d);	/* this host's kernel is just giving it up */
 void epoch_peer_up(const struct config_peer *p);
+void epoch_again(void);		/* try to have what a guest waits for, at once */
 void epoch_unwatch(struct line *l);
 void epoch_json(struct json *j, const struct config_device *d);
 /* Requests of peers: epoch-give, epoch-raised; epoch-ready */
 void epoch_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
 void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
+
+/* ---- hosts that cannot be asked (fence_host.c) ---- */
+
+void fence_host_start(void);
+/*
+ * A guest waits for its epoch, and this peer, which is gone, may have it. Is it fenced? If not, why says what is done about that; ask again
+ * while the guest waits.
+ */
+bool fence_host(const struct config_peer *p, char why[WHY_MAX]);
+bool fence_host_done(const struct config_peer *p);
+void fence_host_up(const struct config_peer *p);	/* it has shown that it lives */
 
 /* ---- writes in doubt (doubt.c) ---- */
 
@@ -250,6 +262,8 @@ typedef void (*reply_fn)(const struct json_node *o, const char *text, const char
 int peer_listen(char why[WHY_MAX]);
 void peer_start(void);
 bool peer_is_up(const struct config_peer *p, const char **why);
+/* Neither side has a connection to the other. */
+bool peer_is_gone(const struct config_peer *p);
 /* Whether and since when, or why not: members of the open object. */
 void peer_json(struct json *j, const struct config_peer *p);
 /* What it is known by has changed: connections end, and are made anew. */

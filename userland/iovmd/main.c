@@ -168,6 +168,7 @@ int main(int argc, char **argv)
 	if (agent.config->host.plain_tcp)
 		warning("connections between hosts are plain TCP, as configured: whoever reaches the network may read and change all data");
 	doubt_start();
+	fence_host_start();
 	apply_start();
 	bandwidth_start();
 	guest_start();

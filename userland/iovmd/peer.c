@@ -83,6 +83,15 @@ bool peer_is_up(const struct config_peer *conf, const char **why)
 	return p && p->up;
 }
 
+bool peer_is_gone(const struct config_peer *conf)
+{
+	struct incoming *in;
+
+	for (in = incomings; in && in->from != conf; in = in->next)
+		;
+	return !in && !peer_is_up(conf, NULL);
+}
+
 void peer_json(struct json *j, const struct config_peer *conf)
 {
 	struct peer *p = peer_of(conf);
@@ -99,6 +108,7 @@ void peer_json(struct json *j, const struct config_peer *conf)
 		json_u64(j, "expires", p->expires);
 	else
 		json_null(j, "expires");
+	json_bool(j, "fenced", fence_host_done(conf));
 }
 
 /* --- asking --- */
@@ -236,6 +246,7 @@ static void take_first(struct peer *p, const struct json_node *o)
 	info("peer '%s' is connected%s%s, release %s", p->conf->name, *p->fingerprint ? ", its certificate is " : "", p->fingerprint,
 	     member_str(o, "release") ?: "?");
 	peer_ask(p->conf, "{\"op\":\"arrivals\"}", ARRIVALS_MS, on_arrivals, p);
+	fence_host_up(p->conf);
 	epoch_peer_up(p->conf);
 	doubt_peer_up(p->conf);
 	guest_look();
@@ -386,6 +397,8 @@ static bool first_line(struct incoming *in, const struct json_node *o)
 	if (error)
 		refusal(member_str(o, "from") ?: "?", error, "peers");
 	in->from = config_peer(agent.config, member_str(o, "hello") ?: "");
+	if (in->from)
+		fence_host_up(in->from);
 	return in->from;
 }
 

@@ -1,0 +1,140 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Who may write when a peer cannot be asked, on one host and a live kernel: the guest waits; a host that is gone is fenced, one that lives
+# never is; and nobody is waited for when the one that had the epoch hands it over. The peers (iovmd_peer.py) are small programs.
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+ctl=$(command -v iovmctl || echo "$top/build/userland/iovmctl/iovmctl")
+# shellcheck source=selftests/unit/iovmctl.sh
+. "$top/selftests/unit/iovmctl.sh" || exit 1
+
+echo "KTAP version 1"
+# shellcheck source=selftests/kernel/iovmd.sh
+. "$top/selftests/kernel/iovmd.sh"
+iovmd_set_up "disk1 disk1.export disk2 disk2.export"
+ip addr add 127.0.0.3/8 dev lo 2>/dev/null
+echo "1..5"
+
+cat >"$tmp/iovmd.conf" <<-END
+	[host]
+	name = a
+	listen = 127.0.0.1
+	transport = plain-tcp
+	[peer b]
+	address = 127.0.0.2
+	fence-after = 4s
+	fence-command = $tmp/fence off
+	[peer c]
+	address = 127.0.0.3
+	[device disk1]
+	disk = /dev/ram0
+	peers = b
+	identity = local:disk1
+	no-path-timeout = 5min
+	[device disk2]
+	disk = /dev/ram1
+	peers = c b
+	identity = local:disk2
+	no-path-timeout = 5min
+END
+cat >"$tmp/fence" <<-END
+	#!/bin/sh
+	echo "\$IOVM_PEER \$IOVM_PEER_ADDRESS \$1" >>$tmp/fenced
+	# it fails while that is there
+	[ ! -e $tmp/says ] || { cat $tmp/says >&2; exit 3; }
+END
+chmod +x "$tmp/fence"
+
+peer() { # NAME ADDRESS [ANSWERS]: an agent, which answers so
+	[ $# -lt 3 ] || echo "$3" >"$tmp/asked.$1.answers"
+	python3 "$here/iovmd_peer.py" peer "$tmp/asked.$1" "$2" "$1" 2>>"$tmp/peer.log" &
+	peer=$!
+	bg+=("$peer")
+	soon status_is "[p['connected'] for p in d['peers'] if p['name'] == '$1'] == [True]"
+}
+
+end() { # PID
+	kill "$1"
+	wait "$1" 2>/dev/null
+}
+
+guest() { # DEVICE: a guest runs on it, as soon as it may
+	"$top/build/selftests/iovmd_guest" "$1" >"$tmp/$1.out" 2>&1 &
+	guest=$!
+	bg+=("$guest")
+	soon grep -q running "$tmp/$1.out"
+}
+
+fenced() { [ "$(cat "$tmp/fenced" 2>/dev/null | wc -l)" = "$1" ]; }
+holds() { "$ctl" show "$1" --json | grep -q '"epoch_held": true'; }
+
+echo "the power switch does not answer" >"$tmp/says"
+start
+soon status_is 'not dev["disk1"]["trouble"] and not dev["disk2"]["trouble"]'
+peer b 127.0.0.2 '{"epoch-give": {"ok": false, "error": "a guest runs on it on b"}}'
+guest disk1
+soon status_is '"a guest runs on it on b" in (dev["disk1"]["epoch_why"] or "")'
+sleep 7
+fenced 0 || complain "a host that answers was fenced"
+end "$peer"
+# it cannot be asked, but has a connection to us
+python3 "$here/iovmd_peer.py" hold 127.0.0.1 127.0.0.2 b &
+held=$!
+bg+=("$held")
+soon status_is 'not d["peers"][0]["connected"]'
+sleep 7
+fenced 0 || complain "a host that has a connection to us was fenced"
+holds disk1 && complain "its epoch is held"
+ok "a peer that lives is not fenced, and the guest waits"
+
+end "$held"
+soon status_is '"cannot be asked: its fence-command is run when that lasts longer than 4 s" in (dev["disk1"]["epoch_why"] or "")'
+fenced 0 || complain "fenced at once"
+soon fenced 1
+soon status_is '"its fence-command failed: the power switch does not answer" in (dev["disk1"]["epoch_why"] or "")'
+sleep 10
+fenced 1 || complain "run again and again: $(cat "$tmp/fenced")"
+holds disk1 && complain "the epoch is held after a fence that failed"
+status_is '[p["fenced"] for p in d["peers"]] == [False, False]' || complain "it counts as fenced: $(cat "$tmp/status")"
+ok "a fence-command that fails: the guest waits, and it is run again later"
+
+rm "$tmp/says"
+soon fenced 2
+soon holds disk1
+[ "$(sort -u "$tmp/fenced")" = "b 127.0.0.2 off" ] || complain "what it was told: $(cat "$tmp/fenced")"
+status_is '[p["fenced"] for p in d["peers"]] == [True, False] and dev["disk1"]["epoch_why"] is None and dev["disk1"]["epoch"] > 65536' ||
+	complain "after the fence: $(cat "$tmp/status")"
+end "$guest"
+grep -q ' 0 errors' "$tmp/disk1.out" || complain "the guest: $(cat "$tmp/disk1.out")"
+ok "the host is fenced, and the guest goes on, under an epoch that is greater than all it may have had"
+
+# it is back, hears of it, and does not count as fenced any more
+rm "$tmp/asked.b.answers"
+peer b 127.0.0.2
+soon grep -q '"op":"epoch-raised","device":"disk1","epoch":655' "$tmp/asked.b"
+status_is '[p["fenced"] for p in d["peers"]] == [False, False]' || complain "it still counts as fenced: $(cat "$tmp/status")"
+end "$peer"
+soon status_is 'not d["peers"][0]["connected"]'
+echo "the power switch does not answer" >"$tmp/says"
+guest disk2
+peer c 127.0.0.3 '{"epoch-give": {"epoch": 70000, "held": false}}'
+# c never had it: b may
+soon status_is '"b. may have it and cannot be asked" in (dev["disk2"]["epoch_why"] or "").replace(chr(39), ".")'
+soon fenced 3
+holds disk2 && complain "it is held without b"
+ok "a host that was fenced and came back is asked again"
+
+# c had it, and hands it over: b, which cannot be asked, cannot have it
+soon status_is '"fence-command failed" in (dev["disk2"]["epoch_why"] or "")'
+echo '{"epoch-give": {"epoch": 70000, "held": true}}' >"$tmp/asked.c.answers"
+soon holds disk2
+status_is 'dev["disk2"]["epoch"] == 70001 and [p["fenced"] for p in d["peers"]] == [False, False]' || complain "epoch: $(cat "$tmp/status")"
+grep -q '"op":"epoch-raised","device":"disk2","epoch":70001' "$tmp/asked.c" || complain "c was not told: $(cat "$tmp/asked.c")"
+end "$guest"
+grep -q ' 0 errors' "$tmp/disk2.out" || complain "the guest: $(cat "$tmp/disk2.out")"
+peer b 127.0.0.2
+soon grep -q '"op":"epoch-raised","device":"disk2","epoch":70001' "$tmp/asked.b"
+ok "the one that had it hands it over: a third host that is gone does not matter, and hears of it later"
+
+conclude

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Hosts that cannot be asked: a guest waits here for its epoch, and a peer that may have it does not answer. Whether that peer is dead
+ * nobody can tell from here; its "fence-command" makes sure. It is run when the peer could not be asked for "fence-after", and each time
+ * anew when it failed. A peer counts as fenced until it is connected again: once it was off it writes only with an epoch that it has
+ * asked for.
+ *
+ * A connection that the peer has made to us shows that it lives as well as one of ours to it does: then nothing is fenced.
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "iovmd.h"
+
+#define LAST_TRY_MS	10000	/* so long before the command it is connected once more */
+#define COMMAND_MS	120000	/* so long the command may take */
+#define AGAIN_MS	30000	/* after so long a command that failed is run again */
+#define LAPSE_MS	120000	/* who waits asks more often than that: see LAST_PAUSE_MS in epoch.c */
+
+/**
+ * struct fence - of a peer that has a fence-command
+ * @fenced: it was, and was not connected since
+ * @since_ms: it is wanted since then; 0 it is not
+ * @asked_ms: somebody wanted it then, for the last time
+ * @child: the command
+ * @timer: for what comes next: it is connected once more, the command is run, the command is ended
+ * @tried: it has been connected once more
+ * @late: the command was ended for the time that it took
+ * @stale: it was connected while the command ran, and that may have been before it took effect
+ * @failed_ms: then the command had failed; 0 it has not
+ * @why: as it was answered
+ */
+struct fence {
+	const struct config_peer *conf;
+	bool fenced, tried, late, stale;
+	uint64_t since_ms, asked_ms, failed_ms;
+	struct child *child;
+	sd_event_source *timer;
+	char why[WHY_MAX];
+	struct fence *next;
+};
+
+static struct fence *fences;
+
+static struct fence *fence_of(const struct config_peer *conf)
+{
+	struct fence *f;
+
+	for (f = fences; f && f->conf != conf; f = f->next)
+		;
+	return f;
+}
+
+static void too_long(void *data)
+{
+	struct fence *f = data;
+
+	timer_clear(&f->timer);
+	f->late = true;
+	child_kill(f->child, SIGKILL);
+}
+
+static void on_end(struct child *c, int status, const char *output, void *data)
+{
+	struct fence *f = data;
+	char why[WHY_MAX];
+
+	(void)c;
+	f->child = NULL;
+	timer_clear(&f->timer);
+	if (f->stale) {
+		info("peer '%s': it was connected while its fence-command ran: it does not count as fenced", f->conf->name);
+	} else if (!status) {
+		f->fenced = true;
+		f->failed_ms = 0;
+		f->why[0] = 0;
+		info("peer '%s': its fence-command has succeeded: it counts as fenced until it is connected", f->conf->name);
+	} else {
+		if (f->late)
+			snprintf(why, sizeof(why), "it took longer than %d s", COMMAND_MS / 1000);
+		else
+			child_reason(status, output, why);
+		f->failed_ms = clock_ms();
+		snprintf(f->why, sizeof(f->why), "its fence-command failed: %.400s", why);
+		warning("peer '%s': %s", f->conf->name, f->why);
+	}
+	epoch_again();
+}
+
+static void run(struct fence *f)
+{
+	char name[sizeof("IOVM_PEER=") + IOVM_NAME_MAX], address[sizeof("IOVM_PEER_ADDRESS=") + CONFIG_HOST_MAX];
+	const char *const argv[] = { "env", name, address, "/bin/sh", "-c", f->conf->fence_command, NULL };
+
+	timer_clear(&f->timer);
+	snprintf(name, sizeof(name), "IOVM_PEER=%s", f->conf->name);
+	snprintf(address, sizeof(address), "IOVM_PEER_ADDRESS=%s", f->conf->address);
+	warning("peer '%s' could not be asked for %llu s while a guest waits for its epoch here: its fence-command is run", f->conf->name,
+		(unsigned long long)(clock_ms() - f->since_ms) / 1000);
+	f->late = false;
+	f->stale = false;
+	f->child = child_program(argv, true, on_end, f);
+	if (f->child) {
+		timer_set(&f->timer, COMMAND_MS, too_long, f);
+		snprintf(f->why, sizeof(f->why), "its fence-command runs");
+	} else {
+		f->failed_ms = clock_ms();
+		snprintf(f->why, sizeof(f->why), "its fence-command could not be started");
+	}
+}
+
+static void on_time(void *data);
+
+/* What is next, and when. */
+static void go_on(struct fence *f)
+{
+	uint64_t now = clock_ms(), due = f->since_ms + f->conf->fence_after_ms;
+
+	if (f->failed_ms && f->failed_ms + AGAIN_MS > due)
+		due = f->failed_ms + AGAIN_MS;
+	if (now >= due) {
+		run(f);
+		return;
+	}
+	if (!f->tried && due > now + LAST_TRY_MS)
+		due -= LAST_TRY_MS;
+	if (!f->timer)
+		timer_set(&f->timer, due - now, on_time, f);
+	if (!f->failed_ms)
+		snprintf(f->why, sizeof(f->why), "its fence-command is run when that lasts longer than %llu s",
+			 (unsigned long long)f->conf->fence_after_ms / 1000);
+}
+
+/* Whoever waits asks again, and then the command is run; nobody does when nobody waits any more. */
+static void on_time(void *data)
+{
+	struct fence *f = data;
+
+	timer_clear(&f->timer);
+	if (!f->tried) {
+		/* it may be there, and the next attempt to connect it be far off */
+		f->tried = true;
+		peer_again(f->conf);
+	}
+	epoch_again();
+}
+
+bool fence_host(const struct config_peer *conf, char why[WHY_MAX])
+{
+	struct fence *f = fence_of(conf);
+	uint64_t now = clock_ms();
+
+	if (!f) {
+		snprintf(why, WHY_MAX, "it has no fence-command");
+		return false;
+	}
+	if (f->fenced)
+		return true;
+	if (!f->since_ms || now > f->asked_ms + LAPSE_MS) {
+		f->since_ms = now;
+		f->failed_ms = 0;
+		f->tried = f->conf->fence_after_ms <= LAST_TRY_MS;
+	}
+	f->asked_ms = now;
+	if (!f->child)
+		go_on(f);
+	snprintf(why, WHY_MAX, "%s", f->why);
+	return false;
+}
+
+bool fence_host_done(const struct config_peer *conf)
+{
+	struct fence *f = fence_of(conf);
+
+	return f && f->fenced;
+}
+
+void fence_host_up(const struct config_peer *conf)
+{
+	struct fence *f = fence_of(conf);
+
+	if (!f)
+		return;
+	if (f->child)
+		f->stale = true;
+	else
+		timer_clear(&f->timer);
+	f->fenced = false;
+	f->since_ms = 0;
+}
+
+void fence_host_start(void)
+{
+	const struct config_peer *conf;
+	struct fence *f, **end = &fences;
+
+	for (conf = agent.config->peers; conf; conf = conf->next) {
+		if (!*conf->fence_command)
+			continue;
+		f = calloc(1, sizeof(*f));
+		if (!f)
+			abort();
+		f->conf = conf;
+		*end = f;
+		end = &f->next;
+	}
+}
