@@ -145,7 +145,7 @@ static void every_key(void)
 	CHECK(c->peers->peer_port == 3000 && c->peers->data_port == 3001 && c->peers->at.line == 15);
 	CHECK(!strcmp(c->peers->next->name, "c") && !strcmp(c->peers->next->address, "fd00::1") && !c->peers->next->next);
 	d = c->devices;
-	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 22);
+	CHECK(!strcmp(d->name, "vm1-disk0") && !strcmp(d->disk, "/dev/disk/by-id/x y") && d->at.line == 24);
 	CHECK(d->nr_peers == 2 && d->peers[0] == c->peers && d->peers[1] == c->peers->next);
 	args_are(&d->create, "--serial a \"b\\ #  --block-size 4096 --queues 4 --queue-size 256 --seg-max 100 --discard "
 		 "--max-discard 1M "
