@@ -125,6 +125,13 @@ static void on_worker_end(struct child *c, int status, const char *output, void 
 	result(e, why);
 }
 
+/* What has failed may be tried again at once. */
+static void end_pause(struct epoch *e)
+{
+	timer_clear(&e->pause);
+	e->pause_ms = 0;
+}
+
 /* --- what is asked of us --- */
 
 void epoch_unwatch(struct line *l)
@@ -252,8 +259,7 @@ void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, co
 	w->id = id;
 	w->next = e->waiters;
 	e->waiters = w;
-	timer_clear(&e->pause);
-	e->pause_ms = 0;
+	end_pause(e);
 	epoch_take(e);
 }
 
@@ -308,8 +314,7 @@ void epoch_peer_up(const struct config_peer *p)
 		i = config_peer_of(e->d, p);
 		if (i < 0)
 			continue;
-		timer_clear(&e->pause);
-		e->pause_ms = 0;
+		end_pause(e);
 		if (!mine(&e->known) || !kernel_has_device(e->d->name, &di) || !di.epoch_held)
 			continue;
 		e->asked[i].e = e;
@@ -349,10 +354,8 @@ void epoch_again(void)
 {
 	struct epoch *e;
 
-	for (e = epochs; e; e = e->link) {
-		timer_clear(&e->pause);
-		e->pause_ms = 0;
-	}
+	for (e = epochs; e; e = e->link)
+		end_pause(e);
 	epoch_look();
 }
 

@@ -144,7 +144,7 @@ static bool gone_settled(struct epoch *e)
 		if (!(e->gone & 1u << i))
 			continue;
 		if (!fence_host(p, why)) {
-			if (*p->fence_command)
+			if (*why)
 				snprintf(said, sizeof(said), "'%s' may have it and cannot be asked: %.400s", p->name, why);
 			else
 				snprintf(said, sizeof(said), "%s", e->gone_why);

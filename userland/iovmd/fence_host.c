@@ -16,7 +16,7 @@
 #define LAST_TRY_MS	10000	/* so long before the command it is connected once more */
 #define COMMAND_MS	120000	/* so long the command may take */
 #define AGAIN_MS	30000	/* after so long a command that failed is run again */
-#define LAPSE_MS	120000	/* who waits asks more often than that: see LAST_PAUSE_MS in epoch.c */
+#define LAPSE_MS	120000	/* who waits asks more often than that: see LAST_PAUSE_MS in epoch_take.c */
 
 /**
  * struct fence - of a peer that has a fence-command
@@ -152,7 +152,7 @@ bool fence_host(const struct config_peer *conf, char why[WHY_MAX])
 	uint64_t now = clock_ms();
 
 	if (!f) {
-		snprintf(why, WHY_MAX, "it has no fence-command");
+		*why = 0;
 		return false;
 	}
 	if (f->fenced)

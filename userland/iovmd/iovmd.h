@@ -223,8 +223,8 @@ void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, co
 
 void fence_host_start(void);
 /*
- * A guest waits for its epoch, and this peer, which is gone, may have it. Is it fenced? If not, why says what is done about that; ask again
- * while the guest waits.
+ * A guest waits for its epoch, and this peer, which is gone, may have it. Is it fenced? If not, why says what is done about that, "" nothing, for it
+ * has no fence-command; ask again while the guest waits.
  */
 bool fence_host(const struct config_peer *p, char why[WHY_MAX]);
 bool fence_host_done(const struct config_peer *p);
