@@ -70,3 +70,10 @@ soon() { # COMMAND...: succeeds, or does within some seconds
 }
 
 logged() { grep -q -- "$1" "$tmp/log"; }
+
+guest() { # DEVICE: a guest runs on it, as soon as it may
+	"$here/../../build/selftests/iovmd_guest" "$1" >"$tmp/$1.out" 2>&1 &
+	guest=$!
+	bg+=("$guest")
+	soon grep -q running "$tmp/$1.out"
+}

@@ -59,13 +59,6 @@ end() { # PID
 	wait "$1" 2>/dev/null
 }
 
-guest() { # DEVICE: a guest runs on it, as soon as it may
-	"$top/build/selftests/iovmd_guest" "$1" >"$tmp/$1.out" 2>&1 &
-	guest=$!
-	bg+=("$guest")
-	soon grep -q running "$tmp/$1.out"
-}
-
 fenced() { [ "$(cat "$tmp/fenced" 2>/dev/null | wc -l)" = "$1" ]; }
 holds() { "$ctl" show "$1" --json | grep -q '"epoch_held": true'; }
 

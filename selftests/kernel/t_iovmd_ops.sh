@@ -94,13 +94,6 @@ again() { # the agent, with another configuration
 	soon status_is 'd["peers"][0]["connected"]'
 }
 
-guest() { # DEVICE: a guest runs on it
-	"$top/build/selftests/iovmd_guest" "$1" >"$tmp/$1.out" 2>&1 &
-	guest=$!
-	bg+=("$guest")
-	soon grep -q running "$tmp/$1.out"
-}
-
 steps() { python3 -c 'import json, sys; print(" | ".join(s["what"] for s in json.load(open(sys.argv[1]))["status"]["guests"][0]["steps"]))' "$tmp/status"; }
 reserved() { # CONDITION: of the list r of reservations
 	"$ctl" reserve list --json | python3 -c 'import json, sys
