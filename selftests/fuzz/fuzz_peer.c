@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Fuzzes what a peer asks of iovmd: lines of any bytes come over a connection whose other side has said who it is, to peer.c, and from
- * there to epoch.c, doubt.c, arrival.c and check.c. Each request has at most one answer, and that an object with its id. Workers, which are no
+ * there to epoch.c, epoch_take.c, fence_host.c, doubt.c, arrival.c and check.c. Each request has at most one answer, and that an object with its id. Workers, which are no
  * strangers, fail or succeed as a byte of the input says; the kernel, QEMU and the other parts of iovmd are played here.
  *
  * Unlike the others it is linked: see the Makefile.
@@ -24,7 +24,8 @@
 
 struct agent agent;
 static struct config config;
-static struct config_peer peer = { .name = "b", .address = "192.0.2.2", .peer_port = 1, .data_port = 2 };
+static struct config_peer peer = { .name = "b", .address = "192.0.2.2", .peer_port = 1, .data_port = 2,
+				   .fence_command = "true" };
 static struct config_device device = { .name = "disk1", .disk = "/dev/disk1", .nr_peers = 1, .peers = { &peer } };
 static struct config_guest guest = { .name = "vm1", .nr_devices = 1, .devices = { &device }, .command = "x", .destination = &peer };
 static bool device_there, epoch_there, running;
@@ -58,6 +59,13 @@ struct child *child_worker(int (*run)(int, void *), void *arg, int keep, bool bo
 	c->next = children;
 	children = c;
 	return c;
+}
+
+/* No host is fenced for what another one asks: there is no program to start. */
+struct child *child_program(const char *const *argv, bool bound, child_fn ended, void *data)
+{
+	(void)argv, (void)bound, (void)ended, (void)data;
+	return NULL;
 }
 
 void child_forget(struct child *c)
