@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	signal(SIGTERM, on_term);
-	vblk_timeout_ms = 120000;
+	vblk_timeout_ms = 600000;
 	snprintf(node, sizeof(node), "/dev/vhost-iovm/%s", argv[1]);
 	r = gmem_add(&mem, 0, 16 * MiB, GMEM_MEMFD);
 	if (r < 0)

@@ -7,7 +7,7 @@
     iovmd_peer.py proxy FROM TO PORT SOCKET    a unix socket whose connections go to TO:PORT, from FROM
     iovmd_peer.py bad TO FROM                  says wrong things on the channel
     iovmd_peer.py say TO FROM REQUEST          on the channel; prints the answer
-    iovmd_peer.py hold TO FROM NAME            connects to the channel, says who it is, and stays
+    iovmd_peer.py hold TO FROM NAME            connects to the channel, says who it is, and stays; prints "held"
     iovmd_peer.py drain TO FROM DEVICE         has its sessions drained while it shakes hands for another one
     iovmd_peer.py control SOCKET               and on iovmctl's socket
     iovmd_peer.py stall TO FROM N FILE         N connections that begin TLS and stop in the middle, held until FILE is there
@@ -177,7 +177,7 @@ def hold(to, source, name):
         send(sock, {"iovmd": 1, "host": name, "to": "a", "release": "test"})
         sock.settimeout(None)
         for _ in lines(sock):
-            pass
+            print("held", flush=True)
 
 
 def drain(to, source, device):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Who may write when a peer cannot be asked, on one host and a live kernel: the guest waits; a host that is gone is fenced, one that lives
-# never is; and nobody is waited for when the one that had the epoch hands it over. The peers (iovmd_peer.py) are small programs.
+# never is; nobody is waited for when the one that had the epoch hands it over; and no space where epochs are kept. The peers (iovmd_peer.py) are small programs.
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 ctl=$(command -v iovmctl || echo "$top/build/userland/iovmctl/iovmctl")
@@ -14,7 +14,7 @@ echo "KTAP version 1"
 . "$top/selftests/kernel/iovmd.sh"
 iovmd_set_up "disk1 disk1.export disk2 disk2.export"
 ip addr add 127.0.0.3/8 dev lo 2>/dev/null
-echo "1..5"
+echo "1..6"
 
 cat >"$tmp/iovmd.conf" <<-END
 	[host]
@@ -70,11 +70,12 @@ guest disk1
 soon status_is '"a guest runs on it on b" in (dev["disk1"]["epoch_why"] or "")'
 sleep 7
 fenced 0 || complain "a host that answers was fenced"
-end "$peer"
-# it cannot be asked, but has a connection to us
-python3 "$here/iovmd_peer.py" hold 127.0.0.1 127.0.0.2 b &
+# it cannot be asked, but has a connection to us, before it ends the other one: nobody can say how long it takes to make one
+python3 "$here/iovmd_peer.py" hold 127.0.0.1 127.0.0.2 b >"$tmp/held" &
 held=$!
 bg+=("$held")
+soon grep -q held "$tmp/held"
+end "$peer"
 soon status_is 'not d["peers"][0]["connected"]'
 sleep 7
 fenced 0 || complain "a host that has a connection to us was fenced"
@@ -129,5 +130,32 @@ grep -q ' 0 errors' "$tmp/disk2.out" || complain "the guest: $(cat "$tmp/disk2.o
 peer b 127.0.0.2
 soon grep -q '"op":"epoch-raised","device":"disk2","epoch":70001' "$tmp/asked.b"
 ok "the one that had it hands it over: a third host that is gone does not matter, and hears of it later"
+
+# No space where epochs are kept: what cannot be written down is neither given up to others nor taken, and it goes on when there is some
+says() { # REQUEST PATTERN: b says it, and is answered so
+	python3 "$here/iovmd_peer.py" say 127.0.0.1 127.0.0.2 "$1" >"$tmp/try" 2>&1
+	grep -Eq -- "$2" "$tmp/try" || complain "$1: $(cat "$tmp/try")"
+}
+cp -a "$state_dir/epochs" "$tmp/kept"
+mount -t tmpfs -o size=64k none "$state_dir/epochs"
+cp -a "$tmp/kept/." "$state_dir/epochs/"
+dd if=/dev/zero of="$state_dir/epochs/fill" bs=4k 2>/dev/null
+says '{"op":"epoch-give","device":"disk2"}' 'cannot be kept in .*/epochs.: No space left on device'
+holds disk2 && complain "a guest could still write"
+says '{"op":"epoch-raised","device":"disk2","epoch":80000}' 'cannot be kept in .*/epochs.: No space left on device'
+[ "$(cat "$state_dir/epochs/disk2")" = "$(cat "$tmp/kept/disk2")" ] || complain "what is kept: $(cat "$state_dir/epochs/disk2")"
+"$ctl" show disk2.export --json | grep -q '"epoch": 80000' && complain "what is not written down is admitted"
+guest disk2
+soon status_is '"No space left on device" in (dev["disk2"]["epoch_why"] or "")'
+sleep 3
+holds disk2 && complain "taken, and not written down"
+rm "$state_dir/epochs/fill"
+soon holds disk2
+epoch=$(cat "$state_dir/epochs/disk2")
+[ "${epoch#* }" = a ] && status_is "dev['disk2']['epoch'] == ${epoch% *} > 70001" || complain "epoch: $epoch"
+end "$guest"
+grep -q ' 0 errors' "$tmp/disk2.out" || complain "the guest: $(cat "$tmp/disk2.out")"
+umount -l "$state_dir/epochs"
+ok "no space where epochs are kept: nothing is given up or taken, and status says so; with space the guest goes on"
 
 conclude
