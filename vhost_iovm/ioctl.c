@@ -14,10 +14,15 @@
 
 #include "vhost_iovm.h"
 
-static u64 viovm_features(struct viovm_dev *dev)
+/**
+ * viovm_dev_features - what a front end may negotiate
+ * @dev: front end
+ */
+u64 viovm_dev_features(const struct viovm_dev *dev)
 {
 	return dev->node->class.features | VIOVM_RING_FEATURES;
 }
+EXPORT_SYMBOL_GPL(viovm_dev_features);
 
 /**
  * viovm_dev_running - does any queue of a front end run?
@@ -40,6 +45,12 @@ static int viovm_set_owner(struct viovm_dev *dev)
 		return -EBUSY;
 	if (!current->mm)
 		return -EINVAL;
+	if (dev->node->class.one_worker) {
+		int err = viovm_worker_share(dev);
+
+		if (err)
+			return err;
+	}
 	mmgrab(current->mm);
 	dev->mm = current->mm;
 	dev->owner_pid = get_pid(task_tgid(current));
@@ -83,6 +94,7 @@ static int viovm_reset_owner(struct viovm_dev *dev)
 	for (i = 0; i < dev->nvqs; i++) {
 		struct viovm_vq *vq = &dev->vqs[i];
 
+		viovm_vq_set_kick(vq, NULL);
 		viovm_vq_set_call(vq, NULL);
 		mutex_lock(&vq->mutex);
 		if (vq->err)
@@ -112,7 +124,7 @@ static int viovm_set_features(struct viovm_dev *dev, u64 features)
 {
 	int err;
 
-	if (features & ~viovm_features(dev))
+	if (features & ~viovm_dev_features(dev))
 		return -EOPNOTSUPP;
 	if (viovm_dev_running(dev) && ((features ^ dev->acked) & ~BIT_ULL(VHOST_F_LOG_ALL)))
 		return -EBUSY;
@@ -162,22 +174,7 @@ static int viovm_set_vring_addr(struct viovm_vq *vq, const struct vhost_vring_ad
 	    !IS_ALIGNED(a->used_user_addr, VRING_USED_ALIGN_SIZE) ||
 	    (log && !IS_ALIGNED(a->log_guest_addr, VRING_USED_ALIGN_SIZE)))
 		return -EINVAL;
-	/* kernel pointers are as wide as user addresses */
-	if ((u64)(unsigned long)a->desc_user_addr != a->desc_user_addr ||
-	    (u64)(unsigned long)a->avail_user_addr != a->avail_user_addr ||
-	    (u64)(unsigned long)a->used_user_addr != a->used_user_addr)
-		return -EFAULT;
-	/* the ring of a running queue is mapped: only its log may change */
-	if (vq->running && (a->desc_user_addr != vq->addr.desc_user_addr ||
-			    a->avail_user_addr != vq->addr.avail_user_addr ||
-			    a->used_user_addr != vq->addr.used_user_addr))
-		return -EBUSY;
-	vq->addr = *a;
-	spin_lock_irq(&vq->lock);
-	WRITE_ONCE(vq->log_used, log);
-	WRITE_ONCE(vq->log_addr, a->log_guest_addr);
-	spin_unlock_irq(&vq->lock);
-	return 0;
+	return viovm_vq_set_addr(vq, a);
 }
 
 static int viovm_set_inflight(struct viovm_vq *vq, const struct vhost_iovm_inflight *rec)
@@ -203,10 +200,15 @@ static int viovm_set_kick(struct viovm_vq *vq, int fd)
 	file = eventfd_fget(fd);
 	if (IS_ERR(file))
 		return PTR_ERR(file);
-	err = viovm_vq_start(vq, file);
-	if (err)
-		fput(file);
-	return err;
+	if (!vq->running) {
+		err = viovm_vq_start(vq);
+		if (err) {
+			fput(file);
+			return err;
+		}
+	}
+	viovm_vq_set_kick(vq, file);
+	return 0;
 }
 
 static int viovm_set_call_err(struct viovm_vq *vq, unsigned int cmd, int fd)
@@ -310,11 +312,17 @@ static int viovm_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void __use
 static long viovm_open_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp)
 {
 	const struct viovm_class *class = &dev->node->class;
+	long err;
 	u64 v64;
 
+	if (class->ioctl) {
+		err = class->ioctl(dev, cmd, argp);
+		if (err != -ENOIOCTLCMD)
+			return err;
+	}
 	switch (cmd) {
 	case VHOST_GET_FEATURES:
-		v64 = viovm_features(dev);
+		v64 = viovm_dev_features(dev);
 		return copy_to_user(argp, &v64, sizeof(v64)) ? -EFAULT : 0;
 	case VHOST_GET_BACKEND_FEATURES:
 		v64 = 0;
@@ -419,3 +427,4 @@ out:
 	mutex_unlock(&dev->mutex);
 	return err;
 }
+EXPORT_SYMBOL_GPL(viovm_dev_ioctl);

@@ -201,6 +201,7 @@ int viovm_log_flush(struct viovm_dev *dev)
 	mutex_unlock(&dev->log.flush_mutex);
 	return err;
 }
+EXPORT_SYMBOL_GPL(viovm_log_flush);
 
 static void viovm_log_work(struct work_struct *work)
 {
@@ -267,6 +268,7 @@ int viovm_log_enable(struct viovm_dev *dev, bool on)
 	viovm_log_map_free(map);
 	return 0;
 }
+EXPORT_SYMBOL_GPL(viovm_log_enable);
 
 /**
  * viovm_log_grow - make the log cover a new memory table, and write out what the old one holds

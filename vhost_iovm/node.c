@@ -128,15 +128,15 @@ static void viovm_release_work(struct work_struct *work)
 	viovm_dev_finish(container_of(work, struct viovm_dev, release_work));
 }
 
-static int viovm_open(struct inode *inode, struct file *file)
+/* A front end of a node; or an ERR_PTR. Process context. */
+static struct viovm_dev *viovm_dev_open(struct viovm_node *node)
 {
-	struct viovm_node *node = container_of(inode->i_cdev, struct viovm_node, cdev);
 	struct viovm_dev *dev;
 	u32 i;
 	int err;
 
 	if (!try_module_get(node->class.owner))
-		return -ENODEV;
+		return ERR_PTR(-ENODEV);
 	mutex_lock(&node->mutex);
 	err = -ENODEV;
 	if (node->gone)
@@ -166,8 +166,7 @@ static int viovm_open(struct inode *inode, struct file *file)
 	get_device(&node->device);
 	rcu_assign_pointer(node->cur, dev);
 	mutex_unlock(&node->mutex);
-	file->private_data = dev;
-	return nonseekable_open(inode, file);
+	return dev;
 
 free_vqs:
 	kvfree(dev->vqs);
@@ -176,12 +175,28 @@ free_dev:
 unlock:
 	mutex_unlock(&node->mutex);
 	module_put(node->class.owner);
-	return err;
+	return ERR_PTR(err);
 }
 
-static int viovm_release(struct inode *inode, struct file *file)
+static int viovm_open(struct inode *inode, struct file *file)
 {
-	struct viovm_dev *dev = file->private_data;
+	struct viovm_node *node = container_of(inode->i_cdev, struct viovm_node, cdev);
+	struct viovm_dev *dev = viovm_dev_open(node);
+
+	if (IS_ERR(dev))
+		return PTR_ERR(dev);
+	file->private_data = dev;
+	return nonseekable_open(inode, file);
+}
+
+/**
+ * viovm_dev_close - a front end's file is closed
+ * @dev: not to be used afterwards
+ *
+ * Process context. Waits a moment for what is in flight, and leaves the rest to the background.
+ */
+void viovm_dev_close(struct viovm_dev *dev)
+{
 	unsigned long end = jiffies + VIOVM_CLOSE_WAIT;
 	bool done = true;
 	u32 i;
@@ -195,6 +210,12 @@ static int viovm_release(struct inode *inode, struct file *file)
 		viovm_dev_finish(dev);
 	else
 		queue_work(viovm_wq, &dev->release_work);
+}
+EXPORT_SYMBOL_GPL(viovm_dev_close);
+
+static int viovm_release(struct inode *inode, struct file *file)
+{
+	viovm_dev_close(file->private_data);
 	return 0;
 }
 
@@ -236,8 +257,23 @@ static void viovm_node_free(struct device *device)
 {
 	struct viovm_node *node = container_of(device, struct viovm_node, device);
 
-	ida_free(&viovm_minors, node->minor);
+	if (node->minor != VIOVM_NO_MINOR)
+		ida_free(&viovm_minors, node->minor);
 	kfree(node);
+}
+
+/* What every node needs; it is freed by put_device(). */
+static void viovm_node_init(struct viovm_node *node, const char *name,
+			    const struct viovm_class *class, void *priv, u32 minor)
+{
+	node->class = *class;
+	node->priv = priv;
+	node->minor = minor;
+	strscpy(node->name, name, sizeof(node->name));
+	mutex_init(&node->mutex);
+	spin_lock_init(&node->lock);
+	device_initialize(&node->device);
+	node->device.release = viovm_node_free;
 }
 
 /**
@@ -265,20 +301,12 @@ struct viovm_node *viovm_node_create(const char *name, umode_t mode, kuid_t uid,
 		kfree(node);
 		return ERR_PTR(err);
 	}
-	node->minor = err;
-	node->class = *class;
-	node->priv = priv;
+	viovm_node_init(node, name, class, priv, err);
 	node->mode = mode;
 	node->uid = uid;
 	node->gid = gid;
-	strscpy(node->name, name, sizeof(node->name));
-	mutex_init(&node->mutex);
-	spin_lock_init(&node->lock);
-
-	device_initialize(&node->device);
 	node->device.class = &viovm_device_class;
 	node->device.type = &viovm_device_type;
-	node->device.release = viovm_node_free;
 	node->device.devt = MKDEV(MAJOR(viovm_devt), node->minor);
 	err = dev_set_name(&node->device, "%s", name);
 	if (err)
@@ -294,6 +322,31 @@ put:
 	return ERR_PTR(err);
 }
 EXPORT_SYMBOL_GPL(viovm_node_create);
+
+/**
+ * viovm_dev_open_alone - a front end without a device: of a node that the class has made itself
+ * @name: for people
+ * @class: copied
+ * @priv: for the class: node->priv; class.closed() ends it
+ *
+ * Process context. The file's release calls viovm_dev_close(), its ioctl viovm_dev_ioctl().
+ * Return: the front end, or an ERR_PTR.
+ */
+struct viovm_dev *viovm_dev_open_alone(const char *name, const struct viovm_class *class,
+				       void *priv)
+{
+	struct viovm_node *node = kzalloc(sizeof(*node), GFP_KERNEL_ACCOUNT);
+	struct viovm_dev *dev;
+
+	if (!node)
+		return ERR_PTR(-ENOMEM);
+	viovm_node_init(node, name, class, priv, VIOVM_NO_MINOR);
+	dev = viovm_dev_open(node);
+	/* the front end has its own reference */
+	put_device(&node->device);
+	return dev;
+}
+EXPORT_SYMBOL_GPL(viovm_dev_open_alone);
 
 /**
  * viovm_node_retire - no new front end; the present one is in the way, or is ended

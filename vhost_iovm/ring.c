@@ -213,6 +213,35 @@ void viovm_ring_push(struct viovm_ring *r, u16 head, u32 len)
 }
 
 /**
+ * viovm_ring_push_n - give several heads back to the guest, who sees all of them at once
+ * @r: ring
+ * @used: what
+ * @n: how many, 1 to the ring's size
+ *
+ * Completion lock held.
+ */
+void viovm_ring_push_n(struct viovm_ring *r, const struct viovm_used *used, u32 n)
+{
+	u16 old = r->used_idx;
+	u32 i;
+
+	for (i = 0; i < n; i++) {
+		struct vring_used_elem *e = (struct vring_used_elem *)
+			((u8 *)r->used + sizeof(u16) * 2 +
+			 sizeof(*e) * ((u16)(old + i) & (r->num - 1)));
+
+		WRITE_ONCE(e->id, viovm_to32((u32)used[i].head));
+		WRITE_ONCE(e->len, viovm_to32(used[i].len));
+	}
+	r->used_idx = old + n;
+	/* the guest must see the elements before the index */
+	smp_store_release(&r->used->idx, viovm_to16(r->used_idx));
+	/* 2^16 entries without a decision: the old mark could look new again */
+	if ((u16)(r->used_idx - r->signalled_used) < n)
+		r->signalled_valid = false;
+}
+
+/**
  * viovm_ring_should_signal - does the guest want to be told of what was pushed?
  * @r: ring
  *

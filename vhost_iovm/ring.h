@@ -29,6 +29,16 @@ struct viovm_seg {
 };
 
 /**
+ * struct viovm_used - a head that is given back
+ * @head: taken before
+ * @len: bytes the device wrote
+ */
+struct viovm_used {
+	u16 head;
+	u32 len;
+};
+
+/**
  * struct viovm_ring - a split ring
  * @num: descriptors, a power of two
  * @event_idx: VIRTIO_RING_F_EVENT_IDX was negotiated
@@ -99,6 +109,7 @@ u16 viovm_ring_avail_idx(const struct viovm_ring *r);
 int viovm_ring_peek(struct viovm_ring *r, u16 *head);
 int viovm_ring_walk(const struct viovm_ring *r, u16 head, struct viovm_chain *c);
 void viovm_ring_push(struct viovm_ring *r, u16 head, u32 len);
+void viovm_ring_push_n(struct viovm_ring *r, const struct viovm_used *used, u32 n);
 bool viovm_ring_should_signal(struct viovm_ring *r);
 void viovm_ring_kick_off(struct viovm_ring *r);
 bool viovm_ring_kick_on(struct viovm_ring *r);
@@ -114,6 +125,12 @@ static inline u16 viovm_ring_known(const struct viovm_ring *r)
 static inline void viovm_ring_take(struct viovm_ring *r)
 {
 	r->last_avail++;
+}
+
+/* Put the last @n that were taken back. Nothing of the fetching side's was changed since. */
+static inline void viovm_ring_untake(struct viovm_ring *r, u16 n)
+{
+	r->last_avail -= n;
 }
 
 /* Offset in the used ring of the element that viovm_ring_push() just wrote, for the dirty log */

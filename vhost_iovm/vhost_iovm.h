@@ -68,8 +68,14 @@ struct viovm_worker;
  * @ring_max: largest ring, descriptors
  * @ring_size: ring that the device suggests
  * @features: virtio feature bits of the class, ring bits not included
- * @config_size: bytes of configuration space
+ * @config_size: bytes of configuration space, 0: none
+ * @live_setup: queues start and stop by an ioctl of the class's, as vhost_net has it: the kick
+ *	fd, features and addresses may change while they run, and a ring that the guest broke is
+ *	looked at again at the next kick
+ * @one_worker: all queues share a worker, that the owner gets with VHOST_SET_OWNER
+ * @eager: workers are never patient, see pace.c
  * @get_config: copy @len bytes of it from @off, both checked; may not sleep long
+ * @ioctl: any ioctl, dev->mutex held; -ENOIOCTLCMD: the core's to answer. May be NULL
  * @opened: a front end came. Process context, node->mutex held. 0 or an errno that open() returns
  * @closed: it is gone for good, nothing is in flight. Process context, node->mutex held. Not
  *	called once viovm_node_retire() has succeeded
@@ -89,7 +95,11 @@ struct viovm_class {
 	u32 ring_size;
 	u64 features;
 	u32 config_size;
+	bool live_setup;
+	bool one_worker;
+	bool eager;
 	void (*get_config)(struct viovm_node *node, u32 off, void *buf, u32 len);
+	long (*ioctl)(struct viovm_dev *dev, unsigned int cmd, void __user *argp);
 	int (*opened)(struct viovm_node *node, struct viovm_dev *dev);
 	void (*closed)(struct viovm_node *node);
 	int (*vq_start)(struct viovm_vq *vq);
@@ -106,7 +116,7 @@ struct viovm_class {
  * @name: constant
  * @device: holds the node's memory: freed by its last put
  * @cdev: character device
- * @minor: constant
+ * @minor: constant; VIOVM_NO_MINOR: nobody finds it, it is one front end's alone
  * @mode, @uid, @gid: of the node, constant
  * @mutex: protects @cur and @gone; taken outside of viovm_dev.mutex
  * @cur: the front end, NULL when none (and the last one's requests are finished); RCU,
@@ -277,7 +287,8 @@ struct viovm_log {
  * @mutex: see the top of this file
  * @mm: the owner's address space, NULL before SET_OWNER; mmgrab()ed; @mutex
  * @owner_pid: for display
- * @acked: negotiated features; @mutex, constant while a queue runs, but for LOG_ALL
+ * @acked: negotiated features; @mutex, constant while a queue runs, but for LOG_ALL; all of them
+ *	may change under every queue's mutex with class.live_setup
  * @mem: memory table; @mutex (each queue has its own pointer to it)
  * @log: dirty log
  * @shut: shut down: every ioctl answers ENODEV; @mutex
@@ -305,11 +316,16 @@ struct viovm_dev {
 	struct work_struct release_work;
 };
 
+#define VIOVM_NO_MINOR	U32_MAX
+
 /* node.c */
 struct viovm_node *viovm_node_create(const char *name, umode_t mode, kuid_t uid, kgid_t gid,
 				     const struct viovm_class *class, void *priv);
 int viovm_node_retire(struct viovm_node *node, bool force);
 void viovm_node_destroy(struct viovm_node *node);
+struct viovm_dev *viovm_dev_open_alone(const char *name, const struct viovm_class *class,
+				       void *priv);
+void viovm_dev_close(struct viovm_dev *dev);
 void viovm_node_config_changed(struct viovm_node *node);
 void viovm_node_kick_all(struct viovm_node *node);
 void viovm_node_owner(struct viovm_node *node, u32 *in_use, u32 *pid, u32 *running);
@@ -321,6 +337,7 @@ void viovm_nodes_exit(void);
 /* ioctl.c */
 long viovm_dev_ioctl(struct viovm_dev *dev, unsigned int cmd, unsigned long arg);
 bool viovm_dev_running(struct viovm_dev *dev);
+u64 viovm_dev_features(const struct viovm_dev *dev);
 
 /* mem.c */
 int viovm_mem_set(struct viovm_dev *dev, const struct vhost_memory __user *arg);
@@ -333,15 +350,18 @@ int viovm_copy_to_guest(struct viovm_vq *vq, u64 gpa, const void *from, u32 len)
 
 /* vq.c */
 void viovm_vq_init(struct viovm_dev *dev, struct viovm_vq *vq, u32 index);
-int viovm_vq_start(struct viovm_vq *vq, struct file *kick);
+int viovm_vq_start(struct viovm_vq *vq);
 int viovm_vq_stop(struct viovm_vq *vq);
 void viovm_vq_kill(struct viovm_vq *vq);
 bool viovm_vq_wait_dead(struct viovm_vq *vq, long timeout);
 void viovm_vq_finish(struct viovm_vq *vq);
+void viovm_vq_set_kick(struct viovm_vq *vq, struct file *kick);
+int viovm_vq_set_addr(struct viovm_vq *vq, const struct vhost_vring_addr *addr);
 int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx);
 void viovm_vq_kick(struct viovm_vq *vq);
 void viovm_vq_log(struct viovm_vq *vq, u64 gpa, u64 len);
 void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written);
+void viovm_vq_complete_n(struct viovm_vq *vq, const struct viovm_used *used, u32 n);
 void viovm_vq_drop_one(struct viovm_vq *vq);
 void viovm_vq_break(struct viovm_vq *vq, int error);
 bool viovm_vq_kick_on(struct viovm_vq *vq);
@@ -350,6 +370,8 @@ void viovm_vq_kick_off(struct viovm_vq *vq);
 /* worker.c */
 void viovm_worker_queue(struct viovm_worker *w, struct viovm_vq *vq);
 void viovm_worker_idle(struct viovm_vq *vq);
+bool viovm_worker_wanted(const struct viovm_vq *vq);
+int viovm_worker_share(struct viovm_dev *dev);
 void viovm_worker_drop(struct viovm_vq *vq);
 void viovm_workers_stop(struct viovm_dev *dev);
 int viovm_worker_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp);
@@ -427,6 +449,18 @@ static inline void viovm_vq_take(struct viovm_vq *vq, u16 head)
 	viovm_ring_take(&vq->ring);
 	if (vq->inflight.record)
 		viovm_inflight_take(&vq->inflight, head);
+}
+
+/**
+ * viovm_vq_untake - put the last heads that were taken back into the ring
+ * @vq: queue without an in-flight record; vq->mutex held since they were taken, from the worker
+ * @n: how many
+ */
+static inline void viovm_vq_untake(struct viovm_vq *vq, u32 n)
+{
+	lockdep_assert_held(&vq->mutex);
+	WRITE_ONCE(vq->fetched, vq->fetched - n);
+	viovm_ring_untake(&vq->ring, n);
 }
 
 #endif /* _VHOST_IOVM_H */

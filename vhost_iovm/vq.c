@@ -64,6 +64,7 @@ static void viovm_kick_queue_proc(struct file *file, wait_queue_head_t *wqh, pol
 
 static void viovm_kick_attach(struct viovm_vq *vq, struct file *kick)
 {
+	lockdep_assert_held(&vq->dev->mutex);
 	vq->kick = kick;
 	vq->kick_wqh = NULL;
 	init_waitqueue_func_entry(&vq->kick_wait, viovm_kick_wake);
@@ -120,6 +121,48 @@ static int viovm_vq_recover(struct viovm_vq *vq)
 	return err;
 }
 
+/* The parts of a ring, pinned and mapped */
+struct viovm_ring_maps {
+	struct viovm_mapping desc, avail, used;
+};
+
+static void viovm_ring_maps_free(struct viovm_dev *dev, struct viovm_ring_maps *m)
+{
+	viovm_unmap(dev, &m->desc);
+	viovm_unmap(dev, &m->avail);
+	viovm_unmap(dev, &m->used);
+}
+
+/* Return: as viovm_map(). */
+static int viovm_ring_map(struct viovm_vq *vq, const struct vhost_vring_addr *a,
+			  struct viovm_ring_maps *m)
+{
+	struct viovm_dev *dev = vq->dev;
+	int err;
+
+	memset(m, 0, sizeof(*m));
+	err = viovm_map(dev, a->desc_user_addr, viovm_ring_desc_bytes(vq->num), &m->desc);
+	if (!err)
+		err = viovm_map(dev, a->avail_user_addr, viovm_ring_avail_bytes(vq->num),
+				&m->avail);
+	if (!err)
+		err = viovm_map(dev, a->used_user_addr, viovm_ring_used_bytes(vq->num), &m->used);
+	if (err)
+		viovm_ring_maps_free(dev, m);
+	return err;
+}
+
+/* The ring is there from now on. The queue does not run, or vq->mutex and vq->lock are held. */
+static void viovm_ring_use(struct viovm_vq *vq, struct viovm_ring_maps *m)
+{
+	swap(vq->desc_map, m->desc);
+	swap(vq->avail_map, m->avail);
+	swap(vq->used_map, m->used);
+	vq->ring.desc = vq->desc_map.addr;
+	vq->ring.avail = vq->avail_map.addr;
+	vq->ring.used = vq->used_map.addr;
+}
+
 /* Have the guest look at the used ring. */
 static void viovm_vq_signal(struct viovm_vq *vq)
 {
@@ -133,43 +176,87 @@ static void viovm_vq_signal(struct viovm_vq *vq)
 }
 
 /**
- * viovm_vq_start - the kick fd came: pin the ring, make worker and class state, serve
+ * viovm_vq_set_kick - VHOST_SET_VRING_KICK
+ * @vq: queue; dev->mutex held
+ * @kick: eventfd's file, taken over; NULL: none
+ */
+void viovm_vq_set_kick(struct viovm_vq *vq, struct file *kick)
+{
+	viovm_kick_detach(vq);
+	if (!kick)
+		return;
+	viovm_kick_attach(vq, kick);
+	/* requests may have been there before the kick fd was */
+	viovm_vq_kick(vq);
+}
+EXPORT_SYMBOL_GPL(viovm_vq_set_kick);
+
+/**
+ * viovm_vq_set_addr - where a queue's ring is, checked, and whether its log wants to be written
  * @vq: queue; dev->mutex held, in the owner's process
- * @kick: eventfd's file; taken over on success
+ * @addr: place
  *
- * A running queue only changes its kick.
+ * Return: 0; -EFAULT an address is no kernel pointer's width; a running queue's ring is somewhere
+ * else: -EBUSY, or with class.live_setup an errno of viovm_map().
+ */
+int viovm_vq_set_addr(struct viovm_vq *vq, const struct vhost_vring_addr *addr)
+{
+	bool moved = addr->desc_user_addr != vq->addr.desc_user_addr ||
+		     addr->avail_user_addr != vq->addr.avail_user_addr ||
+		     addr->used_user_addr != vq->addr.used_user_addr;
+	struct viovm_ring_maps maps = {};
+	int err;
+
+	lockdep_assert_held(&vq->dev->mutex);
+	if ((u64)(unsigned long)addr->desc_user_addr != addr->desc_user_addr ||
+	    (u64)(unsigned long)addr->avail_user_addr != addr->avail_user_addr ||
+	    (u64)(unsigned long)addr->used_user_addr != addr->used_user_addr)
+		return -EFAULT;
+	moved = moved && vq->running;
+	if (moved) {
+		if (!vq->dev->node->class.live_setup)
+			return -EBUSY;
+		err = viovm_ring_map(vq, addr, &maps);
+		if (err)
+			return err;
+	}
+	mutex_lock(&vq->mutex);
+	spin_lock_irq(&vq->lock);
+	if (moved)
+		viovm_ring_use(vq, &maps);
+	vq->addr = *addr;
+	WRITE_ONCE(vq->log_used, addr->flags & BIT(VHOST_VRING_F_LOG));
+	WRITE_ONCE(vq->log_addr, addr->log_guest_addr);
+	spin_unlock_irq(&vq->lock);
+	mutex_unlock(&vq->mutex);
+	viovm_ring_maps_free(vq->dev, &maps);
+	return 0;
+}
+EXPORT_SYMBOL_GPL(viovm_vq_set_addr);
+
+/**
+ * viovm_vq_start - pin the ring, make worker and class state, serve
+ * @vq: queue, not running; dev->mutex held, in the owner's process
+ *
  * Return: 0; -EINVAL num or addresses are not set; an errno of viovm_map(), of the worker, of the
  * class or of viovm_inflight_start().
  */
-int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
+int viovm_vq_start(struct viovm_vq *vq)
 {
 	const struct vhost_vring_addr *a = &vq->addr;
 	struct viovm_dev *dev = vq->dev;
 	struct viovm_ring *r = &vq->ring;
+	struct viovm_ring_maps maps;
 	int err, record;
 
 	lockdep_assert_held(&dev->mutex);
-	if (vq->running) {
-		viovm_kick_detach(vq);
-		viovm_kick_attach(vq, kick);
-		viovm_vq_kick(vq);
-		return 0;
-	}
 	if (!vq->num || !a->desc_user_addr || !a->avail_user_addr || !a->used_user_addr)
 		return -EINVAL;
 
-	err = viovm_map(dev, a->desc_user_addr, viovm_ring_desc_bytes(vq->num), &vq->desc_map);
+	err = viovm_ring_map(vq, a, &maps);
 	if (err)
 		return err;
-	err = viovm_map(dev, a->avail_user_addr, viovm_ring_avail_bytes(vq->num), &vq->avail_map);
-	if (err)
-		goto unmap;
-	err = viovm_map(dev, a->used_user_addr, viovm_ring_used_bytes(vq->num), &vq->used_map);
-	if (err)
-		goto unmap;
-	r->desc = vq->desc_map.addr;
-	r->avail = vq->avail_map.addr;
-	r->used = vq->used_map.addr;
+	viovm_ring_use(vq, &maps);
 	err = viovm_ring_init(r, vq->num, vq->base, dev->acked & BIT_ULL(VIRTIO_RING_F_EVENT_IDX));
 	if (err)
 		goto unmap;
@@ -200,9 +287,7 @@ int viovm_vq_start(struct viovm_vq *vq, struct file *kick)
 	/* the predecessor may have died between the used ring and the call */
 	if (record > 0)
 		viovm_vq_signal(vq);
-
-	viovm_kick_attach(vq, kick);
-	/* requests may have been there before the kick fd was */
+	/* a kick may have come before there was somebody to hear it */
 	viovm_vq_kick(vq);
 	return 0;
 
@@ -212,6 +297,7 @@ unmap:
 	viovm_vq_unmap(vq);
 	return err;
 }
+EXPORT_SYMBOL_GPL(viovm_vq_start);
 
 static bool viovm_vq_drained(struct viovm_vq *vq)
 {
@@ -256,7 +342,9 @@ int viovm_vq_stop(struct viovm_vq *vq)
 		viovm_vq_kick(vq);
 		return err ? -EINTR : -ENODEV;
 	}
-	viovm_kick_detach(vq);
+	/* with live_setup it is the VMM's to take away */
+	if (!vq->dev->node->class.live_setup)
+		viovm_kick_detach(vq);
 	mutex_lock(&vq->mutex);
 	WRITE_ONCE(vq->running, false);
 	vq->base = vq->ring.last_avail;
@@ -266,6 +354,7 @@ int viovm_vq_stop(struct viovm_vq *vq)
 	viovm_vq_unmap(vq);
 	return 0;
 }
+EXPORT_SYMBOL_GPL(viovm_vq_stop);
 
 /**
  * viovm_vq_kill - the owner is gone: no more kicks, nothing more to the guest
@@ -394,6 +483,65 @@ void viovm_vq_complete(struct viovm_vq *vq, u16 head, u32 written)
 }
 EXPORT_SYMBOL_GPL(viovm_vq_complete);
 
+/* Log the used ring's elements from index @first on, and its index. vq->lock held, and RCU. */
+static void viovm_vq_log_elems(struct viovm_vq *vq, struct viovm_log_map *map, u16 first, u32 n)
+{
+	struct viovm_log *log = &vq->dev->log;
+	u32 slot = first & (vq->ring.num - 1);
+	u32 part = min(n, vq->ring.num - slot);
+	const size_t elem = sizeof(struct vring_used_elem), head = sizeof(u16) * 2;
+
+	lockdep_assert_held(&vq->lock);
+	viovm_log_mark(log, map, vq->log_addr + head + elem * slot, elem * part);
+	viovm_log_mark(log, map, vq->log_addr + head, elem * (n - part));
+	viovm_log_mark(log, map, vq->log_addr, head);
+}
+
+/* vq->lock held, from the worker: is the guest to be told that its ring is empty? */
+static bool viovm_vq_notify_on_empty(const struct viovm_vq *vq)
+{
+	return (vq->dev->acked & BIT_ULL(VIRTIO_F_NOTIFY_ON_EMPTY)) &&
+	       !viovm_ring_known(&vq->ring);
+}
+
+/**
+ * viovm_vq_complete_n - give several requests back to the guest, with one interrupt at the most
+ * @vq: queue without an in-flight record; vq->mutex held, from the worker
+ * @used: what, in this order
+ * @n: how many; nothing is done when 0
+ *
+ * As viovm_vq_complete() otherwise.
+ */
+void viovm_vq_complete_n(struct viovm_vq *vq, const struct viovm_used *used, u32 n)
+{
+	struct viovm_log_map *map;
+	struct viovm_call *call;
+	bool signal = false;
+	u16 first;
+
+	lockdep_assert_held(&vq->mutex);
+	if (!n)
+		return;
+	rcu_read_lock();
+	spin_lock_irq(&vq->lock);
+	if (likely(!vq->dead)) {
+		first = vq->ring.used_idx;
+		viovm_ring_push_n(&vq->ring, used, n);
+		map = rcu_dereference(vq->dev->log.map);
+		if (unlikely(map && vq->log_used))
+			viovm_vq_log_elems(vq, map, first, n);
+		signal = viovm_vq_notify_on_empty(vq) || viovm_ring_should_signal(&vq->ring);
+	}
+	vq->completed += n - 1;
+	viovm_vq_count(vq);
+	call = rcu_dereference(vq->call);
+	spin_unlock_irq(&vq->lock);
+	if (signal && call)
+		eventfd_signal(call->ctx);
+	rcu_read_unlock();
+}
+EXPORT_SYMBOL_GPL(viovm_vq_complete_n);
+
 /**
  * viovm_vq_drop_one - end a request of a dead front end without telling the guest
  * @vq: queue, dead
@@ -448,14 +596,14 @@ int viovm_vq_set_call(struct viovm_vq *vq, struct eventfd_ctx *ctx)
  * @error: what was wrong, negative errno
  *
  * The queue takes nothing more; what is in flight completes; the err eventfd is signalled. A stop
- * and a start repair it.
+ * and a start repair it. With class.live_setup the guest may have repaired it at the next kick.
  */
 void viovm_vq_break(struct viovm_vq *vq, int error)
 {
 	lockdep_assert_held(&vq->mutex);
 	if (vq->broken)
 		return;
-	WRITE_ONCE(vq->broken, true);
+	WRITE_ONCE(vq->broken, !vq->dev->node->class.live_setup);
 	/* what a predecessor had taken is not served any more */
 	wake_up(&vq->drain);
 	pr_debug("%s: queue %u is broken at available index %u: %d\n", vq->dev->node->name,
@@ -492,7 +640,7 @@ bool viovm_vq_kick_on(struct viovm_vq *vq)
 	lockdep_assert_held(&vq->mutex);
 	more = viovm_ring_kick_on(&vq->ring);
 	viovm_vq_log_used(vq, vq->ring.event_idx ? viovm_ring_avail_event_off(&vq->ring) : 0);
-	if (!more)
+	if (!more && !vq->dev->node->class.eager)
 		viovm_worker_idle(vq);
 	return more;
 }

@@ -80,6 +80,18 @@ void viovm_worker_idle(struct viovm_vq *vq)
 		viovm_pace_end(&w->pace, vq);
 }
 
+/**
+ * viovm_worker_wanted - does another queue, or this one again, wait for a queue's worker?
+ * @vq: queue; vq->mutex held, from its worker
+ */
+bool viovm_worker_wanted(const struct viovm_vq *vq)
+{
+	const struct viovm_worker *w = READ_ONCE(vq->worker);
+
+	return !w || !llist_empty(&w->list);
+}
+EXPORT_SYMBOL_GPL(viovm_worker_wanted);
+
 /* The owner is being killed: its files' release ends the queues */
 static void viovm_worker_killed(void *data)
 {
@@ -218,6 +230,44 @@ void viovm_workers_stop(struct viovm_dev *dev)
 	}
 }
 
+/* A worker that is there until the front end lets go of it. Return: 0 or a negative errno. */
+static int viovm_worker_new(struct viovm_dev *dev, struct viovm_worker **worker)
+{
+	struct viovm_worker *w = viovm_worker_create(dev);
+	int err;
+
+	lockdep_assert_held(&dev->mutex);
+	if (IS_ERR(w))
+		return PTR_ERR(w);
+	w->listed = true;
+	err = xa_alloc(&dev->workers, &w->id, w, XA_LIMIT(0, dev->nvqs - 1), GFP_KERNEL);
+	if (err)
+		viovm_worker_destroy(w);
+	*worker = w;
+	return err;
+}
+
+/**
+ * viovm_worker_share - make a worker for all queues of a front end
+ * @dev: front end without workers; dev->mutex held, in the owner's process
+ *
+ * Return: 0, or the errno of a thread that could not be made.
+ */
+int viovm_worker_share(struct viovm_dev *dev)
+{
+	struct viovm_worker *w;
+	int err = viovm_worker_new(dev, &w);
+	u32 i;
+
+	if (err)
+		return err;
+	for (i = 0; i < dev->nvqs; i++) {
+		dev->vqs[i].attached = w;
+		w->users++;
+	}
+	return 0;
+}
+
 /**
  * viovm_worker_ioctl - VHOST_NEW_WORKER, VHOST_FREE_WORKER, VHOST_ATTACH_VRING_WORKER,
  * VHOST_GET_VRING_WORKER
@@ -238,19 +288,16 @@ int viovm_worker_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *arg
 
 	lockdep_assert_held(&dev->mutex);
 	if (cmd == VHOST_NEW_WORKER) {
-		w = viovm_worker_create(dev);
-		if (IS_ERR(w))
-			return PTR_ERR(w);
-		w->listed = true;
-		err = xa_alloc(&dev->workers, &w->id, w, XA_LIMIT(0, dev->nvqs - 1), GFP_KERNEL);
-		state.worker_id = w->id;
-		if (!err && copy_to_user(argp, &state, sizeof(state))) {
-			xa_erase(&dev->workers, w->id);
-			err = -EFAULT;
-		}
+		err = viovm_worker_new(dev, &w);
 		if (err)
+			return err;
+		state.worker_id = w->id;
+		if (copy_to_user(argp, &state, sizeof(state))) {
+			xa_erase(&dev->workers, w->id);
 			viovm_worker_destroy(w);
-		return err;
+			return -EFAULT;
+		}
+		return 0;
 	}
 	if (cmd == VHOST_FREE_WORKER) {
 		if (copy_from_user(&state, argp, sizeof(state)))
