@@ -131,7 +131,7 @@ dkms = dkms $(1) -m vhost-iovm -v $(VERSION)
 dkms-source:
 	rm -rf '$(dkms_src)'
 	mkdir -p '$(dkms_src)'
-	cp -r Kbuild dkms.conf compat uapi vhost_iovm iovm_mux vhost_iovm_blk '$(dkms_src)'
+	cp -r Kbuild dkms.conf compat uapi vhost_iovm iovm_mux vhost_iovm_blk vhost_iovm_net '$(dkms_src)'
 
 dkms-install: dkms-source
 	$(call dkms,add)

@@ -96,9 +96,8 @@ static void viovm_net_rx_drop(struct viovm_net_queue *q)
 /*
  * Take buffers for @len bytes, at most @max of them. The heads are in q->b->used behind those that
  * wait there, the segments in q->b->segs.
- * Return: how many were taken; 0 when the guest has not enough; -EMSGSIZE when @max, or what a chain
- * may have, is not enough; anything else: the guest broke the ring. Nothing is taken unless more
- * than 0 is returned.
+ * Return: how many were taken; 0 when the guest has not enough; -EMSGSIZE when @max is not enough;
+ * anything else: the guest broke the ring. Nothing is taken unless more than 0 is returned.
  */
 static int viovm_net_rx_buffers(struct viovm_net_queue *q, u64 len, u32 max, u32 *nr_segs)
 {

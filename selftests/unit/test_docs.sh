@@ -151,7 +151,7 @@ files() {
 		f=${f%/}
 		compgen -G "$f" >/dev/null || { echo "there is no $f"; bad=1; }
 	done < <({ markdown | tr '\n' '\0' | xargs -0 cat; man_text vhost-iovm.7; } |
-		grep -oE '(^|[^A-Za-z0-9_./@-])(selftests|bench|vhost_iovm|vhost_iovm_blk|iovm_mux|userland|uapi|compat|\.ci)/[A-Za-z0-9_.*@/-]*' |
+		grep -oE '(^|[^A-Za-z0-9_./@-])(selftests|bench|vhost_iovm|vhost_iovm_blk|vhost_iovm_net|iovm_mux|userland|uapi|compat|\.ci)/[A-Za-z0-9_.*@/-]*' |
 		sed -E 's/^[^A-Za-z.]//' | grep -v 'NAME' | sort -u)
 	return $bad
 }
@@ -160,11 +160,11 @@ files() {
 names() {
 	local f bad=0
 	while read -r f; do
-		grep -rqE "(^|[^A-Za-z0-9_])$f\(" --include='*.[ch]' vhost_iovm vhost_iovm_blk iovm_mux userland selftests ||
+		grep -rqE "(^|[^A-Za-z0-9_])$f\(" --include='*.[ch]' vhost_iovm vhost_iovm_blk vhost_iovm_net iovm_mux userland selftests ||
 			{ echo "there is no function $f"; bad=1; }
 	done < <(markdown | xargs cat | grep -oE '`[a-z_]+\(\)`' | tr -d '`()' | grep -vxE 'open|close|read|poll|sizeof|complete|requeue|route_changed' | sort -u)
 	while read -r f; do
-		grep -rqE "struct $f \{" --include='*.[ch]' vhost_iovm vhost_iovm_blk iovm_mux uapi userland ||
+		grep -rqE "struct $f \{" --include='*.[ch]' vhost_iovm vhost_iovm_blk vhost_iovm_net iovm_mux uapi userland ||
 			{ echo "there is no struct $f"; bad=1; }
 	done < <(markdown | xargs cat | grep -oE '`struct [a-z_]+' | sed 's/`struct //' | grep -vxE 'device|virtio_blk_config' | sort -u)
 	return $bad

@@ -210,6 +210,62 @@ static void push_writes(void)
 	CHECK(viovm_ring_used_off(&ring) == 4);
 }
 
+/* Several at once: the guest finds what single ones would have left, and the decisions are the same. */
+static void push_n_writes(void)
+{
+	static uint16_t single[4 + 4 * NUM];
+	struct viovm_used used[NUM];
+	unsigned int n, i;
+
+	for (n = 1; n <= NUM; n++) {
+		for (i = 0; i < n; i++)
+			used[i] = (struct viovm_used){ .head = (NUM - 1 - i), .len = 100 + i };
+		reset(65533, true);
+		for (i = 0; i < n; i++)
+			viovm_ring_push(&ring, used[i].head, used[i].len);
+		memcpy(single, used_mem, sizeof(single));
+		reset(65533, true);
+		viovm_ring_push_n(&ring, used, n);
+		CHECK(!memcmp(single, used_mem, sizeof(single)));
+		CHECK(ring.used_idx == (u16)(65533 + n) && used_mem[1] == ring.used_idx);
+	}
+	reset(0, true);
+	guest_want(100);
+	CHECK(viovm_ring_should_signal(&ring));
+	for (i = 0; i < 65536 / NUM - 1; i++)
+		viovm_ring_push_n(&ring, used, NUM);
+	CHECK(ring.signalled_valid);
+	/* the mark is passed, by the last one or by more */
+	viovm_ring_push_n(&ring, used, NUM);
+	CHECK(!ring.signalled_valid);
+	reset(0, true);
+	CHECK(viovm_ring_should_signal(&ring));
+	for (i = 0; i < 65536 / NUM - 1; i++)
+		viovm_ring_push_n(&ring, used, NUM);
+	viovm_ring_push_n(&ring, used, NUM - 1);
+	CHECK(ring.signalled_valid);
+	viovm_ring_push_n(&ring, used, 3);
+	CHECK(!ring.signalled_valid);
+}
+
+static void untake(void)
+{
+	u16 head;
+
+	reset(65534, false);
+	guest_add(3);
+	guest_add(4);
+	guest_add(5);
+	CHECK(viovm_ring_peek(&ring, &head) == 1 && head == 3);
+	viovm_ring_take(&ring);
+	viovm_ring_take(&ring);
+	viovm_ring_take(&ring);
+	CHECK(viovm_ring_peek(&ring, &head) == 0);
+	viovm_ring_untake(&ring, 2);
+	CHECK(viovm_ring_known(&ring) == 2);
+	CHECK(viovm_ring_peek(&ring, &head) == 1 && head == 4);
+}
+
 static void signal_flags(void)
 {
 	reset(0, false);
@@ -304,6 +360,8 @@ static const struct ktap_case cases[] = {
 	{ "walk_indirect", walk_indirect },
 	{ "walk_indirect_refuses", walk_indirect_refuses },
 	{ "push_writes", push_writes },
+	{ "push_n_writes", push_n_writes },
+	{ "untake", untake },
 	{ "signal_flags", signal_flags },
 	{ "signal_event_idx", signal_event_idx },
 	{ "kicks", kicks },
