@@ -85,8 +85,11 @@ int viovm_ring_peek(struct viovm_ring *r, u16 *head)
 		r->avail_idx = viovm_le16(smp_load_acquire(&r->avail->idx));
 		if (r->avail_idx == r->last_avail)
 			return 0;
-		if ((u16)(r->avail_idx - r->last_avail) > r->num)
+		if ((u16)(r->avail_idx - r->last_avail) > r->num) {
+			/* nothing of it is known: who comes again looks again */
+			r->avail_idx = r->last_avail;
 			return -EOVERFLOW;
+		}
 	}
 	h = viovm_le16(READ_ONCE(*viovm_avail_slot(r, r->last_avail)));
 	if (h >= r->num)
@@ -284,18 +287,19 @@ void viovm_ring_kick_off(struct viovm_ring *r)
  * viovm_ring_kick_on - ask for a kick at the next request
  * @r: ring
  *
- * Worker only.
+ * Worker only. The next one is the one behind those that viovm_ring_peek() knows of, taken or not:
+ * who needs several at once may have left some.
  * Return: true when a request has come in the meantime: serve it, no kick will come.
  */
 bool viovm_ring_kick_on(struct viovm_ring *r)
 {
 	if (r->event_idx)
-		WRITE_ONCE(*viovm_avail_event(r), viovm_to16(r->last_avail));
+		WRITE_ONCE(*viovm_avail_event(r), viovm_to16(r->avail_idx));
 	else
 		WRITE_ONCE(r->used->flags, viovm_to16(0));
 	/* the wish must be visible before the index is read again */
 	smp_mb();
-	return viovm_le16(READ_ONCE(r->avail->idx)) != r->last_avail;
+	return viovm_le16(READ_ONCE(r->avail->idx)) != r->avail_idx;
 }
 
 /**

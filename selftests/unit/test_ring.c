@@ -351,6 +351,44 @@ static void kicks(void)
 	CHECK(used_mem[viovm_ring_avail_event_off(&ring) / 2] == 1);
 }
 
+/* Who needs more than there is leaves what there is, and waits for the next. */
+static void kicks_behind_untaken(void)
+{
+	u16 head;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		reset(0, i);
+		guest_add(1);
+		guest_add(2);
+		CHECK(viovm_ring_peek(&ring, &head) == 1);
+		viovm_ring_take(&ring);
+		CHECK(viovm_ring_peek(&ring, &head) == 1);
+		viovm_ring_take(&ring);
+		CHECK(viovm_ring_peek(&ring, &head) == 0);
+		viovm_ring_untake(&ring, 2);
+		CHECK(!viovm_ring_kick_on(&ring));
+		if (i)
+			CHECK(used_mem[viovm_ring_avail_event_off(&ring) / 2] == 2);
+		guest_add(3);
+		CHECK(viovm_ring_kick_on(&ring));
+		CHECK(viovm_ring_peek(&ring, &head) == 1 && head == 1);
+	}
+}
+
+/* An index that ran away is looked at again when the worker comes again. */
+static void runs_away_twice(void)
+{
+	u16 head;
+
+	reset(0, false);
+	avail_mem[1] = NUM + 1;
+	CHECK(viovm_ring_peek(&ring, &head) == -EOVERFLOW);
+	CHECK(viovm_ring_peek(&ring, &head) == -EOVERFLOW);
+	avail_mem[1] = 0;
+	CHECK(viovm_ring_peek(&ring, &head) == 0);
+}
+
 static const struct ktap_case cases[] = {
 	{ "init_refuses", init_refuses },
 	{ "peek_take_wrap", peek_take_wrap },
@@ -365,6 +403,8 @@ static const struct ktap_case cases[] = {
 	{ "signal_flags", signal_flags },
 	{ "signal_event_idx", signal_event_idx },
 	{ "kicks", kicks },
+	{ "kicks_behind_untaken", kicks_behind_untaken },
+	{ "runs_away_twice", runs_away_twice },
 	{ "unseen", unseen },
 };
 
