@@ -94,10 +94,12 @@ static struct ptr_ring *viovm_net_tap_ring(struct file *file)
 /**
  * viovm_net_attach - give a queue that starts its socket
  * @q: queue without one; dev->mutex held
- * @sock: taken over
+ * @sock: taken over on success
  * @tap: is a tap's or a macvtap's
+ *
+ * Return: 0; -EINVAL a tap without a device.
  */
-void viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap)
+int viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap)
 {
 	q->sock = sock;
 	q->tap = tap;
@@ -109,7 +111,14 @@ void viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap)
 	init_waitqueue_func_entry(&q->wait, viovm_net_wake);
 	init_poll_funcptr(&q->pt, viovm_net_queue_proc);
 	/* what is there already, the first turn finds */
-	vfs_poll(sock->file, &q->pt);
+	if (!(vfs_poll(sock->file, &q->pt) & EPOLLERR))
+		return 0;
+	if (q->wqh)
+		remove_wait_queue(q->wqh, &q->wait);
+	q->wqh = NULL;
+	q->ring = NULL;
+	q->sock = NULL;
+	return -EINVAL;
 }
 
 /**

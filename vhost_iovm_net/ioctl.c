@@ -60,14 +60,17 @@ static int viovm_net_set_features(struct viovm_dev *dev, u64 features)
 /* Serve with this socket, taken over on success. dev->mutex held, by the owner. */
 static int viovm_net_start(struct viovm_net_queue *q, struct socket *sock, bool tap)
 {
+	const struct vhost_vring_addr *a = &q->vq->addr;
 	int err;
 
+	/* a ring that was not set up */
+	if (!q->vq->num || !a->desc_user_addr || !a->avail_user_addr || !a->used_user_addr)
+		return -EFAULT;
 	q->next = sock;
 	q->next_tap = tap;
 	err = viovm_vq_start(q->vq);
 	q->next = NULL;
-	/* what vhost_net says to a ring that was not set up */
-	return err == -EINVAL ? -EFAULT : err;
+	return err;
 }
 
 static int viovm_net_set_backend(struct viovm_net_queue *q, int fd)
@@ -208,6 +211,7 @@ static long viovm_net_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void 
  */
 long viovm_net_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp)
 {
+	struct vhost_vring_file file;
 	u64 features;
 
 	switch (cmd) {
@@ -220,6 +224,11 @@ long viovm_net_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp)
 		if (copy_from_user(&features, argp, sizeof(features)))
 			return -EFAULT;
 		return viovm_net_set_features(dev, features);
+	case VHOST_NET_SET_BACKEND:
+		/* looked at before the owner, as in vhost_net */
+		if (copy_from_user(&file, argp, sizeof(file)))
+			return -EFAULT;
+		break;
 	}
 	if (!dev->mm || dev->mm != current->mm)
 		return -EPERM;

@@ -137,7 +137,7 @@ bool viovm_net_busy(struct viovm_net_queue *q, bool (*ready)(struct viovm_net_qu
 
 /* backend.c */
 struct socket *viovm_net_socket(int fd, bool *tap);
-void viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap);
+int viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap);
 void viovm_net_detach(struct viovm_net_queue *q);
 
 /* tx.c */

@@ -19,11 +19,12 @@ static struct viovm_net_queue *viovm_net_queue(struct viovm_vq *vq)
  * viovm_net_vq_start - class callback: a queue gets its socket
  * @vq: queue; dev->mutex and vq->mutex held
  *
- * Return: 0 or -ENOMEM; the socket is taken over only on 0.
+ * Return: 0, -ENOMEM, or an errno of viovm_net_attach(); the socket is taken over only on 0.
  */
 int viovm_net_vq_start(struct viovm_vq *vq)
 {
 	struct viovm_net_queue *q = viovm_net_queue(vq);
+	int err;
 
 	q->b = kvmalloc(sizeof(*q->b), GFP_KERNEL_ACCOUNT);
 	if (!q->b)
@@ -32,9 +33,12 @@ int viovm_net_vq_start(struct viovm_vq *vq)
 	q->nr_xdp = 0;
 	q->frame = 0;
 	q->nr_frames = 0;
-	viovm_net_attach(q, q->next, q->next_tap);
-	q->next = NULL;
-	return 0;
+	err = viovm_net_attach(q, q->next, q->next_tap);
+	if (err) {
+		kvfree(q->b);
+		q->b = NULL;
+	}
+	return err;
 }
 
 /**
