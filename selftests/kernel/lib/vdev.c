@@ -118,7 +118,7 @@ static int node_get_config(struct vdev *d, unsigned int off, void *buf, unsigned
 	return r;
 }
 
-static const struct vtp_ops node_ops = {
+const struct vtp_ops vdev_node_ops = {
 	.set_owner = node_set_owner,
 	.get_features = node_get_features,
 	.set_features = node_set_features,
@@ -406,7 +406,7 @@ int vdev_open_node(struct vdev *d, const char *path)
 	int r;
 
 	memset(d, 0, sizeof(*d));
-	d->tp = &node_ops;
+	d->tp = &vdev_node_ops;
 	d->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (d->fd < 0)
 		return -errno;

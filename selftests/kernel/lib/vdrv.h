@@ -87,6 +87,8 @@ struct vtp_ops {
 	int (*get_config)(struct vdev *d, unsigned int off, void *buf, unsigned int len);
 };
 
+extern const struct vtp_ops vdev_node_ops;
+
 struct vdev {
 	const struct vtp_ops *tp;
 	int fd;
@@ -95,6 +97,7 @@ struct vdev {
 	u64 proto;		/* vhost-user: protocol features negotiated */
 	struct gmem *mem;
 	struct virtio_blk_config cfg;
+	int backend[2];		/* of a vhost-net node: see vnet.h */
 	struct vq *vqs;
 	unsigned int nvqs;
 };
