@@ -54,7 +54,7 @@ for must in $musts DEBUG_ATOMIC_SLEEP FAULT_INJECTION_DEBUG_FS 9P_FS NET_9P_VIRT
 	grep -q "^CONFIG_$must=y" "$obj/.config" || { echo "$kind kernel: no $must" >&2; exit 1; }
 done
 for must in $modules VHOST_NET BLK_DEV_NULL_BLK BLK_DEV_NBD BLK_DEV_RAM BLK_DEV_LOOP SCSI_DEBUG \
-	BLK_DEV_DM DM_FLAKEY DM_DELAY TUN TLS; do
+	BLK_DEV_DM DM_FLAKEY DM_DELAY TUN MACVTAP VLAN_8021Q NET_SCH_PLUG TLS; do
 	grep -q "^CONFIG_$must=[ym]" "$obj/.config" || { echo "$kind kernel: no $must" >&2; exit 1; }
 done
 
