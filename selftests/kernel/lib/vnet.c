@@ -31,7 +31,7 @@ static int net_get_config(struct vdev *d, unsigned int off, void *p, unsigned in
 	return 0;
 }
 
-int vdev_open_net(struct vdev *d, const char *path)
+static int node_open(struct vdev *d, const char *path)
 {
 	static struct vtp_ops net_ops;
 	int r;
@@ -61,7 +61,7 @@ void vnet_open(struct vnet *v, const char *node, u64 features, unsigned int num)
 	int r;
 
 	memset(v, 0, sizeof(*v));
-	r = vdev_open_net(&v->d, node);
+	r = node_open(&v->d, node);
 	T_REQUIRE(!r, "%s: %s", node, strerror(-r));
 	v->open = true;
 	T_REQUIRE((features & v->d.offered) == features, "%s offers %#llx of %#llx", node,

@@ -51,7 +51,6 @@ struct vnet {
 	bool open;
 };
 
-int vdev_open_net(struct vdev *d, const char *path);
 /* Opened, owner, features, memory table; rings of @num made, nothing started. */
 void vnet_open(struct vnet *v, const char *node, u64 features, unsigned int num);
 void vnet_start(struct vnet *v, int backend);		/* both queues */
