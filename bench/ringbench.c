@@ -18,13 +18,12 @@
  * /proc/stat), context switches of the system. The driver's own part is the same for every back end; it is shown apart. So is
  * the server's: the threads of --server-pid, and the kernel's threads whose names begin with one of --server-comm.
  */
+#include "cost.h"
 #include "ctl.h"
 #include "ktap.h"
 #include "stor.h"
 #include "vdrv.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -36,7 +35,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -134,100 +132,10 @@ static double percentile(const u64 *lat, u64 n, double p)
 /* --- what the host did --- */
 
 struct host {
-	u64 wall, idle;			/* ns, idle summed over CPUs */
-	u64 ctxt;
-	u64 server_ns, server_ctxt;
-	u64 worker_ctxt, worker_ns;	/* kernel workers of the device */
-	struct rusage self;
+	struct cost all;
+	struct usage server;
+	struct usage worker;		/* kernel workers of the device */
 };
-
-static bool idle_from_timer_list(u64 *idle)
-{
-	FILE *f = fopen("/proc/timer_list", "r");
-	char line[256];
-	bool any = false;
-
-	*idle = 0;
-	while (f && fgets(line, sizeof(line), f)) {
-		unsigned long long v;
-
-		if (sscanf(line, " .idle_sleeptime : %llu nsecs", &v) == 1 ||
-		    sscanf(line, " .iowait_sleeptime : %llu nsecs", &v) == 1) {
-			*idle += v;
-			any = true;
-		}
-	}
-	if (f)
-		fclose(f);
-	return any;
-}
-
-static void read_stat(struct host *h)
-{
-	FILE *f = fopen("/proc/stat", "r");
-	unsigned long long idle, iowait, c;
-	char line[4096];
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "cpu  %*u %*u %*u %llu %llu", &idle, &iowait) == 2)
-			h->idle = (idle + iowait) * (1000000000ull / sysconf(_SC_CLK_TCK));
-		if (sscanf(line, "ctxt %llu", &c) == 1)
-			h->ctxt = c;
-	}
-	if (f)
-		fclose(f);
-}
-
-static void task_usage(const char *dir, u64 *ns, u64 *ctxt)
-{
-	char path[640], line[256];
-	unsigned long long v;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/schedstat", dir);
-	f = fopen(path, "r");
-	if (f) {
-		if (fscanf(f, "%llu", &v) == 1)
-			*ns += v;
-		fclose(f);
-	}
-	snprintf(path, sizeof(path), "%s/status", dir);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "voluntary_ctxt_switches: %llu", &v) == 1 ||
-		    sscanf(line, "nonvoluntary_ctxt_switches: %llu", &v) == 1)
-			*ctxt += v;
-	if (f)
-		fclose(f);
-}
-
-/* Tasks under @dir; only those whose name begins with @prefix, if given. */
-static void tasks(const char *dir, const char *prefix, u64 *ns, u64 *ctxt)
-{
-	DIR *d = opendir(dir);
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		char path[512], comm[64] = "";
-		FILE *f;
-
-		if (!isdigit(e->d_name[0]))
-			continue;
-		snprintf(path, sizeof(path), "%s/%.32s/comm", dir, e->d_name);
-		f = prefix ? fopen(path, "r") : NULL;
-		if (f) {
-			if (!fgets(comm, sizeof(comm), f))
-				comm[0] = 0;
-			fclose(f);
-		}
-		if (prefix && strncmp(comm, prefix, strlen(prefix)))
-			continue;
-		snprintf(path, sizeof(path), "%s/%.32s", dir, e->d_name);
-		task_usage(path, ns, ctxt);
-	}
-	if (d)
-		closedir(d);
-}
 
 static bool precise;
 
@@ -239,27 +147,15 @@ static void measure_tasks(struct host *h)
 
 	if (o.server_pid) {
 		snprintf(dir, sizeof(dir), "/proc/%d/task", o.server_pid);
-		tasks(dir, NULL, &h->server_ns, &h->server_ctxt);
+		cost_tasks(dir, NULL, &h->server);
 	}
 	for (i = 0; i < o.nr_server_comm; i++)
-		tasks("/proc", o.server_comm[i], &h->server_ns, &h->server_ctxt);
+		cost_tasks("/proc", o.server_comm[i], &h->server);
 	if (o.node) {
 		snprintf(name, sizeof(name), "iovm-%d", getpid());
-		tasks("/proc/self/task", name, &h->worker_ns, &h->worker_ctxt);
-		tasks("/proc", name, &h->worker_ns, &h->worker_ctxt);
+		cost_tasks("/proc/self/task", name, &h->worker);
+		cost_tasks("/proc", name, &h->worker);
 	}
-}
-
-static void measure_host(struct host *h)
-{
-	u64 idle;
-
-	read_stat(h);
-	precise = idle_from_timer_list(&idle);
-	if (precise)
-		h->idle = idle;
-	getrusage(RUSAGE_SELF, &h->self);
-	h->wall = now_ns();
 }
 
 /* --- load --- */
@@ -701,13 +597,13 @@ static void run(struct worker *w, unsigned int nt, u64 quota, double seconds, st
 	}
 	memset(h0, 0, sizeof(*h0));
 	measure_tasks(h0);
-	measure_host(h0);
+	precise = cost_now(&h0->all);
 	if (!quota)
 		t_end = now_ns() + seconds * 1e9;
 	pthread_barrier_wait(&go);
 	pthread_barrier_wait(&go);
 	memset(h1, 0, sizeof(*h1));
-	measure_host(h1);
+	cost_now(&h1->all);
 	measure_tasks(h1);
 	for (i = 0; i < nt; i++)
 		pthread_join(w[i].thread, NULL);
@@ -771,9 +667,8 @@ int main(int argc, char **argv)
 				lost += w[i].rings[k].q->bad_used;
 			}
 	}
-	wall = (h1.wall - h0.wall) / 1e9;
-	busy = (h1.wall - h0.wall) * ncpu;
-	busy -= h1.idle - h0.idle > busy ? busy : h1.idle - h0.idle;
+	wall = cost_wall(&h0.all, &h1.all) / 1e9;
+	busy = cost_busy(&h0.all, &h1.all, ncpu);
 	if (!done)
 		die("nothing was done", EIO);
 	printf("{\"backend\": \"%s\", \"rw\": \"%s%s\", \"bs\": %u, \"depth\": %u, \"queues\": %u, \"devices\": %u, "
@@ -787,9 +682,9 @@ int main(int argc, char **argv)
 	       o.queues, o.devices, (unsigned long long)done, (unsigned long long)errors, wall, done / wall,
 	       done * (double)o.bs / MiB / wall, percentile(lat, done, 0.5), percentile(lat, done, 0.99), lat_max / 1000.0,
 	       busy / (double)done, precise ? "true" : "false", own / (double)done,
-	       (h1.server_ns - h0.server_ns) / (double)done, (h1.worker_ns - h0.worker_ns) / (double)done,
-	       (h1.ctxt - h0.ctxt) / (double)done, (h1.server_ctxt - h0.server_ctxt) / (double)done,
-	       (h1.worker_ctxt - h0.worker_ctxt) / (double)done, kicks / (double)done, calls / (double)done,
+	       (h1.server.ns - h0.server.ns) / (double)done, (h1.worker.ns - h0.worker.ns) / (double)done,
+	       (h1.all.ctxt - h0.all.ctxt) / (double)done, (h1.server.ctxt - h0.server.ctxt) / (double)done,
+	       (h1.worker.ctxt - h0.worker.ctxt) / (double)done, kicks / (double)done, calls / (double)done,
 	       (unsigned long long)lost, (unsigned long long)device_memory());
 	for (i = 0; i < o.devices && !o.bdev; i++) {
 		if (vdev_stop(&d[i]) < 0)

@@ -390,18 +390,18 @@ static const struct vtp_ops user_ops = {
 
 /* --- both --- */
 
-static int vdev_hello(struct vdev *d)
+static int vdev_hello(struct vdev *d, bool config)
 {
 	int r = d->tp->set_owner(d);
 
 	if (!r)
 		r = d->tp->get_features(d, &d->offered);
-	if (!r)
+	if (!r && config)
 		r = d->tp->get_config(d, 0, &d->cfg, 60);
 	return r < 0 ? r : 0;
 }
 
-int vdev_open_node(struct vdev *d, const char *path)
+static int open_node(struct vdev *d, const char *path, bool config)
 {
 	int r;
 
@@ -410,12 +410,29 @@ int vdev_open_node(struct vdev *d, const char *path)
 	d->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (d->fd < 0)
 		return -errno;
-	r = vdev_hello(d);
+	r = vdev_hello(d, config);
 	if (r) {
 		close(d->fd);
 		d->fd = -1;
 	}
 	return r;
+}
+
+int vdev_open_node(struct vdev *d, const char *path)
+{
+	return open_node(d, path, true);
+}
+
+int vdev_open_net(struct vdev *d, const char *path)
+{
+	return open_node(d, path, false);
+}
+
+int vdev_net_backend(struct vdev *d, unsigned int q, int fd)
+{
+	struct vhost_vring_file f = { .index = q, .fd = fd };
+
+	return ret(ioctl(d->fd, VHOST_NET_SET_BACKEND, &f));
 }
 
 int vdev_open_user(struct vdev *d, const char *socket_path)
@@ -431,7 +448,7 @@ int vdev_open_user(struct vdev *d, const char *socket_path)
 	d->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (d->fd < 0)
 		return -errno;
-	r = connect(d->fd, (void *)&sa, sizeof(sa)) ? -errno : vdev_hello(d);
+	r = connect(d->fd, (void *)&sa, sizeof(sa)) ? -errno : vdev_hello(d, true);
 	if (r) {
 		close(d->fd);
 		d->fd = -1;

@@ -105,6 +105,9 @@ struct vdev {
 /* Opens and claims: SET_OWNER, features and configuration read. Nothing else is set yet. */
 int vdev_open_node(struct vdev *d, const char *path);
 int vdev_open_user(struct vdev *d, const char *socket_path);
+/* A network device's node, /dev/vhost-net too: there is no configuration to read. Its queues run once they have a back end. */
+int vdev_open_net(struct vdev *d, const char *path);
+int vdev_net_backend(struct vdev *d, unsigned int q, int fd);	/* -1: none */
 /* features & offered are negotiated (VERSION_1 always); memory table set; @nvqs queues of @num made, not started. */
 int vdev_setup(struct vdev *d, struct gmem *mem, u64 features, unsigned int nvqs, unsigned int num);
 int vdev_start(struct vdev *d);			/* all queues */
