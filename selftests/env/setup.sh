@@ -38,7 +38,7 @@ PACKAGES=(
 	busybox-static file grub-common grub-pc-bin mmdebstrap python3-argcomplete python3-pkg-resources
 	qemu-block-extra qemu-system-x86 qemu-utils
 	# tools used inside them
-	debootstrap dkms dmsetup e2fsprogs fdisk fio iproute2 iputils-ping jq
+	debootstrap dkms dmsetup e2fsprogs fdisk fio iperf3 iproute2 iputils-ping jq
 	nbd-client nbd-server nbdkit open-iscsi procps socat strace systemd udev util-linux xfsprogs
 )
 

@@ -30,26 +30,46 @@ class Guest:
         self.agent_port, self.qmp_port = 7001 + 2 * slot, 7002 + 2 * slot
         self.host = None
 
-    def words(self, socket_path, incoming=None, extra=()):
-        """The command line of its QEMU, with the disk behind a vhost-user socket."""
-        words = [
-            qemu_program(self.version), "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus, "-m", self.memory,
-            "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
+    def twin(self, slot):
+        """The same guest, for another host or in another slot."""
+        return Guest(self.name, self.memory, self.cpus, self.queues, self.version, slot)
+
+    def tag(self):
+        """What the logs of its QEMU and console are called."""
+        return self.name
+
+    def machine(self):
+        """The first words of its QEMU's command line: all that is the same whatever disk or NIC it has."""
+        return [
+            qemu_program(self.version), "-name", self.name, "-M", "pc", "-accel", "kvm", "-cpu", "host,-svm,-xsave", "-smp", self.cpus,
             "-nodefaults", "-no-user-config", "-display", "none",
-            "-serial", f"file:/run/{self.name}-console.log",
+            "-serial", f"file:/run/{self.tag()}-console.log",
             "-qmp", f"tcp:0.0.0.0:{self.qmp_port},server=on,wait=off",
-            "-chardev", f"socket,id=disk,path={socket_path},reconnect=1",
-            "-device", f"vhost-user-blk-pci,id=disk0,chardev=disk,num-queues={self.queues},bootindex=1",
+        ]
+
+    def channel(self):
+        """More of it: the port by which its agent is reached."""
+        return [
             "-device", "virtio-serial-pci,id=vser",
             "-chardev", f"socket,id=agent,host=0.0.0.0,port={self.agent_port},server=on,wait=off",
             "-device", "virtserialport,chardev=agent,name=agent",
+        ]
+
+    def words(self, socket_path, incoming=None, extra=()):
+        """The command line of its QEMU, with the disk behind a vhost-user socket."""
+        words = [
+            *self.machine(), "-m", self.memory,
+            "-object", f"memory-backend-memfd,id=mem,size={self.memory}M,share=on", "-machine", "memory-backend=mem",
+            "-chardev", f"socket,id=disk,path={socket_path},reconnect=1",
+            "-device", f"vhost-user-blk-pci,id=disk0,chardev=disk,num-queues={self.queues},bootindex=1",
+            *self.channel(),
             *extra,
         ]
         return words + (["-incoming", incoming] if incoming else [])
 
     def start(self, host, socket_path, incoming=None, extra=()):
         """Start its QEMU on a host."""
-        self.attach(host, host.spawn(f"{self.name}-qemu", quote(*self.words(socket_path, incoming, extra))))
+        self.attach(host, host.spawn(f"{self.tag()}-qemu", quote(*self.words(socket_path, incoming, extra))))
 
     def attach(self, host, pid):
         """Its QEMU runs on a host, as that process."""
@@ -60,10 +80,10 @@ class Guest:
     def alive(self):
         self.host.alive()
         if not self.host.running(self.pid):
-            raise BedError(f"guest {self.name}: QEMU ended: {self.host.spawned_log(self.name + '-qemu')} {self.console_tail()}")
+            raise BedError(f"guest {self.name}: QEMU ended: {self.host.spawned_log(self.tag() + '-qemu')} {self.console_tail()}")
 
     def console_tail(self):
-        return self.host.agent.call(f"tail -c 1500 /run/{self.name}-console.log", check=False).out.strip()
+        return self.host.agent.call(f"tail -c 1500 /run/{self.tag()}-console.log", check=False).out.strip()
 
     def wait_booted(self, timeout=400):
         try:
@@ -71,9 +91,12 @@ class Guest:
         except BedError as e:
             raise BedError(f"{e}; console: {self.console_tail()!r}") from None
 
-    def migrate(self, host, socket_path, timeout=400):
-        """Live-migrate to another host, to a disk behind a socket there; what QEMU tells about it. self is then the guest there."""
-        there = Guest(self.name, self.memory, self.cpus, self.queues, self.version, self.slot)
+    def migrate(self, host, socket_path, timeout=400, slot=None):
+        """
+        Live-migrate to another host, to a disk behind a socket there (or what else words() takes); on the same one to another slot. What
+        QEMU tells about it. self is then the guest there.
+        """
+        there = self.twin(self.slot if slot is None else slot)
         there.start(host, socket_path, incoming=f"tcp:0.0.0.0:{MIGRATE_PORT}")
         self.qmp.cmd("migrate-set-parameters", max_bandwidth=0, downtime_limit=1000)
         self.qmp.cmd("migrate", uri=f"tcp:{host.address}:{MIGRATE_PORT}")
@@ -85,7 +108,7 @@ class Guest:
             if info.get("status") in ("failed", "cancelled") or time.monotonic() > end:
                 there.kill()
                 raise BedError(f"guest {self.name}: migration: {info.get('status')}: {info.get('error-desc', '')} "
-                               f"{info.get('ram', {})}; there: {host.spawned_log(self.name + '-qemu')}")
+                               f"{info.get('ram', {})}; there: {host.spawned_log(there.tag() + '-qemu')}")
             time.sleep(0.2)
         wait_for(f"guest {self.name}: runs on host {host.name}", 30, lambda: there.qmp.cmd("query-status")["status"] == "running")
         self.agent.close()
