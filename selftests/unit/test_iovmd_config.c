@@ -114,7 +114,13 @@ static const char everything[] =
 	"libvirt = vm3\n"
 	"libvirt-tls = yes\n"
 	"[device vm3-disk0]\n"
-	"disk = /dev/sdy\n";
+	"disk = /dev/sdy\n"
+	"[guest vm4]\n"
+	"devices = vm4-disk0\n"
+	"qmp = /run/vm4.qmp\n"
+	"unit = iovm-guest@.service\n"
+	"[device vm4-disk0]\n"
+	"disk = /dev/sdx\n";
 
 static void every_key(void)
 {
@@ -157,7 +163,7 @@ static void every_key(void)
 	args_are(&d->remote, "--connections 16 --cache dies --fence none --fence-by command --fence-command /usr/sbin/fence "
 		 "--fence-after 0 --assume-same-data --io-timeout 20ms --heartbeat 500 --dead 3s");
 	CHECK(!strcmp(d->next->name, "vm1-disk1") && !*d->next->disk && d->next->nr_peers == 1 && !d->next->create.nr);
-	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next->next);
+	CHECK(!strcmp(d->next->next->disk, "/dev/sdz") && !d->next->next->next->next->next);
 	g = c->guests;
 	CHECK(!strcmp(g->name, "vm1") && g->nr_devices == 2 && g->devices[0] == d && g->devices[1] == d->next);
 	CHECK(!strcmp(g->qmp, "/run/vm1.qmp") && g->destination == c->peers->next && g->policy == POLICY_ON_FAILURE);
@@ -168,7 +174,8 @@ static void every_key(void)
 	g = g->next;
 	CHECK(!strcmp(g->migrate_command, "/usr/bin/virsh-migrate vm2") && g->policy == POLICY_NEVER && !*g->qmp);
 	CHECK(config_way(c->guests) == WAY_QMP && config_way(g) == WAY_COMMAND && config_way(g->next) == WAY_LIBVIRT);
-	CHECK(!strcmp(g->next->libvirt, "vm3") && g->next->libvirt_tls && !g->next->next);
+	CHECK(!strcmp(g->next->libvirt, "vm3") && g->next->libvirt_tls);
+	CHECK(!strcmp(g->next->next->unit, "iovm-guest@vm4.service") && !g->next->next->next);
 	CHECK(!strcmp(c->peers->libvirt_uri, "qemu+ssh://b/system"));
 	CHECK(!strcmp(c->peers->fence_command, "fence_ipmilan -a b-ipmi -o off") && c->peers->fence_after_ms == 45000);
 	CHECK(!*c->peers->next->fence_command && !c->peers->next->fence_after_ms);

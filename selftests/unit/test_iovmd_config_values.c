@@ -224,6 +224,7 @@ static void fencing(void)
 
 static void guests(void)
 {
+	static const char *const not_units[] = { ".service", "@.service", "vm1", "x.socket", "a/b.service", "x@a@b.service", "x@.", "$x.service" };
 	static const char d[] = "[peer p]\naddress = p\n[peer q]\naddress = q\n[device d]\ndisk = /dev/d\npeers = p\n[guest g]\n";
 	char text[4096], name[64];
 	unsigned int i;
@@ -277,6 +278,28 @@ static void guests(void)
 	wrong2(text, "[guest h]\nqmp = /q\ndevices = d\n",
 	       "d/b.conf:3: 'devices': 'd' is guest 'g''s | see a:9; a device is one guest's\n"
 	       "d/b.conf:2: 'qmp': '/q' is guest 'g''s | see a:10; every QEMU has a socket of its own");
+	/* systemd's */
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = web-1.service\n", d);
+	right(text);
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = a b.service\n", d);
+	wrong(text, "a:11: 'unit': 'a b.service' is not the name of a service | write it as systemctl has it: 'NAME@.service' or 'NAME.service'");
+	for (i = 0; i < sizeof(not_units) / sizeof(*not_units); i++) {
+		snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = %s\n", d, not_units[i]);
+		snprintf(name, sizeof(name), "a:11: 'unit': '%s' is not", not_units[i]);
+		CHECK(!read_a(text) && errs.nr == 1 && !strncmp(told(0), name, strlen(name)), "%s", told(0));
+		config_errors_free(&errs);
+	}
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = %0184d.service\n", d, 0);
+	wrong(text, "a:11: 'unit': '00000000000000000000000000000000000000000000000000000000000000000000...' is too long | 191 bytes at most");
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = %0182d@.service\n", d, 0);
+	right(text);
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = x@.service\ncommand = /y\n", d);
+	wrong(text, "a:12: 'command' contradicts 'unit' | the unit starts its QEMU; remove one of the two");
+	snprintf(text, sizeof(text), "%sdevices = d\nunit = x@.service\nlibvirt = vm1\n", d);
+	wrong(text, "a:10: 'unit' contradicts 'libvirt' | libvirt is asked instead of QEMU; remove one of the two");
+	snprintf(text, sizeof(text), "%sdevices = d\nqmp = /q\nunit = x@h.service\n", d);
+	wrong2(text, "[device e]\ndisk = /e\n[guest h]\nqmp = /r\nunit = x@.service\ndevices = e\n",
+	       "d/b.conf:5: 'unit': 'x@h.service' is guest 'g''s | see a:11; every QEMU has a unit of its own");
 	/* libvirt's */
 	snprintf(text, sizeof(text), "%sdevices = d\nlibvirt = vm1\nlibvirt-tls = no\nmax-downtime = 5\nmax-bandwidth = 5\nchannels = 5\n"
 		 "auto-converge = yes\ntimeout = 5min\n", d);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * userland/iovmd/incoming.c with real shell scripts, real QEMUs (7.2 and 10), and a stand-in for systemctl: what an operator can
+ * userland/iovmd/incoming.c with real shell scripts, real QEMUs (7.2 and 10), and a stand-in for systemd: what an operator can
  * get wrong about the command that starts the destination's QEMU, and that whatever was started is ended again, for certain.
  */
 #define _GNU_SOURCE
@@ -9,8 +9,11 @@
 #include "../../userland/iovmd/qmp.c"
 #include "../../userland/iovmd/qemu.c"
 #include "../../userland/iovmd/stream_key.c"
+#include "../../userland/common/put_file.c"
+#include "../../userland/iovmd/unit.c"
 #include "../../userland/iovmd/incoming.c"
 #include "ktap.h"
+#include "fake_systemd.h"
 #include "qemu_pair.h"
 
 #include <arpa/inet.h>
@@ -351,59 +354,76 @@ static void no_qemu(void)
 
 /* ---- a systemd unit ---- */
 
-/* Knows two verbs and one unit. */
-static void fake_systemctl(const char *start)
+/* It gets what its environment file says, as systemd would give it. */
+static void unit_case(const char *start)
 {
-	char path[PATH_MAX], text[2400];
-	int fd;
+	static char env[96];
+	char text[2400];
 
-	snprintf(path, sizeof(path), "%s/systemctl", dir);
-	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0700);
-	snprintf(text, sizeof(text), "#!/bin/sh\n[ \"$1 $3 $4\" = '--quiet -- iovm-in@vm1' ] || exit 5\necho $2 >>%s/verbs\n"
-		 "export IOVM_QMP=%s IOVM_INCOMING=defer\ncase $2 in\nstart)\n%s\n;;\nstop) [ ! -e %s/pid ] || kill $(cat %s/pid);;\nesac\n",
-		 dir, qmp_path, start, dir, dir);
-	CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-	close(fd);
-	unlink(FILE_IN_DIR("verbs"));
-}
-
-static bool verbs_were(const char *what)
-{
-	char text[64] = "";
-	int fd = open(FILE_IN_DIR("verbs"), O_RDONLY);
-
-	if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
-		*text = 0;
-	close(fd);
-	return !strcmp(text, what);
+	begin_case(NULL);
+	snprintf(env, sizeof(env), "%s/env", dir);
+	unlink(env);
+	job.unit = "iovm-guest@vm1.service";
+	job.env = env;
+	job.start_ms = 2000;
+	fake_put("load", "loaded");
+	fake_put("active", "inactive");
+	fake_put("result", "");
+	fake_put("verbs", "");
+	snprintf(text, sizeof(text), ". %s || exit\n[ \"$IOVM_GUEST\" = 'vm one' ] || exit\n%s\n", env, start);
+	fake_put("start", text);
+	snprintf(text, sizeof(text), "[ ! -e %s/pid ] || kill $(cat %s/pid)\nrm -f %s/pid\necho done\n", dir, dir, dir);
+	fake_put("stop", text);
 }
 
 static void unit(void)
 {
-	char path[PATH_MAX + 128], *old = strdup(getenv("PATH")), options[200];
+	char options[200], start[2000];
+	struct incoming second;
 
-	snprintf(path, sizeof(path), "%s:%s", dir, old);
-	setenv("PATH", path, 1);
-	begin_case(NULL);
-	job.unit = "iovm-in@vm1";
-	snprintf(options, sizeof(options), GOOD " -daemonize -pidfile %s/pid", dir);
-	fake_systemctl(receiver("", options));
+	snprintf(options, sizeof(options), "$IOVM_INCOMING_ARGS -daemonize -pidfile %s/pid", dir);
+	snprintf(start, sizeof(start), "%s\necho done", receiver("", options));
+	unit_case(start);
 	CHECK(!incoming_prepare(&job, &in, why, sizeof(why)), "%s", why);
-	CHECK(verbs_were("start\n"));
+	CHECK(!strcmp(fake_get("verbs"), "start\n"), "%s", fake_get("verbs"));
+	CHECK(!access(job.env, F_OK));
+	/* that it is up is known */
+	CHECK(incoming_prepare(&job, &second, why, sizeof(why)) && strstr(why, "already, whose guest is waited for"), "%s", why);
 	CHECK(!incoming_abort(&job, &in, why, sizeof(why)), "%s", why);
 	CHECK(gone(in.pid));
-	CHECK(verbs_were("start\nstop\n"));
+	CHECK(!strcmp(fake_get("verbs"), "start\nstop\n"), "%s", fake_get("verbs"));
+	/* whose QEMU is known by its monitor alone, and hangs: it is stopped all the same */
+	unit_case(start);
+	CHECK(!incoming_prepare(&job, &in, why, sizeof(why)), "%s", why);
+	kill(in.pid, SIGSTOP);
+	job.answer_ms = job.end_ms = 300;
+	CHECK(!incoming_abort(&job, &in, why, sizeof(why)), "%s", why);
+	CHECK(gone(in.pid));
+}
 
-	fake_systemctl("exit 1");
-	CHECK(prepare_fails("`systemctl start iovm-in@vm1` failed"));
-	fake_systemctl("exec sleep 5");
+static void bad_unit(void)
+{
+	unit_case("echo failed");
+	fake_put("result", "exit-code 1 203");
+	CHECK(prepare_fails("unit 'iovm-guest@vm1.service' was not started: its result is 'exit-code', its exit status 203"));
+	/* it is started, and ends at once, or soon */
+	unit_case("echo done failed");
+	fake_put("result", "exit-code 1 1");
+	CHECK(prepare_fails("has ended: its result is 'exit-code', its exit status 1"));
+	/* no monitor comes; it is stopped */
+	unit_case("echo done");
 	job.start_ms = 300;
-	CHECK(prepare_fails("`systemctl start iovm-in@vm1` did not end within 300 ms"));
-	fake_systemctl(":");
 	CHECK(prepare_fails("after 300 ms: cannot connect to the monitor"));
-	CHECK(verbs_were("start\nstop\n"));
-	setenv("PATH", old, 1);
-	free(old);
+	CHECK(!strcmp(fake_get("verbs"), "start\nstop\n"), "%s", fake_get("verbs"));
+	/* nor can it be stopped */
+	unit_case("echo done");
+	job.start_ms = job.end_ms = 200;
+	fake_put("stop", "echo canceled");
+	CHECK(prepare_fails("; and unit 'iovm-guest@vm1.service' was not stopped: systemd says 'canceled'"));
+	unit_case("echo done");
+	job.env = "/no/such/dir/env";
+	CHECK(prepare_fails("cannot write '/no/such/dir/env'"));
+	CHECK(!*fake_get("verbs"), "%s", fake_get("verbs"));
 }
 
 static const struct ktap_case cases[] = {
@@ -426,6 +446,7 @@ static const struct ktap_case cases[] = {
 	{ "the monitor is somebody else's", monitor_taken },
 	{ "the monitor is no QEMU's", no_qemu },
 	{ "a systemd unit", unit },
+	{ "a systemd unit that fails", bad_unit },
 };
 
 /* An argument: only cases with these words in their name. */
@@ -435,6 +456,7 @@ int main(int argc, char **argv)
 	char name[160];
 
 	make_dir();
+	fake_systemd(dir);
 	ktap_plan(nr * 2);
 	for (unsigned int v = 0; (qemu = qemu_nr(v)); v++)
 		for (unsigned int i = 0; i < nr; i++) {

@@ -11,6 +11,8 @@
 #include "../../userland/iovmd/stream_key.c"
 #include "../../userland/iovmd/migrate.c"
 #include "../../userland/iovmd/migrate_back.c"
+#include "../../userland/common/put_file.c"
+#include "../../userland/iovmd/unit.c"
 #include "../../userland/iovmd/incoming.c"
 #include "ktap.h"
 #include "qemu_pair.h"

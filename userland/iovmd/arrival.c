@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "iovmd.h"
 #include "incoming.h"
@@ -117,14 +118,22 @@ static int give_up(int sock, const char *why)
 	return 1;
 }
 
-static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX], char key_dir[LOG_MAX])
+/* The environment of a guest's unit */
+static void env_of(const struct config_guest *g, char env[LOG_MAX])
+{
+	snprintf(env, LOG_MAX, "%.60s/%s.incoming", agent.run_dir, g->name);
+}
+
+static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX], char key_dir[LOG_MAX], char env[LOG_MAX])
 {
 	const struct config_guest *g = j->guest;
 
 	snprintf(log, LOG_MAX, "%.60s/%s.log", agent.run_dir, g->name);
 	snprintf(key_dir, LOG_MAX, "%.60s/%s.key", agent.run_dir, g->name);
+	env_of(g, env);
 	*in = (struct incoming_job){
-		.guest = g->name, .qmp = g->qmp, .command = *g->command ? g->command : NULL, .log = log,
+		.guest = g->name, .qmp = g->qmp, .command = *g->command ? g->command : NULL, .unit = *g->unit ? g->unit : NULL,
+		.env = env, .log = log,
 		.listen = *j->listen ? j->listen : "0.0.0.0", .multifd = j->channels,
 		.key = j->key, .key_dir = key_dir,
 	};
@@ -189,15 +198,16 @@ static int run_step(int sock, void *data)
 	const struct job *j = data;
 	struct incoming_job job;
 	struct incoming in = { .pid = 0 };
-	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX], key_dir[LOG_MAX];
+	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX], key_dir[LOG_MAX], env[LOG_MAX];
 	enum guest_at at = GUEST_GONE;
 	const char *never = NULL;
 	struct msg m;
+	bool waits;
 	int r = 0;
 
 	if (!kernel_in_child())
 		return give_up(sock, "the kernel side cannot be reached");
-	job_of(j, &job, log, key_dir);
+	job_of(j, &job, log, key_dir, env);
 	if (!strcmp(j->what, "prepare")) {
 		/* what is said to be encrypted is encrypted in all of its parts */
 		if (!agent.config->host.plain_tcp && !stream_key_good(j->key))
@@ -228,6 +238,10 @@ static int run_step(int sock, void *data)
 	/* while QEMU waits it may still read it */
 	if (r || strcmp(j->what, "prepare"))
 		stream_key_drop(key_dir);
+	/* one that has come, and waits for the word of the other host, is not to be another one when systemd starts it again */
+	waits = at == GUEST_ARRIVED && !holds_all(j->guest);
+	if (strcmp(j->what, "prepare") ? !r && !waits : r)
+		unlink(env);
 	if (strcmp(j->what, "prepare"))
 		bandwidth_release(j->guest);
 	if (r)
@@ -240,7 +254,7 @@ static int run_step(int sock, void *data)
 	json_u64(&m.j, "born", in.born);
 	json_str(&m.j, "state", guest_at_text[at]);
 	json_str(&m.j, "never", never);
-	json_bool(&m.j, "arrived", at == GUEST_ARRIVED && !holds_all(j->guest));
+	json_bool(&m.j, "arrived", waits);
 	msg_write(&m, sock);
 	return 0;
 }
@@ -389,8 +403,8 @@ static bool fits(const struct arrival *a, bool by_libvirt, char why[WHY_MAX])
 		snprintf(why, WHY_MAX, "[guest %s] has %s 'libvirt' there", a->conf->name, by_libvirt ? "no" : "a");
 		return false;
 	}
-	if (!by_libvirt && !*a->conf->command) {
-		snprintf(why, WHY_MAX, "[guest %s] has no 'command' there that starts its QEMU", a->conf->name);
+	if (!by_libvirt && !*a->conf->command && !*a->conf->unit) {
+		snprintf(why, WHY_MAX, "[guest %s] has neither 'unit' nor 'command' there, to start its QEMU", a->conf->name);
 		return false;
 	}
 	for (i = 0; i < a->conf->nr_devices; i++) {
@@ -482,6 +496,7 @@ int arrival_start(char why[WHY_MAX])
 {
 	const struct config_guest *conf;
 	struct arrival *a, **end = &arrivals;
+	char env[LOG_MAX];
 
 	for (conf = agent.config->guests; conf; conf = conf->next) {
 		a = calloc(1, sizeof(*a));
@@ -492,6 +507,9 @@ int arrival_start(char why[WHY_MAX])
 		end = &a->next;
 		/* one that was prepared when the last iovmd was killed */
 		recall(a);
+		env_of(conf, env);
+		if (!a->comes)
+			unlink(env);
 	}
 	return stable_dir(ACCEPTED, why);
 }

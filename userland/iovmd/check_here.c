@@ -5,10 +5,12 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-login.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "qemu.h"
+#include "unit.h"
 #include "../iovmctl/iovmctl.h"
 
 #define QMP_MS	3000
@@ -163,6 +165,16 @@ static void ask_cpu(struct qmp *q, struct check_needs *needs)
 	json_free(reply);
 }
 
+/* What is stopped once it has gone is the unit that is configured. */
+static void look_at_unit(const struct config_guest *g, pid_t pid, struct findings *fs)
+{
+	char *unit = NULL;
+
+	if (*g->unit && sd_pid_get_unit(pid, &unit) >= 0 && strcmp(unit, g->unit))
+		found(fs, FINDING_NOTE, "unit", "its QEMU is not of its unit '%.80s', but of '%.80s'", g->unit, unit);
+	free(unit);
+}
+
 static void ask_qemu(const struct config_guest *g, struct findings *fs, struct check_needs *needs)
 {
 	char why[QMP_WHY] = "";
@@ -173,6 +185,7 @@ static void ask_qemu(const struct config_guest *g, struct findings *fs, struct c
 		found(fs, FINDING_BAD, "qemu", "%.180s", why);
 		return;
 	}
+	look_at_unit(g, q.pid, fs);
 	at = qemu_guest_at(&q, QMP_MS, why, sizeof(why));
 	if (at != GUEST_RUNS)
 		found(fs, FINDING_BAD, "qemu", "the guest %s%s%.100s: only one that runs is migrated", guest_at_text[at], *why ? ": " : "", why);
@@ -322,6 +335,8 @@ void check_there(const struct config_guest *g, const struct config_peer *from, c
 		found(fs, FINDING_BAD, "peer", "%.190s", why);
 	if (*g->command && check_program(g->command, program) && access(program, X_OK))
 		found(fs, FINDING_BAD, "command", "the program of its 'command' there, '%.120s', cannot be run", program);
+	if (*g->unit && !unit_has_file(g->unit))
+		found(fs, FINDING_BAD, "unit", "there is no unit '%.160s' there", g->unit);
 	compare_memory(needs, fs);
 	compare_cpu(needs, fs);
 }

@@ -25,6 +25,7 @@
 #define CONFIG_DATA_PORT	10809
 #define CONFIG_HOST_MAX		256		/* of a host name or address, with the NUL */
 #define CONFIG_URI_MAX		(CONFIG_HOST_MAX + 32)
+#define CONFIG_UNIT_MAX		256		/* of the name of a unit, as systemd has it */
 #define CONFIG_MAX_PEERS	7		/* of a device: its other paths */
 #define CONFIG_MAX_GUESTS	IOVM_MAX_DEVS
 #define CONFIG_MAX_DEVICES	16		/* of a guest */
@@ -132,6 +133,8 @@ enum config_way {
  * @flap_window_ms: "flap-window"
  * @group: guests of the same one are migrated together; "" none but those that share a disk
  * @command: starts QEMU for a guest that comes (-incoming defer -S); "" none: the guest cannot come here
+ * @unit: "iovm-guest@vm1.service", the service of systemd that its QEMU is: started, in place of @command, for a guest that comes, and
+ *	stopped when it has gone; "" none
  * @libvirt: the name of its domain: libvirt migrates it, instead of QMP; "" it is not libvirt's
  * @libvirt_tls: then its memory is encrypted; default: what "transport" of [host] says
  * @migrate_command: is run instead of QMP; "" none
@@ -154,6 +157,7 @@ struct config_guest {
 	uint64_t flap_window_ms;
 	char group[IOVM_NAME_MAX];
 	char command[IOVM_ADDR_MAX];
+	char unit[CONFIG_UNIT_MAX];
 	char libvirt[IOVM_NAME_MAX];
 	bool libvirt_tls;
 	char migrate_command[IOVM_ADDR_MAX];

@@ -373,6 +373,20 @@ static void check_way(struct reader *r, const struct section *s)
 		g->libvirt_tls = !r->c->host.plain_tcp;
 }
 
+/* "x@.service" is the guest's own: "x@vm1.service" */
+static void check_unit(struct reader *r, const struct section *s)
+{
+	struct config_guest *g = s->what;
+	char *at = strstr(g->unit, "@.");
+
+	if (at) {
+		memmove(at + 1 + strlen(g->name), at + 1, strlen(at + 1) + 1);
+		memcpy(at + 1, g->name, strlen(g->name));
+	}
+	if (is_given(s, "unit") && is_given(s, "command"))
+		config_wrong(r, at_key(s, "command"), "the unit starts its QEMU; remove one of the two", "'command' contradicts 'unit'");
+}
+
 static bool shares(const struct config_guest *a, const struct config_device *d)
 {
 	unsigned int i;
@@ -395,6 +409,7 @@ static void check_guest(struct reader *r, const struct section *s)
 	for (i = 0; i < g->nr_devices; i++)
 		g->devices[i] = devices[i]->what;
 	check_way(r, s);
+	check_unit(r, s);
 	check_destination(r, s);
 	for (o = r->sections; o != s; o = o->next) {
 		const struct config_guest *other = o->what;
@@ -404,6 +419,10 @@ static void check_guest(struct reader *r, const struct section *s)
 		if (*g->libvirt && !strcmp(g->libvirt, other->libvirt)) {
 			snprintf(remedy, sizeof(remedy), "see %s:%u; a domain is one guest", o->at.file, at_key(o, "libvirt").line);
 			config_wrong(r, at_key(s, "libvirt"), remedy, "'libvirt': '%s' is guest '%s''s", g->libvirt, other->name);
+		}
+		if (*g->unit && !strcmp(g->unit, other->unit)) {
+			snprintf(remedy, sizeof(remedy), "see %s:%u; every QEMU has a unit of its own", o->at.file, at_key(o, "unit").line);
+			config_wrong(r, at_key(s, "unit"), remedy, "'unit': '%s' is guest '%s''s", g->unit, other->name);
 		}
 		snprintf(remedy, sizeof(remedy), "see %s:%u; a device is one guest's", o->at.file, at_key(o, "devices").line);
 		for (i = 0; i < g->nr_devices; i++)

@@ -29,6 +29,7 @@ enum value_kind {
 	V_LISTEN,		/* char[]: a host, or "*" for all addresses, which is "" */
 	V_FILE,			/* char[]: an absolute path */
 	V_COMMAND,		/* char[]: a command of the shell */
+	V_UNIT,			/* char[]: of a service of systemd */
 	V_CLASS,		/* char[]: DEVICE/MAJOR:MINOR */
 	V_TEXT,			/* of an option: at most max bytes */
 	V_PORT,

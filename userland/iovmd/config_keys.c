@@ -119,6 +119,7 @@ static const struct config_key guest_keys[] = {
 	{ "flap-window", V_TIME, GUEST(flap_window_ms), .min = 1000, .max = DAY_MS, .nonzero = true },
 	{ "group", V_NAME, GUEST(group) },
 	{ "command", V_COMMAND, GUEST(command), QMP_ALONE },
+	{ "unit", V_UNIT, GUEST(unit), QMP_ALONE },
 	{ "libvirt", V_NAME, GUEST(libvirt), .ways = 1 << WAY_LIBVIRT },
 	{ "libvirt-tls", V_BOOL, GUEST(libvirt_tls), .ways = 1 << WAY_LIBVIRT },
 	{ "migrate-command", V_COMMAND, GUEST(migrate_command) },
@@ -249,6 +250,21 @@ static const char *check_command(const char *text)
 	return NULL;
 }
 
+/* A service's name, or that of a template, whose instance is the guest then: "x@.service"; config_check() has room for it */
+static const char *check_unit_name(const char *text)
+{
+	const char *suffix = strrchr(text, '.'), *at = strchr(text, '@');
+
+	if (text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.\\@")] || !suffix ||
+	    strcmp(suffix, ".service") || suffix == text || at == text || (at && strchr(at + 1, '@')))
+		return "is not the name of a service (write it as systemctl has it: 'NAME@.service' or 'NAME.service')";
+	if (strlen(text) >= CONFIG_UNIT_MAX - IOVM_NAME_MAX)
+		return "is too long (191 bytes at most)";
+	return NULL;
+}
+
+_Static_assert(CONFIG_UNIT_MAX - IOVM_NAME_MAX - 1 == 191, "check_unit_name() says it");
+
 /* Among the arguments of a command it is not to look like an option. */
 static const char *check_text(const struct config_key *k, const char *text, char why[128])
 {
@@ -285,6 +301,8 @@ static const char *understand(const struct config_key *k, const char *text, stru
 		return check_file(text);
 	case V_COMMAND:
 		return check_command(text);
+	case V_UNIT:
+		return check_unit_name(text);
 	case V_CLASS:
 		return parse_tc_class(text, dev, &mode);
 	case V_TEXT:
@@ -365,6 +383,7 @@ static void store(struct reader *r, const struct config_key *k, const struct val
 		case V_LISTEN:
 		case V_FILE:
 		case V_COMMAND:
+		case V_UNIT:
 		case V_CLASS:
 		case V_TEXT:
 			snprintf(to, k->size, "%s", v->text);

@@ -17,6 +17,7 @@
 
 #include "incoming.h"
 #include "stream_key.h"
+#include "unit.h"
 
 #define START_LOOK_MS		50
 #define LOG_TAIL	320		/* bytes of the log that go into a sentence */
@@ -27,6 +28,11 @@ static void incoming_defaults(struct incoming_job *job)
 	job->answer_ms = job->answer_ms ?: 10000;
 	job->accept_ms = job->accept_ms ?: 30000;
 	job->end_ms = job->end_ms ?: 5000;
+}
+
+static bool is_unit(const struct incoming_job *job)
+{
+	return job->unit && !job->command;
 }
 
 /* ---- processes ---- */
@@ -183,38 +189,27 @@ static void log_tail(const struct incoming_job *job, off_t from, char *buf, size
 		snprintf(buf + strlen(buf), n - strlen(buf), " | %s", line);
 }
 
-static int run_systemctl(const struct incoming_job *job, const char *verb, unsigned int ms, char *why, size_t n)
+/* What the unit's QEMU is to be started with, for as long as the guest has not come: should systemd start it again, it waits again. */
+static int start_unit(const struct incoming_job *job, char *why, size_t n)
 {
-	int status, pidfd;
-	pid_t pid = fork();
+	const char *const pairs[] = {
+		"IOVM_GUEST", job->guest, "IOVM_INCOMING", "defer", "IOVM_QMP", job->qmp, "IOVM_INCOMING_ARGS", "-incoming defer -S", NULL,
+	};
+	int err = job->env ? unit_environment(job->env, pairs) : 0;
 
-	if (!pid) {
-		default_signals();
-		execlp("systemctl", "systemctl", "--quiet", verb, "--", job->unit, (char *)NULL);
-		_exit(127);
-	}
-	if (pid < 0)
-		return qmp_why(why, n, "cannot start a process: %s", strerror(errno));
-	pidfd = pidfd_open(pid, 0);
-	if (pidfd < 0 || !ended(pidfd, ms)) {
-		kill(pid, SIGKILL);
-		qmp_why(why, n, "`systemctl %s %s` did not end within %u ms", verb, job->unit, ms);
-	}
-	if (pidfd >= 0)
-		close(pidfd);
-	if (waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status))
-		return 0;
-	if (!WIFSIGNALED(status))
-		qmp_why(why, n, "`systemctl %s %s` failed: see `systemctl status %s`", verb, job->unit, job->unit);
-	return -1;
+	if (err)
+		return qmp_why(why, n, "cannot write '%s': %s", job->env, strerror(err));
+	return unit_start(job->unit, job->start_ms, why, n);
 }
 
-/* Has the command ended, other than by going into the background? */
+/* Has what was started ended, other than by going into the background? */
 static bool died(const struct incoming_job *job, pid_t pid, off_t log_from, char *why, size_t n)
 {
 	char tail[LOG_TAIL * 2], how[48];
 	int status;
 
+	if (is_unit(job))
+		return unit_ended(job->unit, why, n);
 	if (pid <= 0 || waitpid(pid, &status, WNOHANG) != pid || (WIFEXITED(status) && !WEXITSTATUS(status)))
 		return false;
 	if (WIFEXITED(status))
@@ -231,19 +226,26 @@ static int wait_monitor(const struct incoming_job *job, pid_t pid, off_t log_fro
 {
 	uint64_t end = ms_now() + job->start_ms;
 	char tail[LOG_TAIL * 2], last[QMP_WHY];
+	unsigned int looks;
 	enum qmp_result r;
+	bool over;
 
-	for (;;) {
+	for (looks = 0;; looks++) {
 		r = qmp_open(q, job->qmp, job->answer_ms, last, sizeof(last));
 		if (!r)
 			return 0;
-		if (died(job, pid, log_from, why, n))
+		over = r != QMP_CLOSED || ms_now() >= end;
+		/* systemd need not be asked as often */
+		if ((over || !is_unit(job) || looks % 8 == 7) && died(job, pid, log_from, why, n))
 			return -1;
-		if (r != QMP_CLOSED || ms_now() >= end)
+		if (over)
 			break;
 		poll(NULL, 0, START_LOOK_MS);
 	}
-	log_tail(job, log_from, tail, sizeof(tail));
+	if (is_unit(job))
+		unit_last_words(job->unit, tail, sizeof(tail));
+	else
+		log_tail(job, log_from, tail, sizeof(tail));
 	return qmp_why(why, n, "the guest's QEMU was started, but after %u ms: %s%s", job->start_ms, last, tail);
 }
 
@@ -378,14 +380,18 @@ static int end_qemu(const struct incoming_job *job, const struct process *procs,
 {
 	char last[QMP_WHY] = "";
 	unsigned int i;
+	int err = 0;
 
-	if (job->unit && !job->command)
-		run_systemctl(job, "stop", job->end_ms * 3, last, sizeof(last));
+	if (is_unit(job))
+		err = unit_stop(job->unit, job->end_ms * 3, last, sizeof(last));
 	for (i = 0; i < nr; i++)
 		if (procs[i].fd >= 0 && !end_process(&procs[i], job->end_ms))
 			return qmp_why(why, n, "QEMU (pid %d) does not end, not even by SIGKILL%s%s", (int)procs[i].pid,
 				       *last ? "; " : "", last);
-	return confirm_gone(job, why, n);
+	/* it may have waited for QEMU */
+	if (err)
+		err = unit_stop(job->unit, job->end_ms, why, n);
+	return err ?: confirm_gone(job, why, n);
 }
 
 /* fresh: it was started just now, and may be anything but what it should be. */
@@ -454,7 +460,7 @@ int incoming_prepare(const struct incoming_job *given, struct incoming *in, char
 		if (started.pid < 0)
 			return -1;
 		started.born = born(started.pid);
-	} else if (job.unit && run_systemctl(&job, "start", job.start_ms, why, n)) {
+	} else if (job.unit && start_unit(&job, why, n)) {
 		return -1;
 	}
 	if (wait_monitor(&job, started.pid, log_from, &q, why, n))

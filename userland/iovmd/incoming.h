@@ -27,7 +27,9 @@
  * @qmp: the monitor's socket of its QEMU here
  * @command: run by /bin/sh -c in a session of its own, with IOVM_GUEST, IOVM_INCOMING=defer and IOVM_QMP (@qmp) in its environment;
  *	it is to `exec` QEMU with -incoming "$IOVM_INCOMING" -S and the monitor on $IOVM_QMP. NULL: @unit
- * @unit: a systemd unit that is started (and stopped) for it; NULL, and @command too: somebody else has started QEMU
+ * @unit: a service of systemd that is started, and stopped, for it; NULL, and @command too: somebody else has started QEMU
+ * @env: the file of @unit's environment: the same variables, and IOVM_INCOMING_ARGS, the words "-incoming defer -S"; is there from before the
+ *	start on, and the caller's to be removed; NULL none
  * @log: where the command's output goes, is appended to; NULL: nowhere
  * @listen: an address of this host: "192.0.2.7", "2001:db8::7"; or "unix:/run/x"
  * @port: the first port that may be used, 0 any free one
@@ -46,7 +48,7 @@ struct incoming_job {
 	const char *guest;
 	const char *qmp;
 	const char *command;
-	const char *unit;
+	const char *unit, *env;
 	const char *log;
 	const char *listen;
 	uint16_t port, last_port;

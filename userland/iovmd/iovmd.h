@@ -29,6 +29,7 @@
  *   bandwidth.c   what is reserved for it meanwhile
  *   arrival.c     the worker that takes in a guest
  *   qmp.c, migrate.c, incoming.c   how QEMU is talked to; stream_key.c: with which key its migrations are encrypted
+ *   unit.c        services of systemd, of which a guest may be one
  *   control.c     what iovmctl asks, on a unix socket
  *   status.c      what there is to tell: status, metrics; exports.c: what is served to whom
  *

@@ -19,6 +19,7 @@
 #include "qemu.h"
 #include "rules.h"
 #include "stream_key.h"
+#include "unit.h"
 #include "../iovmctl/iovmctl.h"
 
 #define ASK_MS		130000	/* longer than the main process waits for the peer */
@@ -26,6 +27,7 @@
 #define ACCEPT_MS	600000	/* for so long the peer is asked to take a guest that is all there */
 #define ABORT_MS	15000
 #define QMP_MS		10000
+#define UNIT_MS		30000	/* what is left of a unit whose QEMU has ended is stopped */
 
 /**
  * struct source - a migration
@@ -246,8 +248,15 @@ static int tell_outcome(struct source *s, enum migrate_outcome outcome, const ch
 		[MIGRATE_DONE] = "migrated", [MIGRATE_ROLLED_BACK] = "rolled-back", [MIGRATE_REFUSED] = "rolled-back",
 		[MIGRATE_BUSY] = "rolled-back", [MIGRATE_LOST] = "lost", [MIGRATE_UNCLEAR] = "unclear",
 	};
+	const char *unit = s->job->guest->unit;
+	char left[WHY_MAX], text[WHY_MAX];
 	struct msg m;
 
+	/* it runs there: what its QEMU was here is over, with whatever else the unit has */
+	if (outcome == MIGRATE_DONE && *unit && unit_stop(unit, UNIT_MS, left, sizeof(left))) {
+		snprintf(text, sizeof(text), "%.200s%s%.300s", why, *why ? "; " : "", left);
+		why = text;
+	}
 	msg_begin(&m);
 	json_str(&m.j, "outcome", words[outcome]);
 	json_str(&m.j, "why", why);
