@@ -18,6 +18,7 @@
 
 #define SILENCE_MS	60000
 #define LOG_MAX		(IOVM_NAME_MAX + 80)
+#define ENV_MAX		(CONFIG_UNIT_MAX + 80)
 #define COMING		"coming"	/* the mark of a guest that is prepared: where from */
 #define ACCEPTED	"accepted"	/* below state_dir: what has come and was let run, or was about to be */
 #define ACCEPT_MS	30000
@@ -118,13 +119,13 @@ static int give_up(int sock, const char *why)
 	return 1;
 }
 
-/* The environment of a guest's unit */
-static void env_of(const struct config_guest *g, char env[LOG_MAX])
+/* The environment of a guest's unit: the template has it as /run/iovm/%n.env */
+static void env_of(const struct config_guest *g, char env[ENV_MAX])
 {
-	snprintf(env, LOG_MAX, "%.60s/%s.incoming", agent.run_dir, g->name);
+	snprintf(env, ENV_MAX, "%.60s/%s.env", agent.run_dir, *g->unit ? g->unit : g->name);
 }
 
-static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX], char key_dir[LOG_MAX], char env[LOG_MAX])
+static void job_of(const struct job *j, struct incoming_job *in, char log[LOG_MAX], char key_dir[LOG_MAX], char env[ENV_MAX])
 {
 	const struct config_guest *g = j->guest;
 
@@ -198,7 +199,7 @@ static int run_step(int sock, void *data)
 	const struct job *j = data;
 	struct incoming_job job;
 	struct incoming in = { .pid = 0 };
-	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX], key_dir[LOG_MAX], env[LOG_MAX];
+	char why[WHY_MAX] = "", text[WHY_MAX], log[LOG_MAX], key_dir[LOG_MAX], env[ENV_MAX];
 	enum guest_at at = GUEST_GONE;
 	const char *never = NULL;
 	struct msg m;
@@ -496,7 +497,7 @@ int arrival_start(char why[WHY_MAX])
 {
 	const struct config_guest *conf;
 	struct arrival *a, **end = &arrivals;
-	char env[LOG_MAX];
+	char env[ENV_MAX];
 
 	for (conf = agent.config->guests; conf; conf = conf->next) {
 		a = calloc(1, sizeof(*a));

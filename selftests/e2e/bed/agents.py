@@ -9,6 +9,7 @@ iovmd on both hosts: they make the devices, serve each other the LUN, and migrat
 
 import json
 import os
+import re
 
 from .backend import LUN_IDENTITY, Iovm, wait_socket
 from .util import BedError, quote, wait_for
@@ -141,6 +142,44 @@ class Iovmd:
         return f"{s and s['peers']} {s and s['devices']} {self.host.spawned_log('iovmd')}"
 
 
+class UnitIovmd(Iovmd):
+    """iovmd as its unit runs it, for a guest that something else starts: way says what."""
+
+    def __init__(self, host, peer, guest, way, **kw):
+        super().__init__(host, peer, guest, **kw)
+        self.way = way
+        self.bin = "/usr/sbin"
+
+    def configure_start(self):
+        """Nothing: it is none of its affairs."""
+
+    def start(self):
+        self.host.agent.call("systemctl daemon-reload && systemctl start iovmd.service", 60)
+        self.pid = self.main_pid()
+
+    def kill(self):
+        """SIGKILL; the unit starts another one."""
+        old = self.pid
+        self.host.agent.call(f"kill -9 {old}")
+        self.pid = wait_for(f"host {self.host.name}: another iovmd", 60, lambda: self.main_pid(old), 0.3)
+
+    def main_pid(self, old=0):
+        pid = int(self.host.agent.out("systemctl show -p MainPID --value iovmd.service"))
+        return pid if pid != old else 0
+
+    def holds(self):
+        """Is the device's epoch here?"""
+        return re.search('"epoch_held": ?true', self.ctl("show", DEVICE, "--json")) is not None
+
+    def serve(self):
+        """What QEMU connects to."""
+        self.host.agent.call(f"systemctl start iovm-vhost-user@{DEVICE}.service", 60)
+
+    def explain(self):
+        s = self.status()
+        return f"{s and s['peers']} {s and s['devices']} {s and s['guests']} {self.host.agent.out('journalctl -u iovmd -n 30 -o cat')}"
+
+
 class Served(Iovm):
     """A device that iovmd made, with the process in front of it; what failover.Run expects of a back end."""
 
@@ -195,9 +234,14 @@ def pair(a, b, guest, **keys):
         enrol(*agents)
     for x in agents:
         x.boot()
+    wait_ready(*agents)
+    return agents
+
+
+def wait_ready(*agents):
+    """They run, and make what is configured."""
     for x in agents:
         try:
             wait_for(f"host {x.host.name}: iovmd ready", 90, x.ready, 0.5)
         except BedError as e:
             raise BedError(f"{e}: {x.explain()}") from None
-    return agents
