@@ -30,6 +30,8 @@ static void show_peers(const struct json_node *p)
 		} else {
 			printf("not connected%s: %s\n", member_bool(p, "fenced") ? ", fenced" : "", get_str(p, "why"));
 		}
+		if (member_bool(p, "libvirt_plain"))
+			printf("    its libvirt is asked by plain TCP, as configured: neither encrypted nor, perhaps, authenticated\n");
 	}
 }
 
@@ -108,6 +110,8 @@ static void show_guests(const struct json_node *g)
 			printf(" (%s)", get_str(g, "arrival"));
 		printf("\n");
 		show_findings(g);
+		if (json_member(g, "memory_encrypted") && !member_bool(g, "memory_encrypted"))
+			printf("    its memory is not encrypted when it migrates, as configured\n");
 		if (*get_str(g, "output"))
 			printf("    its migrate-command: %s\n", get_str(g, "output"));
 		if (*get_str(g, "bandwidth"))

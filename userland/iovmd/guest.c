@@ -117,6 +117,9 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 	json_str(j, "by", g->state == GUEST_IDLE ? NULL : g->by);
 	if (g->state == GUEST_MIGRATING)
 		json_u64(j, "for_ms", clock_ms() - g->begun_ms);
+	/* of a migrate-command nothing is known */
+	if (config_way(conf) != WAY_COMMAND)
+		json_bool(j, "memory_encrypted", config_way(conf) == WAY_LIBVIRT ? conf->libvirt_tls : !agent.config->host.plain_tcp);
 	json_str(j, "output", *g->output ? g->output : NULL);
 	json_str(j, "bandwidth", *g->bandwidth ? g->bandwidth : NULL);
 	if (g->progress)

@@ -94,6 +94,7 @@ void status_peers(struct json *j, const char *key)
 		json_open(j, NULL, '{');
 		json_str(j, "name", p->name);
 		json_str(j, "address", p->address);
+		json_bool(j, "libvirt_plain", strstr(p->libvirt_uri, "+tcp://"));
 		peer_json(j, p);
 		json_close(j);
 	}

@@ -33,17 +33,12 @@
  * @path: the object
  * @job: the object of the job that is waited for; "" none
  * @result: "done", or what came of it instead; "" nothing has yet
- * @early: results of jobs that ended before it was known which one is waited for: none is lost when systemd is fast
  */
 struct systemd {
 	sd_bus *bus;
 	const char *unit;
 	char *path;
 	char job[128], result[24];
-	struct {
-		char job[128], result[24];
-	} early[8];
-	unsigned int nr_early;
 };
 
 /* --- the bus --- */
@@ -52,19 +47,11 @@ static int on_removed(sd_bus_message *m, void *data, sd_bus_error *error)
 {
 	const char *job, *unit, *result;
 	struct systemd *s = data;
-	unsigned int i;
 	uint32_t id;
 
 	(void)error;
-	if (sd_bus_message_read(m, "uoss", &id, &job, &unit, &result) < 0 || strcmp(unit, s->unit))
-		return 0;
-	if (!strcmp(job, s->job)) {
+	if (sd_bus_message_read(m, "uoss", &id, &job, &unit, &result) >= 0 && !strcmp(job, s->job))
 		snprintf(s->result, sizeof(s->result), "%s", result);
-	} else if (!*s->job) {
-		i = s->nr_early++ % (sizeof(s->early) / sizeof(*s->early));
-		snprintf(s->early[i].job, sizeof(s->early[i].job), "%s", job);
-		snprintf(s->early[i].result, sizeof(s->early[i].result), "%s", result);
-	}
 	return 0;
 }
 
@@ -198,12 +185,10 @@ static int run_job(struct systemd *s, const char *method, unsigned int ms, bool 
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	const char *what = strcmp(method, "StartUnit") ? "stopped" : "started", *job = NULL;
 	sd_bus_message *m = NULL;
-	unsigned int i;
 	int r;
 
 	*begun = false;
 	*s->job = *s->result = 0;
-	s->nr_early = 0;
 	r = sd_bus_match_signal(s->bus, NULL, SYSTEMD, THE_MANAGER, MANAGER, "JobRemoved", on_removed, s);
 	if (r >= 0)
 		r = sd_bus_call_method(s->bus, SYSTEMD, THE_MANAGER, MANAGER, "Subscribe", &error, NULL, NULL);
@@ -213,10 +198,8 @@ static int run_job(struct systemd *s, const char *method, unsigned int ms, bool 
 		r = sd_bus_message_read(m, "o", &job);
 	if (r >= 0) {
 		*begun = true;
+		/* signals that came before this answer wait until sd_bus_process() */
 		snprintf(s->job, sizeof(s->job), "%s", job);
-		for (i = 0; i < sizeof(s->early) / sizeof(*s->early); i++)
-			if (!strcmp(s->early[i].job, job))
-				strcpy(s->result, s->early[i].result);
 	} else if (sd_bus_error_is_set(&error)) {
 		qmp_why(why, n, "systemd has not %s unit '%s': %s", what, s->unit, error.message ?: error.name);
 	} else {

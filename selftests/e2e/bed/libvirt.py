@@ -6,12 +6,13 @@ The daemon's packages are not installed on this machine: they lie over the host'
 do on a host is done here.
 """
 
+import base64
 import os
 import re
 
 from .agent import Agent
 from .guest import Guest
-from .util import BUILD, BedError, quote, wait_for
+from .util import BUILD, BedError, quote, run
 
 TREE = os.path.join(BUILD, "libvirt")
 
@@ -35,6 +36,18 @@ DAEMON = """
     printf '10.0.0.1 A\\n10.0.0.2 B\\n' >>/etc/hosts
     printf 'auth_tcp = "none"\\nlog_outputs = "2:file:/run/libvirtd.log"\\n' >>/etc/libvirt/libvirtd.conf
     printf 'Optimize=no-expr-simplify\\nOptimize=no-minimize\\n' >>/etc/apparmor/parser.conf
+"""
+
+# A CA of the operator's own, and for each host a certificate for both ends of a connection, libvirt's and QEMU's, which runs as libvirt-qemu.
+CERTIFICATES = """
+    mkdir -p /etc/pki/CA /etc/pki/libvirt/private /etc/pki/qemu && cd /etc/pki && umask 027
+    printf %s {ca} | base64 -d >CA/cacert.pem && printf %s {cert} | base64 -d >qemu/server-cert.pem &&
+    printf %s {key} | base64 -d >qemu/server-key.pem &&
+    cp CA/cacert.pem qemu/ca-cert.pem && cp qemu/server-cert.pem qemu/client-cert.pem && cp qemu/server-key.pem qemu/client-key.pem &&
+    for end in server client; do
+        cp qemu/$end-cert.pem libvirt/${{end}}cert.pem && cp qemu/$end-key.pem libvirt/private/${{end}}key.pem || exit 1
+    done
+    chgrp -R kvm qemu && chmod 755 . CA libvirt && chmod 750 qemu
 """
 
 DOMAIN = """\
@@ -87,10 +100,14 @@ class Libvirt:
         call(POSTINST + DAEMON.format(name=self.host.name))
         # as apparmor.service does at a boot, but for libvirt's profiles alone: Debian 13 has a hundred others
         call("apparmor_parser -r /etc/apparmor.d/usr.*libvirt*", 180)
-        call("systemctl start virtlogd.socket libvirtd-tcp.socket libvirtd.service", 180)
+        call("systemctl start virtlogd.socket libvirtd-tls.socket libvirtd.service", 180)
         profile = self.confinement("$(pidof libvirtd)")
         if profile not in ("libvirtd (enforce)", "/usr/sbin/libvirtd (enforce)"):
             raise BedError(f"host {self.host.name}: libvirtd is not confined: {profile}")
+
+    def encrypted(self):
+        """How often this libvirt has told QEMU so far to encrypt a migration."""
+        return int(self.host.agent.out("grep -c '\"migrate-set-parameters\".*\"tls-creds\":\"obj' /run/libvirtd.log || :"))
 
     def confinement(self, pid):
         return self.host.agent.out(f"cat /proc/{pid}/attr/current")
@@ -104,6 +121,28 @@ class Libvirt:
     def denied(self):
         """AppArmor's refusals so far."""
         return [line for line in self.host.agent.out("dmesg").splitlines() if re.search('apparmor="DENIED"', line)]
+
+
+def certify(directory, *libvirts):
+    """Certificates, made in a directory of this machine, for each host."""
+    def openssl(*words):
+        run("openssl", *words, cwd=directory)
+
+    def text(name):
+        with open(os.path.join(directory, name), "rb") as f:
+            return base64.b64encode(f.read()).decode()
+    new = ("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl(*new, "-x509", "-days", "30", "-subj", "/CN=CA of the test", "-keyout", "ca.key", "-out", "ca.crt",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    for v in libvirts:
+        name = v.host.name
+        with open(os.path.join(directory, f"{name}.ext"), "w") as f:
+            f.write(f"subjectAltName=DNS:{name},IP:{v.host.address}\nextendedKeyUsage=serverAuth,clientAuth\nkeyUsage=digitalSignature\n"
+                    "basicConstraints=critical,CA:FALSE\n")
+        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
+                "-extfile", f"{name}.ext", "-out", f"{name}.crt")
+        v.host.agent.call(CERTIFICATES.format(ca=text("ca.crt"), cert=text(f"{name}.crt"), key=text(f"{name}.key")))
 
 
 class LibvirtGuest(Guest):
