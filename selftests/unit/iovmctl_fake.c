@@ -388,6 +388,7 @@ static int create(struct iovm_dev_create *c)
 static int read_block(int fd, bool structured)
 {
 	unsigned char req[28] = { 0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0, 'c', 'o', 'o', 'k', 'i', 'e', '!', '!' };
+	static const unsigned char end[] = { 0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 0 }, none[4];
 	size_t want = structured ? 20 + 8 + 512 : 16 + 512;
 	unsigned char rep[20 + 8 + 512];
 	struct timeval limit = { .tv_sec = 10 };
@@ -403,6 +404,10 @@ static int read_block(int fd, bool structured)
 		return EPROTO;
 	memcpy(&magic, rep, 4);
 	if (ntohl(magic) != (structured ? 0x668e33efu : 0x67446698u) || memcmp(rep + 8, req + 8, 8))
+		return EPROTO;
+	/* nbd-server 3.26 says in a chunk of its own, of type 0 and without data, that it was all */
+	if (structured && !(rep[5] & 1) && (recv(fd, rep, 20, MSG_WAITALL) != 20 || memcmp(rep, end, sizeof(end)) || memcmp(rep + 8, req + 8, 8) ||
+					    memcmp(rep + 16, none, sizeof(none))))
 		return EPROTO;
 	if (recv(fd, rep, 1, MSG_DONTWAIT) != -1 || errno != EAGAIN)
 		return EPROTO;

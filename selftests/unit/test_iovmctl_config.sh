@@ -185,7 +185,7 @@ json '[p["data_port"] for p in d["peers"]] == [10809, 2000] and [p["name"] for p
 json 'd["devices"][0] == {"name": "d", "disk": "/dev/odd #1", "peers": ["b"], "options": {"serial": " x # \" ", "queues": "4",
 	"write-zeroes": "no", "local.fence-command": "/usr/sbin/fence", "remote.dead": "2500"}}' config show "$tmp/good" --dir ""
 json 'd["guests"][0] == {"name": "g", "devices": ["d"], "qmp": "/run/g", "destination": "b", "migrate": "on-failure",
-	"settle_ms": 1500, "flaps": 0, "flap_window_ms": 300000, "group": "web", "command": "exec /usr/bin/start \"$IOVM_QMP\"", "libvirt": None, "libvirt_tls": False, "migrate_command": None, "max_downtime_ms": 0,
+	"settle_ms": 1500, "flaps": 0, "flap_window_ms": 300000, "group": "web", "command": "exec /usr/bin/start \"$IOVM_QMP\"", "unit": None, "libvirt": None, "libvirt_tls": False, "migrate_command": None, "max_downtime_ms": 0,
 	"max_bandwidth_bytes": 0, "channels": 0, "auto_converge": True, "timeout_ms": 0}' config show "$tmp/good" --dir ""
 ok "show as JSON"
 
