@@ -15,6 +15,7 @@
 #include "iovmd.h"
 #include "incoming.h"
 #include "stream_key.h"
+#include "unit.h"
 
 #define SILENCE_MS	60000
 #define LOG_MAX		(IOVM_NAME_MAX + 80)
@@ -23,6 +24,7 @@
 #define ACCEPTED	"accepted"	/* below state_dir: what has come and was let run, or was about to be */
 #define ACCEPT_MS	30000
 #define ACCEPT_LOOK_MS	50
+#define UNIT_MS		15000	/* what is left of a unit is stopped */
 
 /**
  * struct arrival - a guest that may come here
@@ -105,6 +107,7 @@ struct job {
 	const char *listen, *what, *key;
 	unsigned int channels;
 	bool gone;			/* accept: the host that it left has no QEMU any more */
+	bool comes;			/* it was prepared */
 	struct incoming known;
 };
 
@@ -174,6 +177,15 @@ static int accept_guest(const struct job *j, const struct incoming_job *job, cha
 	return incoming_accept(job, why, WHY_MAX);
 }
 
+/* The QEMU that waited for it has ended, but of its unit something may be left, or systemd may be about to start it again. */
+static int stop_rest(const struct job *j, char *why)
+{
+	const struct config_guest *g = j->guest;
+
+	/* not one that somebody has started since */
+	return !*g->unit || !j->comes || guest_is_here(g) ? 0 : unit_stop(g->unit, UNIT_MS, why, WHY_MAX);
+}
+
 /*
  * It could not be let run. Is that for ever? It is if there is no QEMU of it here; and if there is none left over there, so that what
  * has not come does not come any more. NULL: who knows.
@@ -188,7 +200,9 @@ static const char *never_runs(const struct job *j, const struct incoming_job *jo
 		return "lost";
 	if (at != GUEST_GONE && !(j->gone && (at == GUEST_AWAITED || at == GUEST_COMING)))
 		return NULL;
-	if (err != -ENOENT || (at != GUEST_GONE && incoming_abort(job, j->known.pid ? &j->known : NULL, why, WHY_MAX)))
+	if (err != -ENOENT)
+		return NULL;
+	if (at == GUEST_GONE ? stop_rest(j, why) : incoming_abort(job, j->known.pid ? &j->known : NULL, why, WHY_MAX))
 		return NULL;
 	return "never";
 }
@@ -234,7 +248,7 @@ static int run_step(int sock, void *data)
 		if (!strcmp(j->what, "settle") && at == GUEST_ARRIVED && holds_all(j->guest))
 			r = accept_guest(j, &job, why);
 		else if (strcmp(j->what, "settle") || at == GUEST_AWAITED || at == GUEST_COMING)
-			r = at == GUEST_GONE ? 0 : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
+			r = at == GUEST_GONE ? stop_rest(j, why) : incoming_abort(&job, j->known.pid ? &j->known : NULL, why, sizeof(why));
 	}
 	/* while QEMU waits it may still read it */
 	if (r || strcmp(j->what, "prepare"))
@@ -368,7 +382,7 @@ static bool step(struct arrival *a, const char *what, const struct json_node *o)
 
 	struct job job = {
 		.guest = a->conf, .from = a->from, .what = what, .listen = agent.config->host.listen,
-		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .gone = o && member_bool(o, "gone"),
+		.channels = o ? (unsigned int)member_u64(o, "channels") : 0, .known = a->known, .comes = a->comes, .gone = o && member_bool(o, "gone"),
 		.key = o ? member_str(o, "key") : NULL,
 	};
 
