@@ -50,23 +50,19 @@ bool show_job(virDomainPtr dom, bool completed)
 /* VIR_DOMAIN_NOSTATE: it is not known there; -1 and why: could not be asked. */
 static int state_at(virConnectPtr conn, const char *name, char why[WHY_MAX])
 {
-	virDomainPtr dom;
-	int state, r;
+	virDomainPtr dom = virDomainLookupByName(conn, name);
+	int state = -1;
 
-	dom = virDomainLookupByName(conn, name);
-	if (!dom) {
+	/* it may also go in between */
+	if (!dom || virDomainGetState(dom, &state, NULL, 0)) {
 		virErrorPtr e = virGetLastError();
 
-		if (e && e->code == VIR_ERR_NO_DOMAIN)
-			return VIR_DOMAIN_NOSTATE;
+		state = e && e->code == VIR_ERR_NO_DOMAIN ? VIR_DOMAIN_NOSTATE : -1;
 		snprintf(why, WHY_MAX, "%s", error_text());
-		return -1;
 	}
-	r = virDomainGetState(dom, &state, NULL, 0);
-	if (r)
-		snprintf(why, WHY_MAX, "%s", error_text());
-	virDomainFree(dom);
-	return r ? -1 : state;
+	if (dom)
+		virDomainFree(dom);
+	return state;
 }
 
 static bool runs(int state)
@@ -127,16 +123,21 @@ static int follow(virConnectPtr here, const struct job *j)
 
 static enum place find(const struct job *j, char why[WHY_MAX])
 {
-	uint64_t begun = ms_now(), spent;
+	uint64_t begun = ms_now(), since, spent;
 	enum place at = PLACE_UNKNOWN;
 	virConnectPtr here;
+	bool good;
 
 	do {
 		here = virConnectOpen(j->connect);
 		if (!here) {
 			snprintf(why, WHY_MAX, "libvirt at '%s' cannot be asked: %.300s", j->connect, error_text());
 		} else {
-			if (!follow(here, j))
+			since = ms_now();
+			good = !follow(here, j);
+			/* what the migration takes does not count */
+			begun += ms_now() - since;
+			if (good)
 				at = look(here, j, why);
 			virConnectClose(here);
 		}

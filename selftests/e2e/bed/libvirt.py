@@ -34,7 +34,7 @@ POSTINST = """
 DAEMON = """
     hostname {name}
     printf '10.0.0.1 A\\n10.0.0.2 B\\n' >>/etc/hosts
-    printf 'auth_tcp = "none"\\nlog_outputs = "2:file:/run/libvirtd.log"\\n' >>/etc/libvirt/libvirtd.conf
+    printf 'log_filters = "2:qemu.qemu_monitor"\\nlog_outputs = "2:file:/run/libvirtd.log"\\n' >>/etc/libvirt/libvirtd.conf
     printf 'Optimize=no-expr-simplify\\nOptimize=no-minimize\\n' >>/etc/apparmor/parser.conf
 """
 
@@ -106,8 +106,9 @@ class Libvirt:
             raise BedError(f"host {self.host.name}: libvirtd is not confined: {profile}")
 
     def encrypted(self):
-        """How often this libvirt has told QEMU so far to encrypt a migration."""
-        return int(self.host.agent.out("grep -c '\"migrate-set-parameters\".*\"tls-creds\":\"obj' /run/libvirtd.log || :"))
+        """Has this libvirt told QEMU to encrypt a migration from here?"""
+        return self.host.agent.call("grep -q 'QEMU_MONITOR_SEND_MSG.*\"object-add\".*\"tls-creds-x509\".*\"client\"' /run/libvirtd.log",
+                                    check=False).status == 0
 
     def confinement(self, pid):
         return self.host.agent.out(f"cat /proc/{pid}/attr/current")
@@ -137,7 +138,7 @@ def certify(directory, *libvirts):
     for v in libvirts:
         name = v.host.name
         with open(os.path.join(directory, f"{name}.ext"), "w") as f:
-            f.write(f"subjectAltName=DNS:{name},IP:{v.host.address}\nextendedKeyUsage=serverAuth,clientAuth\nkeyUsage=digitalSignature\n"
+            f.write(f"subjectAltName=DNS:{name},IP:{v.host.address}\nextendedKeyUsage=serverAuth,clientAuth\nkeyUsage=digitalSignature,keyEncipherment\n"
                     "basicConstraints=critical,CA:FALSE\n")
         openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "30",
