@@ -24,7 +24,7 @@
 #define MANAGER		SYSTEMD ".Manager"
 #define THE_MANAGER	"/org/freedesktop/systemd1"
 #define ANSWER_MS		5000	/* an answer of systemd's to a question */
-#define WORDS_MS	500	/* what a service has written comes to the journal */
+#define WORDS_MS	1500	/* what a service has written comes to the journal */
 #define WORDS_LINES	4
 
 /**
