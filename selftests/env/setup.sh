@@ -11,6 +11,7 @@
 #   vng          virtme-ng in build/vng
 #   source       Debian's linux-source-6.12 in build/src (checkpatch, debug kernel)
 #   qemu10       a Debian 13 tree with QEMU 10 in build/trixie
+#   peers        Debian 13's tlshd and nbd-client in build/peers, which bench/remote compares with
 #   libvirt      this release's libvirt daemon and AppArmor in build/libvirt, for virtual hosts
 #   debug        a KASAN, lockdep, kmemleak kernel in build/kernels/debug (long)
 #   kcsan        a KCSAN kernel in build/kernels/kcsan (long)
@@ -192,17 +193,15 @@ setup_source() {
 	mv "$new" "$build/src"
 }
 
-# QEMU 10 with every library of its release, run by that release's loader.
-setup_qemu10() {
-	local dir=$build/trixie new=$build/trixie.new packages prog name
-	[ ! -e "$dir/ready" ] || return 0
-	say "QEMU 10"
+# Packages of Debian 13 with every library of theirs, for programs that are run by that release's loader.
+trixie_tree() { # DIR PACKAGE...
+	local new=$1 packages
+	shift
 	apt_root trixie
 	# Nothing is installed in the private root: all dependencies are listed.
-	packages=$(apt-get "${APT[@]}" -s --no-install-recommends install \
-		qemu-system-x86 qemu-utils | awk '$1 == "Inst" { print $2 }')
-	[ -n "$packages" ] || die "no QEMU in trixie"
-	rm -rf "$new" "$dir"
+	packages=$(apt-get "${APT[@]}" -s --no-install-recommends install "$@" | awk '$1 == "Inst" { print $2 }')
+	[ -n "$packages" ] || die "trixie lacks one of: $*"
+	rm -rf "$new"
 	# Debian 13 has its libraries in /usr/lib alone.
 	mkdir -p "$new/usr/lib" "$new/usr/lib64" "$new/bin"
 	ln -s usr/lib "$new/lib"
@@ -210,6 +209,14 @@ setup_qemu10() {
 	# shellcheck disable=SC2086
 	apt_unpack "$new" $packages
 	rm -rf "${new:?}"/usr/share/{doc,man,locale,info,lintian}
+}
+
+setup_qemu10() {
+	local dir=$build/trixie new=$build/trixie.new prog name
+	[ ! -e "$dir/ready" ] || return 0
+	say "QEMU 10"
+	trixie_tree "$new" qemu-system-x86 qemu-utils
+	rm -rf "$dir"
 	for prog in "$new"/usr/bin/qemu-*; do
 		name=${prog##*/}
 		cat >"$new/bin/$name" <<-END
@@ -228,6 +235,25 @@ setup_qemu10() {
 		chmod +x "$new/bin/$name"
 	done
 	"$new/bin/qemu-system-x86_64" --version >/dev/null || die "QEMU 10 does not run"
+	touch "$new/ready"
+	mv "$new" "$dir"
+}
+
+setup_peers() {
+	local dir=$build/peers new=$build/peers.new name
+	[ ! -e "$dir/ready" ] || return 0
+	say "tlshd and nbd-client of Debian 13"
+	trixie_tree "$new" ktls-utils nbd-client
+	rm -rf "$dir"
+	for name in tlshd nbd-client; do
+		cat >"$new/bin/$name" <<-END
+			#!/bin/sh
+			# $name of Debian 13
+			d=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
+			exec "\$d/usr/lib64/ld-linux-x86-64.so.2" --library-path "\$d/usr/lib/x86_64-linux-gnu" "\$d/usr/sbin/$name" "\$@"
+		END
+		chmod +x "$new/bin/$name"
+	done
 	touch "$new/ready"
 	mv "$new" "$dir"
 }
@@ -273,7 +299,7 @@ for component; do
 	packages) setup_packages ;;
 	kernel-6.1 | kernel-6.12) setup_kernel "${component#kernel-}" ;;
 	kernels) setup_kernel 6.1; setup_kernel 6.12 ;;
-	vng | source | qemu10 | libvirt) "setup_$component" ;;
+	vng | source | qemu10 | peers | libvirt) "setup_$component" ;;
 	debug | kcsan) setup_debug "$component" ;;
 	all)
 		setup_packages
