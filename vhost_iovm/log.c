@@ -2,7 +2,8 @@
 /*
  * The dirty log. Completions, in any context, set bits in a bitmap of the kernel's; process
  * context moves them to the VMM's log: soon after (viovm_log.work), and at the latest before
- * GET_VRING_BASE, SET_LOG_BASE or turning LOG_ALL off returns.
+ * GET_VRING_BASE, SET_LOG_BASE or turning LOG_ALL off returns. What a killed front end has not
+ * written is left to its successor (viovm_log_inherit()).
  */
 #include <linux/highmem.h>
 #include <linux/kthread.h>
@@ -224,6 +225,69 @@ static void viovm_log_work(struct work_struct *work)
 	mutex_unlock(&log->flush_mutex);
 }
 
+/* What is set in @from is set in @to, as far as that goes, and not in @from any more. */
+static void viovm_log_move(struct viovm_log_map *to, struct viovm_log_map *from)
+{
+	unsigned long w;
+
+	for (w = 0; w < BITS_TO_LONGS(min(to->nbits, from->nbits)); w++) {
+		if (!from->bits[w])
+			continue;
+		atomic_long_or(from->bits[w], (atomic_long_t *)&to->bits[w]);
+		from->bits[w] = 0;
+		/* the pages before their summary: as in viovm_log_mark() */
+		smp_wmb();
+		set_bit(w * BITS_PER_LONG >> VIOVM_LOG_CHUNK_SHIFT, to->sum);
+	}
+}
+
+/*
+ * What a predecessor that was killed could not write to its VMM's log: its address space was gone.
+ * The guest that it served goes on, and may be migrated: the successor tells. Said of pages that
+ * are not the guest's any more, it does no harm. dev->mutex held.
+ */
+static void viovm_log_inherit(struct viovm_dev *dev)
+{
+	struct viovm_log_map *map, *left = dev->node->log_left;
+
+	lockdep_assert_held(&dev->mutex);
+	map = rcu_dereference_protected(dev->log.map, lockdep_is_held(&dev->mutex));
+	if (!map || !left)
+		return;
+	viovm_log_move(map, left);
+	if (map->nbits >= left->nbits)
+		viovm_log_drop_left(dev->node);
+	if (!test_and_set_bit(0, &dev->log.pending))
+		queue_delayed_work(system_unbound_wq, &dev->log.work, VIOVM_LOG_DELAY);
+}
+
+/* A front end has ended: what is not in its VMM's log is for the next one. dev->mutex held. */
+static void viovm_log_leave(struct viovm_dev *dev, struct viovm_log_map *map)
+{
+	struct viovm_node *node = dev->node;
+
+	lockdep_assert_held(&dev->mutex);
+	if (!map || find_first_bit(map->bits, map->nbits) >= map->nbits) {
+		viovm_log_map_free(map);
+	} else if (node->log_left) {
+		/* it is larger, or it would have been inherited whole */
+		viovm_log_move(node->log_left, map);
+		viovm_log_map_free(map);
+	} else {
+		node->log_left = map;
+	}
+}
+
+/**
+ * viovm_log_drop_left - nobody asks for what a front end that was killed had not logged
+ * @node: with no front end, or that one's mutex is held
+ */
+void viovm_log_drop_left(struct viovm_node *node)
+{
+	viovm_log_map_free(node->log_left);
+	node->log_left = NULL;
+}
+
 /*
  * Replace the map, NULL for none, and wait until nobody uses the old one, or goes by there having
  * been none. dev->mutex held.
@@ -259,6 +323,7 @@ int viovm_log_enable(struct viovm_dev *dev, bool on)
 		if (IS_ERR(map))
 			return PTR_ERR(map);
 		viovm_log_swap(dev, map);
+		viovm_log_inherit(dev);
 		return 0;
 	}
 	map = viovm_log_swap(dev, NULL);
@@ -297,6 +362,7 @@ int viovm_log_grow(struct viovm_dev *dev, struct vhost_iotlb *mem)
 		viovm_log_write(&dev->log, old);
 	mutex_unlock(&dev->log.flush_mutex);
 	viovm_log_map_free(old);
+	viovm_log_inherit(dev);
 	return 0;
 }
 
@@ -358,7 +424,7 @@ void viovm_log_init(struct viovm_dev *dev)
 
 /**
  * viovm_log_free - drop the log; no completion can come any more
- * @dev: front end; nothing is written to the VMM's log
+ * @dev: front end; dev->mutex held. Nothing is written to the VMM's log: the next front end is told
  *
  * Process context.
  */
@@ -367,7 +433,7 @@ void viovm_log_free(struct viovm_dev *dev)
 	cancel_delayed_work_sync(&dev->log.work);
 	/* else no mark of the next owner's would queue the work */
 	clear_bit(0, &dev->log.pending);
-	viovm_log_map_free(rcu_replace_pointer(dev->log.map, NULL, true));
+	viovm_log_leave(dev, rcu_replace_pointer(dev->log.map, NULL, true));
 	dev->log.user_set = false;
 	dev->log.npages = 0;
 	viovm_log_set_fd(dev, -1);

@@ -259,6 +259,7 @@ static void viovm_node_free(struct device *device)
 
 	if (node->minor != VIOVM_NO_MINOR)
 		ida_free(&viovm_minors, node->minor);
+	viovm_log_drop_left(node);
 	kfree(node);
 }
 

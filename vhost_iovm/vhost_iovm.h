@@ -124,6 +124,8 @@ struct viovm_class {
  * @gone: the device is being destroyed: no new front end
  * @lock: protects @config_call
  * @config_call: signalled when the configuration changes; belongs to @cur
+ * @log_left: what the last front end could not write to its VMM's log, or NULL; under the mutex of
+ *	the front end that there is
  */
 struct viovm_node {
 	struct viovm_class class;
@@ -140,6 +142,7 @@ struct viovm_node {
 	bool gone;
 	spinlock_t lock;
 	struct eventfd_ctx *config_call;
+	struct viovm_log_map *log_left;
 };
 
 /**
@@ -386,6 +389,7 @@ void viovm_log_mark(struct viovm_log *log, struct viovm_log_map *map, u64 gpa, u
 int viovm_log_flush(struct viovm_dev *dev);
 void viovm_log_init(struct viovm_dev *dev);
 void viovm_log_free(struct viovm_dev *dev);
+void viovm_log_drop_left(struct viovm_node *node);
 
 /* For completions and the worker: may the guest's ring still be written? */
 static inline bool viovm_vq_dead(const struct viovm_vq *vq)

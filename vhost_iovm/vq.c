@@ -252,6 +252,9 @@ int viovm_vq_start(struct viovm_vq *vq)
 	lockdep_assert_held(&dev->mutex);
 	if (!vq->num || !a->desc_user_addr || !a->avail_user_addr || !a->used_user_addr)
 		return -EINVAL;
+	/* nobody migrates this guest */
+	if (!rcu_access_pointer(dev->log.map))
+		viovm_log_drop_left(dev->node);
 
 	err = viovm_ring_map(vq, a, &maps);
 	if (err)

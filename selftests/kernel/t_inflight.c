@@ -39,6 +39,7 @@ static pid_t child;
 static int sock = -1;			/* our end */
 static char *records;			/* RECORD_BYTES a queue */
 static unsigned int queues;
+static struct vlog lg;			/* shared with the back ends; logged while it is there */
 static u64 trap = GMEM_NONE;		/* GPA of a page that the back end cannot reach */
 
 static struct vhost_iovm_inflight_record *record(unsigned int q)
@@ -69,6 +70,7 @@ static void cleanup(void)
 	if (records)
 		munmap(records, MAX_QUEUES * RECORD_BYTES);
 	records = NULL;
+	vlog_free(&lg);
 	trap = GMEM_NONE;
 }
 
@@ -97,6 +99,8 @@ static int backend_start(int s)
 		r = d->tp->set_features(d, d->features);
 	if (!r)
 		r = vdev_set_mem(d, &F[0].mem);
+	if (!r && lg.bits)
+		r = vdev_log_on(d, &lg);
 	for (i = 0; i < queues && !r; i++) {
 		r = set_inflight(d->fd, i, (uintptr_t)record(i), RECORD_BYTES, RING);
 		if (!r)
@@ -750,6 +754,68 @@ static void bad_records(void)
 	end_child();
 }
 
+/* All that is known is in the log: GET_VRING_BASE has returned. */
+static void stop_queue(void)
+{
+	int base = -1;
+
+	T_REQUIRE(write(sock, "s", 1) == 1 && answers(&base, EOF_MS) && base >= 0, "stop: %d", base);
+	end_child();
+	must_end("stopped");
+}
+
+static void read_and_kill(void)
+{
+	int r = vblk_io(&F[0].s, &F[0].d.vqs[0], VIRTIO_BLK_T_IN, 0, 64 * KiB);
+
+	T_REQUIRE(!r, "read: %d", r);
+	/* at once: the log is written soon after */
+	end_child();
+	must_end("killed");
+}
+
+/*
+ * Killed while the guest is migrated, when a request has completed, and before the log says what it wrote: the successor's log
+ * does. One that starts without a log is another one's.
+ */
+static void logged(void)
+{
+	unsigned int round, early = 0, i;
+	struct vlog none = {}, keep;
+
+	fix_store_make(MB, 512);
+	fix_create(0, fix_store, SECTORS, 1);
+	guest_make(1, RING_FEATURES);
+	T_REQUIRE(!vlog_alloc(&lg, &F[0].mem), "log");
+	for (round = 0; round < 10 && !ktap_failed(); round++) {
+		vlog_clear(&lg);
+		must_succeed("first");
+		read_and_kill();
+		early += vlog_test(&lg, F[0].s.data_gpa);
+		must_succeed("successor");
+		stop_queue();
+		for (i = 0; i < 64 * KiB; i += 4096)
+			T_CHECK(vlog_test(&lg, F[0].s.data_gpa + i), "round %u: page %u of the data is missing", round, i / 4096);
+		T_CHECK(vlog_test(&lg, F[0].s.status_gpa) && vlog_test(&lg, F[0].d.vqs[0].used_gpa + 2),
+			"round %u: status or used ring are missing", round);
+	}
+	T_CHECK(early < round, "it was always written before the kill: nothing was to be seen");
+	ktap_note("in %u of %u rounds it was written before the kill", early, round);
+
+	must_succeed("first");
+	read_and_kill();
+	keep = lg;
+	lg = none;
+	must_succeed("without a log");
+	end_child();
+	must_end("without a log");
+	lg = keep;
+	vlog_clear(&lg);
+	must_succeed("another one");
+	stop_queue();
+	T_CHECK(!vlog_test(&lg, F[0].s.data_gpa), "it was not forgotten");
+}
+
 static const struct ktap_case cases[] = {
 	{ "arguments", arguments },
 	{ "lent_socket", lent_socket },
@@ -763,6 +829,7 @@ static const struct ktap_case cases[] = {
 	{ "owner_dies", owner_dies },
 	{ "hundred_kills", hundred_kills, 180 },
 	{ "kills_no_event_idx", kills_no_event_idx, 120 },
+	{ "logged", logged },
 };
 
 int main(int argc, char **argv)

@@ -540,7 +540,7 @@ int vlog_alloc(struct vlog *l, const struct gmem *g)
 			top = g->r[i].gpa + g->r[i].size;
 	l->bytes = ((top + 4096 * 64 - 1) / (4096 * 64)) * 8;
 	l->bytes = (l->bytes + 4095) & ~4095ull;
-	p = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = mmap(NULL, l->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	l->bits = p;
