@@ -16,6 +16,7 @@
  * @VIOVM_PLANT_FLUSH: FLUSH goes to the route alone, not to the paths that were left
  * @VIOVM_PLANT_LATE: some reads write into the guest's page once more, after their completion
  * @VIOVM_PLANT_LOG: some of what was written is missing in the dirty log
+ * @VIOVM_PLANT_GIVE: an epoch is given up although what was issued may still land
  */
 enum viovm_plant {
 	VIOVM_PLANT_FENCE = 1,
@@ -23,6 +24,7 @@ enum viovm_plant {
 	VIOVM_PLANT_FLUSH = 3,
 	VIOVM_PLANT_LATE = 4,
 	VIOVM_PLANT_LOG = 5,
+	VIOVM_PLANT_GIVE = 6,
 };
 
 #ifndef VIOVM_PLANT

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "bed.h"
+#include "hosts.h"
 #include "ktap.h"
 #include "net.h"
 
@@ -17,7 +17,7 @@
 #define WATCH_EVERY_MS	100
 #define WATCH_AFTER_MS	1000
 
-const char *const bed_name[BED_KINDS] = { "dm", "scsi", "array", "array-fua" };
+const char *const bed_name[BED_KINDS] = { "dm", "scsi", "array", "array-fua", "hosts" };
 
 static int path_bdev(struct bed_path *p, const char *name, const char *node)
 {
@@ -39,7 +39,7 @@ static u32 window_ms(const struct bed *b)
 	return RTTS_MAX * 2 * b->opts.latency_us / 1000;
 }
 
-static void path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 flags)
+void bed_path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 flags)
 {
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->nbd = true;
@@ -65,7 +65,7 @@ static int make_dm(struct bed *b)
 		r = dm_create(p->dm, dm_linear(b->store, b->sectors), p->node);
 		snprintf(p->name, sizeof(p->name), "%c", 'a' + i);
 	}
-	path_nbd(b, &b->path[2], "r", 0);
+	bed_path_nbd(b, &b->path[2], "r", 0);
 	return r ? r : nbdsrv_init(&b->path[2].srv, b->store, 0);
 }
 
@@ -81,7 +81,7 @@ static int make_scsi(struct bed *b)
 	path_bdev(&b->path[0], "a", nodes[0]);
 	path_bdev(&b->path[1], "b", nodes[1]);
 	snprintf(b->store, sizeof(b->store), "%s", nodes[2]);
-	path_nbd(b, &b->path[2], "r", 0);
+	bed_path_nbd(b, &b->path[2], "r", 0);
 	return nbdsrv_init(&b->path[2].srv, b->store, 0);
 }
 
@@ -91,7 +91,7 @@ static int make_array(struct bed *b)
 	int r = array_init(&b->array, b->sectors * 512);
 
 	for (i = 0; i < 2 && !r; i++) {
-		path_nbd(b, &b->path[i], i ? "b" : "a",
+		bed_path_nbd(b, &b->path[i], i ? "b" : "a",
 			 b->kind == BED_ARRAY ? IOVM_PATH_F_CACHE_SURVIVES : IOVM_PATH_F_CACHE_DIES);
 		r = array_serve(&b->array, i, &b->path[i].srv);
 	}
@@ -99,11 +99,26 @@ static int make_array(struct bed *b)
 	return r;
 }
 
-int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
-	     struct model *m)
+static int make_device(struct bed *b, struct bed_host *h)
 {
 	struct iovm_dev_create c;
 	unsigned int i;
+	int r;
+
+	ctl_dev_defaults(&c, h->dev, b->sectors, b->queues);
+	c.blk.block_size = b->block;
+	c.no_path_timeout_ms = 0;
+	c.flags = (b->opts.bounce ? IOVM_DEV_F_BOUNCE_READS : 0) | (b->epochs ? IOVM_DEV_F_EPOCH : 0);
+	r = ctl_dev_create(&c);
+	for (i = 0; i < b->nr && !r; i++)
+		r = bed_path_add(b, &h->path[i]);
+	return r;
+}
+
+int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32 block, unsigned int queues, u64 sectors,
+	     struct model *m)
+{
+	unsigned int h, i;
 	int r;
 
 	memset(b, 0, sizeof(*b));
@@ -116,44 +131,51 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	b->sectors = sectors;
 	b->m = m;
 	b->nr = 3;
+	b->hosts = 1;
 	b->made = true;
 	b->ev.fd = -1;
-	for (i = 0; i < BED_PATHS; i++)
-		b->path[i].nr = i;
+	hosts_guest_at(b, 0);
+	for (h = 0; h < BED_HOSTS_MAX; h++) {
+		snprintf(b->host[h].dev, sizeof(b->host[h].dev), "kt-%u", h);
+		for (i = 0; i < BED_PATHS; i++) {
+			b->host[h].path[i].nr = i;
+			b->host[h].path[i].host = h;
+			strcpy(b->host[h].path[i].dev, b->host[h].dev);
+		}
+	}
 	if (net_is_up()) {
 		r = net_tune(b->opts.latency_us, bed_time(b, RTO_MIN_MS));
 		if (r)
 			return r;
 	}
-	r = kind == BED_DM ? make_dm(b) : kind == BED_SCSI ? make_scsi(b) : make_array(b);
+	r = kind == BED_DM ? make_dm(b) : kind == BED_SCSI ? make_scsi(b) : kind == BED_HOSTS ? hosts_make(b) : make_array(b);
 	if (r)
 		return r;
 	r = ctl_events_open(&b->ev);
 	if (r)
 		return r;
-	ctl_dev_defaults(&c, BED_DEV, sectors, queues);
-	c.blk.block_size = block;
-	c.no_path_timeout_ms = 0;
-	c.flags = opts->bounce ? IOVM_DEV_F_BOUNCE_READS : 0;
-	r = ctl_dev_create(&c);
-	for (i = 0; i < b->nr && !r; i++)
-		r = bed_path_add(b, &b->path[i]);
+	for (h = 0; h < b->hosts && !r; h++)
+		r = make_device(b, &b->host[h]);
+	if (!r && b->epochs)
+		r = hosts_up(b);
 	return r ? r : bed_heal(b, 10000);
 }
 
 void bed_free(struct bed *b)
 {
-	unsigned int i;
+	unsigned int h, i;
 
 	if (!b->made)
 		return;
 	dm_suspend("iovmt-a", false);
 	dm_suspend("iovmt-b", false);
-	ctl_destroy_all(BED_DEV);
+	hosts_free(b);
+	ctl_destroy_all("kt-");
 	ctl_events_close(&b->ev);
-	for (i = 0; i < BED_PATHS; i++)
-		if (b->path[i].nbd)
-			nbdsrv_free(&b->path[i].srv);
+	for (h = 0; h < b->hosts; h++)
+		for (i = 0; i < BED_PATHS; i++)
+			if (b->host[h].path[i].nbd && !b->host[h].path[i].target)
+				nbdsrv_free(&b->host[h].path[i].srv);
 	if (b->array.medium)
 		array_free(&b->array);
 	stor_cleanup();
@@ -180,9 +202,9 @@ int bed_path_add(struct bed *b, struct bed_path *p)
 	if (b->kind == BED_SCSI && !p->nbd)
 		no_throttle(p);
 	if (p->nbd)
-		r = ctl_path_add_nbd_arg(BED_DEV, p->name, &a);
+		r = ctl_path_add_nbd_arg(p->dev, p->name, &a);
 	else
-		r = ctl_path_add_arg(BED_DEV, p->name, p->node, &a);
+		r = ctl_path_add_arg(p->dev, p->name, p->node, &a);
 	if (r)
 		model_mark(b->m, "add %s: %s: %s", p->name, strerror(-r), ctl_msg);
 	return r;
@@ -191,7 +213,7 @@ int bed_path_add(struct bed *b, struct bed_path *p)
 int bed_path_state(struct bed *b, struct bed_path *p)
 {
 	struct iovm_path_info i;
-	int r = ctl_path_get(BED_DEV, p->name, &i);
+	int r = ctl_path_get(p->dev, p->name, &i);
 
 	(void)b;
 	return r ? r : (int)i.state;
@@ -226,12 +248,14 @@ int bed_connect(struct bed *b, struct bed_path *p, u64 bytes)
 	int fds[IOVM_MAX_SOCKETS], r;
 	unsigned int i;
 
-	r = bed_sockets(p, fds, p->sockets);
+	r = p->target ? hosts_sockets(b, p, fds) : bed_sockets(p, fds, p->sockets);
 	if (r) {
 		model_mark(b->m, "sockets for %s: %s", p->name, strerror(-r));
 		return r;
 	}
-	r = ctl_path_connect(BED_DEV, p->name, fds, p->sockets, bytes, NBDSRV_FLAGS, 0);
+	/* who connects with such a fence has seen to it: heal_path() */
+	r = ctl_path_connect(p->dev, p->name, fds, p->sockets, bytes, NBDSRV_FLAGS,
+			     p->fence == IOVM_FENCE_EPOCH ? IOVM_NBD_F_DRAINED : 0);
 	for (i = 0; i < p->sockets; i++)
 		close(fds[i]);
 	if (r)
@@ -241,7 +265,10 @@ int bed_connect(struct bed *b, struct bed_path *p, u64 bytes)
 
 void bed_kill_server(struct bed *b, struct bed_path *p)
 {
-	nbdsrv_kill(&p->srv);
+	if (p->target)
+		hosts_end_sessions(p);
+	else
+		nbdsrv_kill(&p->srv);
 	/* nothing has a connection now: a controller that lost its host writes back, or its cache was in that server */
 	if (b->kind == BED_ARRAY)
 		array_destage(&b->array, p->nr);
@@ -259,11 +286,14 @@ static int heal_path(struct bed *b, struct bed_path *p)
 	case IOVM_PATH_FAILED:
 	case IOVM_PATH_CONNECTING:
 		if (!p->nbd)
-			return ctl_path_ctl(BED_DEV, p->name, IOVM_PATH_CTL_RETRY);
+			return ctl_path_ctl(p->dev, p->name, IOVM_PATH_CTL_RETRY);
 		/* what the old session has taken lands before there is a new one */
 		bed_kill_server(b, p);
-		nbdsrv_land(&p->srv, false);
-		return bed_connect(b, p, p->srv.bytes);
+		if (!p->target)
+			nbdsrv_land(&p->srv, false);
+		else if (hosts_has_sessions(p->target->target, ~0ull))
+			return -EBUSY;
+		return bed_connect(b, p, b->sectors * 512);
 	default:
 		return 0;
 	}
@@ -272,22 +302,23 @@ static int heal_path(struct bed *b, struct bed_path *p)
 int bed_heal(struct bed *b, int timeout_ms)
 {
 	u64 end = now_ns() + timeout_ms * 1000000ull;
-	unsigned int i, live;
+	unsigned int i, bad;
 	int r, last = 0;
 
 	for (;;) {
-		live = 0;
-		for (i = 0; i < b->nr; i++) {
-			if (bed_path_state(b, &b->path[i]) == IOVM_PATH_LIVE) {
-				live++;
+		bad = 0;
+		for (i = 0; i < b->nr * b->hosts; i++) {
+			struct bed_path *p = &b->host[i / b->nr].path[i % b->nr];
+
+			if (!hosts_wants(b, p) || bed_path_state(b, p) == IOVM_PATH_LIVE)
 				continue;
-			}
-			r = heal_path(b, &b->path[i]);
+			bad++;
+			r = heal_path(b, p);
 			if (r)
 				last = r;
 		}
 		bed_events(b, 0);
-		if (live == b->nr)
+		if (!bad)
 			return 0;
 		if (now_ns() > end)
 			return last ? last : -ETIMEDOUT;
@@ -304,8 +335,8 @@ void bed_watch(void *bed)
 	if (now_ns() < b->watched_ns + bed_time(b, WATCH_EVERY_MS) * 1000000ull)
 		return;
 	for (k = 0; k < b->nr; k++)
-		if (b->path[k].nbd && !ctl_path_get(BED_DEV, b->path[k].name, &i) && i.state == IOVM_PATH_FAILED &&
-		    i.state_since_ms >= bed_time(b, WATCH_AFTER_MS))
+		if (b->path[k].nbd && hosts_wants(b, &b->path[k]) && !ctl_path_get(b->dev, b->path[k].name, &i) &&
+		    i.state == IOVM_PATH_FAILED && i.state_since_ms >= bed_time(b, WATCH_AFTER_MS))
 			heal_path(b, &b->path[k]);
 	bed_events(b, 0);
 	b->watched_ns = now_ns();
@@ -316,7 +347,8 @@ void bed_events(struct bed *b, int timeout_ms)
 	static const char *const name[] = {
 		"LOST", "DEV_CREATED", "DEV_DESTROYED", "DEV_OPENED", "DEV_CLOSED", "PATH_ADDED", "PATH_STATE",
 		"PATH_REMOVED", "FIRST_ERROR", "REROUTED", "FIRST_COMPLETION", "PARKED", "TIMEOUT", "SUSPENDED", "RESUMED",
-		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED",
+		"HELD", "FENCED", "RESIZED", "QUEUE_BROKEN", "FAIL_PARKED", [IOVM_EV_EPOCH_WANTED] = "EPOCH_WANTED",
+		[IOVM_EV_EPOCH_TAKEN] = "EPOCH_TAKEN", [IOVM_EV_EPOCH_GIVEN] = "EPOCH_GIVEN",
 	};
 	unsigned int i;
 
@@ -324,12 +356,12 @@ void bed_events(struct bed *b, int timeout_ms)
 	for (i = 0; i < b->ev.nr_seen; i++) {
 		struct iovm_event *v = &b->ev.seen[i];
 
-		if (strcmp(v->dev, BED_DEV))
+		if (strncmp(v->dev, "kt-", 3) || (!b->epochs && strcmp(v->dev, b->dev)))
 			continue;
-		model_mark(b->m, "%s %s %u->%u error %d value %llu at %.3f", v->type < ARRAY_SIZE(name) ? name[v->type] : "?",
-			   v->path, v->old_state, v->new_state, v->error, (unsigned long long)v->value,
-			   ((double)v->mono_ns - (double)now_ns()) / 1e6);
-		if (v->type == IOVM_EV_FIRST_COMPLETION && b->nr_pauses < ARRAY_SIZE(b->pause_ns))
+		model_mark(b->m, "%s%s%s %s %u->%u error %d value %llu at %.3f", b->epochs ? v->dev : "", b->epochs ? " " : "",
+			   v->type < ARRAY_SIZE(name) && name[v->type] ? name[v->type] : "?", v->path, v->old_state, v->new_state, v->error,
+			   (unsigned long long)v->value, ((double)v->mono_ns - (double)now_ns()) / 1e6);
+		if (v->type == IOVM_EV_FIRST_COMPLETION && !strcmp(v->dev, b->dev) && b->nr_pauses < ARRAY_SIZE(b->pause_ns))
 			b->pause_ns[b->nr_pauses++] = v->value;
 		if (v->type == IOVM_EV_QUEUE_BROKEN)
 			model_breach(b->m, ~0ull, "queue %llu is said to be broken: %s", (unsigned long long)v->value,

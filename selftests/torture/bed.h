@@ -7,6 +7,7 @@
  *	array	a, b: NBD servers, the controllers of an array with volatile caches (array.h); the paths' caches are said to
  *		survive their loss, so that FLUSH matters
  *	array-fua	the same array, but the paths' caches die with them: every write has to be FUA
+ *	hosts	two hosts between which the guest is migrated: see hosts.h
  */
 #ifndef BED_H
 #define BED_H
@@ -18,17 +19,21 @@
 
 #define BED_DEV		"kt-0"
 #define BED_PATHS	3
+#define BED_HOSTS_MAX	2
 
-enum bed_kind { BED_DM, BED_SCSI, BED_ARRAY, BED_ARRAY_FUA, BED_KINDS };
+enum bed_kind { BED_DM, BED_SCSI, BED_ARRAY, BED_ARRAY_FUA, BED_HOSTS, BED_KINDS };
 
 struct bed_path {
+	char dev[8];			/* whose path it is */
 	char name[8];
 	char node[64];			/* of a bdev path */
 	char dm[16];			/* its dm name; empty: not one */
 	bool nbd;
 	bool net;			/* by way of the network */
 	unsigned int nr;		/* in bed.path */
+	unsigned int host;		/* in bed.host */
 	struct nbdsrv srv;
+	struct bed_host *target;	/* whose target serves it, instead of srv; or NULL */
 	unsigned int sockets;
 	u32 flags, fence, heartbeat_ms, dead_ms;
 };
@@ -41,6 +46,15 @@ struct bed_opts {
 	u32 tempo;			/* percent of all times: how long faults last, when paths are given up; 0: 100 */
 };
 
+/* Where a guest can be */
+struct bed_host {
+	char dev[8];
+	struct bed_path path[BED_PATHS];
+	/* bed hosts: what it serves its disk to the other one with */
+	char target[8];
+	char target_dm[16], target_node[64];
+};
+
 struct bed {
 	enum bed_kind kind;
 	struct bed_opts opts;
@@ -49,8 +63,13 @@ struct bed {
 	unsigned int queues;
 	char store[64];			/* the storage side; empty: the array */
 	struct array array;
-	unsigned int nr;
-	struct bed_path path[BED_PATHS];
+	struct bed_host host[BED_HOSTS_MAX];
+	unsigned int hosts;
+	unsigned int at;		/* where the guest is */
+	const char *dev;		/* its device there, */
+	struct bed_path *path;		/* the paths of that, */
+	unsigned int nr;		/* and how many */
+	struct hosts *epochs;		/* bed hosts */
 	struct ctl_events ev;
 	struct model *m;
 	/* pauses since nr_pauses was cleared: error to first completion elsewhere */
@@ -66,6 +85,7 @@ int bed_make(struct bed *b, enum bed_kind kind, const struct bed_opts *opts, u32
 	     struct model *m);
 void bed_free(struct bed *b);
 u32 bed_time(const struct bed *b, u32 time);		/* at this bed's tempo */
+void bed_path_nbd(struct bed *b, struct bed_path *p, const char *name, u32 flags);	/* fills it in */
 int bed_path_add(struct bed *b, struct bed_path *p);
 int bed_path_state(struct bed *b, struct bed_path *p);		/* enum iovm_path_state, or negative: there is none */
 int bed_sockets(struct bed_path *p, int fds[], unsigned int n);

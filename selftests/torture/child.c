@@ -78,7 +78,7 @@ static int hotplug(struct child *c)
 /* --- the front end as a process of its own: it has the node, not the rings' other side --- */
 
 /* A killed predecessor's last requests may still be on their way. */
-static int open_node(struct child *c)
+int child_open(struct child *c, struct vdev *d, unsigned int host)
 {
 	struct guest_cfg *g = &c->g->c;
 	int tries, r = -EBUSY;
@@ -86,7 +86,7 @@ static int open_node(struct child *c)
 	for (tries = 0; tries < OPEN_TRIES && r == -EBUSY; tries++) {
 		if (tries)
 			sleep_ms(10);
-		r = g->socket ? vdev_open_user(&c->d, g->socket) : vdev_open_node(&c->d, ctl_node(g->dev));
+		r = g->socket ? vdev_open_user(d, g->socket) : vdev_open_node(d, ctl_node(g->dev[host]));
 	}
 	return r;
 }
@@ -97,7 +97,7 @@ static int front_attach(struct child *c)
 	unsigned int i;
 	int r;
 
-	r = open_node(c);
+	r = child_open(c, &c->d, c->g->c.at);
 	if (r)
 		return r;
 	d.fd = c->d.fd;
@@ -105,6 +105,8 @@ static int front_attach(struct child *c)
 	r = d.tp->set_features(&c->d, d.features);
 	if (!r)
 		r = vdev_set_mem(&c->d, &c->mem);
+	if (!r && c->move.on)
+		r = move_device(c, GUEST_MOVE_LIVE);
 	for (i = 0; i < d.nvqs && !r; i++) {
 		struct vhost_iovm_inflight rec = {
 			.index = i, .desc_num = c->g->c.ring, .addr = (uintptr_t)c->records + i * RECORD_BYTES,
@@ -134,7 +136,7 @@ static void front_main(struct child *c, int sock)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	r = front_attach(c);
 	while (write(sock, &r, sizeof(r)) == sizeof(r) && read(sock, &cmd, sizeof(cmd)) == sizeof(cmd))
-		r = cmd.cmd == GUEST_RESTART ? restart(c, cmd.arg) : hotplug(c);
+		r = cmd.cmd == GUEST_RESTART ? restart(c, cmd.arg) : cmd.cmd == GUEST_HOTPLUG ? hotplug(c) : move_device(c, cmd.cmd);
 	_exit(0);
 }
 
@@ -164,7 +166,7 @@ static int front_start(struct child *c)
 	return r;
 }
 
-static int front_kill(struct child *c)
+int child_front_new(struct child *c)
 {
 	/* for ever, until the successor is there */
 	__atomic_store_n(&c->front_ns, ~0ull >> 1, __ATOMIC_RELAXED);
@@ -174,7 +176,7 @@ static int front_kill(struct child *c)
 	return front_start(c);
 }
 
-static int front_command(struct child *c, int cmd, u64 arg)
+int child_front(struct child *c, int cmd, u64 arg)
 {
 	struct front_cmd f = { cmd, arg };
 
@@ -216,8 +218,10 @@ static int log_check(struct child *c, u64 ms)
 	__atomic_add_fetch(&g->s->log_pages, pages, __ATOMIC_RELAXED);
 	c->logging = false;
 	r = c->d.tp->set_features(&c->d, c->d.features);
-	for (i = 0; i < g->c.queues && !r; i++)
+	for (i = 0; i < g->c.queues && !r; i++) {
+		c->d.vqs[i].log = false;
 		r = vq_start(&c->d.vqs[i]);
+	}
 out:
 	if (c->logging) {
 		c->logging = false;
@@ -252,7 +256,8 @@ static int bring_up(struct child *c)
 	if (r < 0)
 		return r;
 	c->mem.r[0].used = 4096;
-	r = open_node(c);
+	r = g->dev[1] ? move_init(c) : 0;
+	r = r ?: child_open(c, &c->d, g->at);
 	if (r)
 		return r;
 	model_lost(c->g->m);
@@ -267,7 +272,8 @@ static int bring_up(struct child *c)
 	if (!r && g->record) {
 		close(c->d.fd);
 		c->d.fd = -1;
-		c->records = mmap(NULL, g->queues * RECORD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		c->records_bytes = g->queues * RECORD_BYTES;
+		c->records = mmap(NULL, c->records_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 		r = c->records == MAP_FAILED ? -ENOMEM : front_start(c);
 	} else if (!r) {
 		c->g->s->owner = getpid();
@@ -320,16 +326,20 @@ void child_main(struct guest *g)
 			r = sweep(&c);
 			break;
 		case GUEST_RESTART:
-			r = g->c.record ? front_command(&c, cmd, s->arg) : restart(&c, s->arg);
+			r = g->c.record ? child_front(&c, cmd, s->arg) : restart(&c, s->arg);
 			break;
 		case GUEST_HOTPLUG:
-			r = g->c.record ? front_command(&c, cmd, 0) : hotplug(&c);
+			/* no memory is plugged during a migration */
+			r = c.move.on ? 0 : g->c.record ? child_front(&c, cmd, 0) : hotplug(&c);
 			break;
 		case GUEST_LOG:
 			r = g->c.record ? -EOPNOTSUPP : log_check(&c, s->arg);
 			break;
 		case GUEST_FRONT_KILL:
-			r = front_kill(&c);
+			r = child_front_new(&c);
+			break;
+		case GUEST_MOVE_LIVE ... GUEST_MOVE_BACK:
+			r = move_command(&c, cmd, s->arg);
 			break;
 		default:
 			r = -EINVAL;

@@ -50,7 +50,7 @@ static int front_begin(struct fault *f)
 	return guest_post(f->g, GUEST_FRONT_KILL, 0, 60000);
 }
 
-static pid_t child(void)
+pid_t fault_fork(void)
 {
 	pid_t pid;
 	int fd;
@@ -70,15 +70,15 @@ static pid_t child(void)
 /* Killed at some moment of its life: after this long */
 static int iovmctl_begin(struct fault *f)
 {
-	static const char *const what[][3] = {
-		{ "failover", BED_DEV }, { "failback", BED_DEV }, { "show", BED_DEV }, { "stats", BED_DEV }, { "watch" },
+	const char *const what[][3] = {
+		{ "failover", f->b->dev }, { "failback", f->b->dev }, { "show", f->b->dev }, { "stats", f->b->dev }, { "watch" },
 	};
 	unsigned int i = fault_rnd(f, 0, 4);
 	pid_t pid;
 	int status;
 
 	snprintf(f->what, sizeof(f->what), "%s", what[i][0]);
-	pid = child();
+	pid = fault_fork();
 	if (pid < 0)
 		return -errno;
 	if (!pid) {
@@ -116,7 +116,7 @@ static u64 available(void)
 /* A process takes nearly all that is left, and is the first to go. */
 static int memory_begin(struct fault *f)
 {
-	pid_t pid = child();
+	pid_t pid = fault_fork();
 
 	if (pid < 0)
 		return -errno;
@@ -280,25 +280,25 @@ static void starve(struct fault *f)
 	for (;;) {
 		switch (fault_rnd(f, 0, 8)) {
 		case 0:
-			ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, NULL, 0);
+			ctl_dev_ctl(f->b->dev, IOVM_DEV_FAILOVER, NULL, 0);
 			break;
 		case 1:
-			ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILBACK, NULL, 0);
+			ctl_dev_ctl(f->b->dev, IOVM_DEV_FAILBACK, NULL, 0);
 			break;
 		case 2:
-			if (!ctl_dev_ctl(BED_DEV, IOVM_DEV_SUSPEND, NULL, 0))
-				while (ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0))
+			if (!ctl_dev_ctl(f->b->dev, IOVM_DEV_SUSPEND, NULL, 0))
+				while (ctl_dev_ctl(f->b->dev, IOVM_DEV_RESUME, NULL, 0))
 					;
 			break;
 		case 3:
-			ctl_path_add_nbd(BED_DEV, STARVED_PATH, 0, 0, 0, 0);
+			ctl_path_add_nbd(f->b->dev, STARVED_PATH, 0, 0, 0, 0);
 			break;
 		case 4:
-			ctl_path_remove(BED_DEV, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
+			ctl_path_remove(f->b->dev, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
 			break;
 		case 5:
-			ctl_dev_get(BED_DEV, &info);
-			ctl_path_stats(BED_DEV, f->b->path[0].name, &stats);
+			ctl_dev_get(f->b->dev, &info);
+			ctl_path_stats(f->b->dev, f->b->path[0].name, &stats);
 			break;
 		case 6:
 			ctl_dev_defaults(&c, STARVED_DEV, f->b->sectors, 2);
@@ -329,7 +329,7 @@ static int starved_begin(struct fault *f)
 
 	if (r)
 		return r;
-	pid = child();
+	pid = fault_fork();
 	if (!pid)
 		starve(f);
 	if (pid < 0) {
@@ -350,8 +350,8 @@ static int starved_end(struct fault *f)
 	fail_end_all();
 	kill(f->pid, SIGKILL);
 	waitpid(f->pid, NULL, 0);
-	ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
-	ctl_path_remove(BED_DEV, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
+	ctl_dev_ctl(f->b->dev, IOVM_DEV_RESUME, NULL, 0);
+	ctl_path_remove(f->b->dev, STARVED_PATH, IOVM_PATH_REMOVE_F_FORCE);
 	ctl_destroy_all(STARVED_DEV);
 	return 0;
 }

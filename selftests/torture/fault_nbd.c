@@ -39,7 +39,7 @@ static int late_begin(struct fault *f)
 {
 	f->hold_ms = fault_time(f, 30, 200);
 	f->p->srv.stash = true;
-	if (ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 5 * f->p->dead_ms))
+	if (ctl_wait_path_state(f->p->dev, f->p->name, IOVM_PATH_FAILED, 5 * f->p->dead_ms))
 		snprintf(f->what, sizeof(f->what), "given up");
 	return 0;
 }
@@ -93,7 +93,7 @@ static int full_end(struct fault *f)
 	f->p->srv.full = false;
 	/* by itself it would be tried again some time later: both have to do */
 	if (fault_rnd(f, 0, 1))
-		ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+		ctl_dev_ctl(f->b->dev, IOVM_DEV_RESUME, NULL, 0);
 	return 0;
 }
 
@@ -135,12 +135,38 @@ static int size_begin(struct fault *f)
 	int r;
 
 	bed_kill_server(f->b, f->p);
-	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000))
+	if (!ctl_wait_path_state(f->p->dev, f->p->name, IOVM_PATH_FAILED, 10000))
 		return -ETIMEDOUT;
 	r = bed_connect(f->b, f->p, f->p->srv.bytes - 4096);
 	if (r != -EMEDIUMTYPE)
 		model_breach(f->b->m, ~0ull, "an export of another size: %s", r ? strerror(-r) : "taken");
 	return 0;
+}
+
+/* --- a target of ours, as the server --- */
+
+static int target_hangs_begin(struct fault *f)
+{
+	f->hold_ms = fault_rnd(f, f->p->dead_ms / 8, 2 * f->p->dead_ms);
+	return dm_suspend(f->p->target->target_dm, true);
+}
+
+static int target_hangs_end(struct fault *f)
+{
+	return dm_suspend(f->p->target->target_dm, false);
+}
+
+static int target_errors_begin(struct fault *f)
+{
+	return dm_swap(f->p->target->target_dm, dm_error(f->b->sectors), false);
+}
+
+static int target_errors_end(struct fault *f)
+{
+	int r = dm_swap(f->p->target->target_dm, dm_linear(f->b->store, f->b->sectors), false);
+
+	ctl_path_ctl(f->p->target->target, "a", IOVM_PATH_CTL_RETRY);
+	return r;
 }
 
 /* --- the network --- */
@@ -207,7 +233,7 @@ static int net_slow_begin(struct fault *f)
 }
 
 const struct fault_kind fault_nbd_kinds[] = {
-	{ "nbd-killed", FAULT_ANY, FAULT_ON_NBD, 0, 8, killed_begin, NULL },
+	{ "nbd-killed", FAULT_ANY, FAULT_ON_REMOTE, 0, 8, killed_begin, NULL },
 	{ "nbd-silent", FAULT_ANY, FAULT_ON_NBD, 0, 4, silent_begin, killed_end },
 	{ "nbd-late", FAULT_ANY, FAULT_ON_NBD, 0, 8, late_begin, late_end },
 	{ "nbd-slow", FAULT_ANY, FAULT_ON_NBD, 0, 3, slow_begin, slow_end },
@@ -218,10 +244,12 @@ const struct fault_kind fault_nbd_kinds[] = {
 	{ "nbd-truncated", FAULT_ANY, FAULT_ON_NBD, 0, 4, truncated_begin, corrupt_end },
 	{ "nbd-eio", FAULT_ANY, FAULT_ON_NBD, FAULT_ERRS, 3, eio_begin, corrupt_end },
 	{ "nbd-wrong-size", FAULT_ANY, FAULT_ON_NBD, 0, 3, size_begin, NULL },
-	{ "net-cut", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 4, cut_begin, shape_end },
-	{ "net-one-way", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, one_way_begin, shape_end },
-	{ "net-half-open", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, half_open_begin, shape_end },
-	{ "net-lossy", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, lossy_begin, shape_end },
-	{ "net-slow", FAULT_ANY, FAULT_ON_NBD, FAULT_ALONE, 3, net_slow_begin, shape_end },
+	{ "target-hangs", FAULT_B(BED_HOSTS), FAULT_ON_TARGET, 0, 6, target_hangs_begin, target_hangs_end },
+	{ "target-errors", FAULT_B(BED_HOSTS), FAULT_ON_TARGET, FAULT_ERRS, 4, target_errors_begin, target_errors_end },
+	{ "net-cut", FAULT_ANY, FAULT_ON_REMOTE, FAULT_ALONE, 4, cut_begin, shape_end },
+	{ "net-one-way", FAULT_ANY, FAULT_ON_REMOTE, FAULT_ALONE, 3, one_way_begin, shape_end },
+	{ "net-half-open", FAULT_ANY, FAULT_ON_REMOTE, FAULT_ALONE, 3, half_open_begin, shape_end },
+	{ "net-lossy", FAULT_ANY, FAULT_ON_REMOTE, FAULT_ALONE, 3, lossy_begin, shape_end },
+	{ "net-slow", FAULT_ANY, FAULT_ON_REMOTE, FAULT_ALONE, 3, net_slow_begin, shape_end },
 	{},
 };

@@ -44,9 +44,9 @@ static int flap_begin(struct fault *f)
 		sleep_ms(fault_time(f, 0, 8));
 		if (!r)
 			r = good(f);
-		ctl_path_ctl(BED_DEV, f->p->name, IOVM_PATH_CTL_RETRY);
+		ctl_path_ctl(f->p->dev, f->p->name, IOVM_PATH_CTL_RETRY);
 		sleep_ms(fault_time(f, 0, 8));
-		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
+		ctl_dev_ctl(f->p->dev, IOVM_DEV_FAILOVER, f->p->name, 0);
 	}
 	return r;
 }
@@ -123,13 +123,13 @@ static int pulled_end(struct fault *f)
 	if (!f->undo)
 		return 0;
 	/* kernels before 6.5 tell nobody that a disk is gone: its next request finds it */
-	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, bed_time(f->b, 300)))
-		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
-	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000)) {
+	if (!ctl_wait_path_state(f->p->dev, f->p->name, IOVM_PATH_FAILED, bed_time(f->b, 300)))
+		ctl_dev_ctl(f->p->dev, IOVM_DEV_FAILOVER, f->p->name, 0);
+	if (!ctl_wait_path_state(f->p->dev, f->p->name, IOVM_PATH_FAILED, 10000)) {
 		model_breach(f->b->m, ~0ull, "path %s has not failed although its disk is gone", f->p->name);
 		return -ETIMEDOUT;
 	}
-	r = ctl_path_remove(BED_DEV, f->p->name, IOVM_PATH_REMOVE_F_FORCE);
+	r = ctl_path_remove(f->p->dev, f->p->name, IOVM_PATH_REMOVE_F_FORCE);
 	if (!r)
 		r = bed_scsi_plug(f->p, f->address);
 	return r ? r : bed_path_add(f->b, f->p);
@@ -143,7 +143,7 @@ static int failover_begin(struct fault *f)
 
 	snprintf(f->what, sizeof(f->what), "%u times", n);
 	for (i = 0; i < n; i++) {
-		ctl_dev_ctl(BED_DEV, i % 2 ? IOVM_DEV_FAILBACK : IOVM_DEV_FAILOVER, NULL, 0);
+		ctl_dev_ctl(f->b->dev, i % 2 ? IOVM_DEV_FAILBACK : IOVM_DEV_FAILOVER, NULL, 0);
 		sleep_ms(fault_time(f, 0, 6));
 	}
 	return 0;
@@ -152,24 +152,24 @@ static int failover_begin(struct fault *f)
 static int suspend_begin(struct fault *f)
 {
 	(void)f;
-	return ctl_dev_ctl(BED_DEV, IOVM_DEV_SUSPEND, NULL, 0);
+	return ctl_dev_ctl(f->b->dev, IOVM_DEV_SUSPEND, NULL, 0);
 }
 
 static int suspend_end(struct fault *f)
 {
 	(void)f;
-	return ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+	return ctl_dev_ctl(f->b->dev, IOVM_DEV_RESUME, NULL, 0);
 }
 
 static int fail_begin(struct fault *f)
 {
-	return ctl_path_ctl(BED_DEV, f->p->name, IOVM_PATH_CTL_FAIL);
+	return ctl_path_ctl(f->p->dev, f->p->name, IOVM_PATH_CTL_FAIL);
 }
 
 /* Drained, gone, and back as the last one. */
 static int readd_begin(struct fault *f)
 {
-	int r = ctl_path_remove(BED_DEV, f->p->name, 0);
+	int r = ctl_path_remove(f->p->dev, f->p->name, 0);
 
 	/* a path that fails while it drains is not removed; an nbd one may */
 	if (r && f->p->nbd)
@@ -186,9 +186,9 @@ static int fenced_begin(struct fault *f)
 	sleep_ms(fault_time(f, 1, 30));
 	f->p->srv.hang = false;
 	bed_kill_server(f->b, f->p);
-	if (!ctl_wait_path_state(BED_DEV, f->p->name, IOVM_PATH_FAILED, 10000))
+	if (!ctl_wait_path_state(f->p->dev, f->p->name, IOVM_PATH_FAILED, 10000))
 		return -ETIMEDOUT;
-	r = ctl_path_ctl(BED_DEV, f->p->name, IOVM_PATH_CTL_FENCED);
+	r = ctl_path_ctl(f->p->dev, f->p->name, IOVM_PATH_CTL_FENCED);
 	if (!r && !guest_turnover(f->g, 30000))
 		model_breach(f->b->m, ~0ull, "requests wait although path %s is fenced", f->p->name);
 	return r;
@@ -242,7 +242,7 @@ static int power_begin(struct fault *f)
 	unsigned int i;
 
 	f->b->array.flush_us = fault_time(f, 2000, 40000);
-	ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, NULL, 0);
+	ctl_dev_ctl(f->b->dev, IOVM_DEV_FAILOVER, NULL, 0);
 	usleep(fault_time(f, 1000, 60000));
 	/* a cache survives the loss of its path alone: see bed_kill_server() */
 	for (i = 0; i < f->b->nr; i++)
@@ -282,7 +282,7 @@ static int slow_flush_end(struct fault *f)
 	return 0;
 }
 
-#define DM	FAULT_B(BED_DM)
+#define DM	(FAULT_B(BED_DM) | FAULT_B(BED_HOSTS))
 #define SCSI	FAULT_B(BED_SCSI)
 #define ARRAYS	(FAULT_B(BED_ARRAY) | FAULT_B(BED_ARRAY_FUA))
 

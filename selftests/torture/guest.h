@@ -22,10 +22,17 @@ enum guest_cmd {
 	GUEST_HOTPLUG,		/* memory comes, is read into, and goes */
 	GUEST_LOG,		/* dirty log on for arg ms, then compared with what was written */
 	GUEST_FRONT_KILL,	/* with a record: signal 9 for the front end, a successor takes over; the load goes on */
+	/* a migration, in this order: see move.c */
+	GUEST_MOVE_LIVE,	/* its memory is copied for arg ms, while the load goes on */
+	GUEST_MOVE_STOP,	/* the load stands still; GET_VRING_BASE of all queues, and what is left is copied */
+	GUEST_MOVE_TRY,		/* queues start at the other device, and the load does not go on */
+	GUEST_MOVE_THERE,	/* it goes on at the other device */
+	GUEST_MOVE_BACK,	/* after any of these but the last: it goes on where it was */
 };
 
 struct guest_cfg {
-	const char *dev;
+	const char *dev[2];	/* the second: that of another host, which it can be moved to */
+	unsigned int at;	/* which of them it is at */
 	const char *socket;	/* instead of dev: of a vhost-user-blk back end */
 	unsigned int queues;
 	unsigned int ring;	/* entries */
@@ -61,6 +68,8 @@ struct guest_shared {
 	u64 multi, indirect, odd;	/* more than one part; in tables; not aligned */
 	u64 poison_looks;	/* extents looked at */
 	u64 log_pages;		/* pages that had to be in a dirty log, and were looked up */
+	u64 moved_pages;	/* copied because the dirty log named them */
+	u64 still_ns;		/* when the load stood still last, for a move */
 	u64 max_lat_ns;		/* longest since the reader cleared it */
 	struct guest_oldest oldest[GUEST_QUEUES];
 	pid_t pid;

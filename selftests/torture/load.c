@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SLACK		4096u
 #define GUARD		64u		/* bytes of poison before and behind the data */
 #define HDR_BYTES	320u		/* header and status */
 #define SEGS_MAX	16		/* of a request */
 #define FRONT_GRACE_NS	5000000000ull
+#define WAIT_MS		100		/* for completions */
+#define WAIT_MOVABLE_MS	10		/* of who may have to stand still */
 
 static void push(struct list *l, struct slot *s)
 {
@@ -60,6 +63,24 @@ static void extent(const struct slot *s, u32 *from, u32 *len)
 	if (to > s->room + SLACK)
 		to = s->room + SLACK;
 	*len = to - *from;
+}
+
+/* The driver's own pages, for who copies them: after they were written. */
+static void wrote(struct child *c, u64 gpa, u64 len)
+{
+	u64 page, last = (gpa + len - 1) / 4096;
+
+	for (page = gpa / 4096; c->move.wrote && page <= last; page++)
+		__atomic_or_fetch(&c->move.wrote[page / 64], 1ull << page % 64, __ATOMIC_SEQ_CST);
+}
+
+static void wrote_slot(struct child *c, const struct slot *s)
+{
+	u32 from, len;
+
+	extent(s, &from, &len);
+	wrote(c, s->gpa, HDR_BYTES);
+	wrote(c, s->gpa + 4096 + from, len);
 }
 
 void load_put_poison(struct slot *s)
@@ -154,6 +175,7 @@ static void ended(struct worker *w, struct slot *s, u32 used)
 		expect_dirty(c, w->q->used_gpa + 4 + 8 * ((u16)(w->q->last_used - 1) & (w->q->num - 1)), 8);
 	}
 	load_put_poison(s);
+	wrote_slot(c, s);
 	__atomic_add_fetch(&g->s->ops[s->type & 15], 1, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&g->s->ios, 1, __ATOMIC_RELAXED);
 	s->used = false;
@@ -219,6 +241,7 @@ static bool begin(struct worker *w, bool large)
 	struct vseg seg[SEGS_MAX];
 	u32 spb = g->c.block / 512, how, i;
 	unsigned int n = 0, flags;
+	int head;
 	bool odd;
 
 	if (!s)
@@ -286,24 +309,29 @@ static bool begin(struct worker *w, bool large)
 	s->t0 = now_ns();
 	s->logged = c->logging;
 	s->used = true;
-	if (vq_add(w->q, seg, n, s, flags) < 0) {
+	wrote_slot(c, s);
+	head = vq_add(w->q, seg, n, s, flags);
+	if (head < 0) {
 		/* no room in the ring: it never was */
 		if (s->type == VIRTIO_BLK_T_IN)
 			model_read_end(g->m, s->id, s->sector, 0, NULL, w->idx, 255);
 		else if (s->gen && s->nr)
 			model_write_end(g->m, s->sector, s->nr, s->gen, w->idx, 255);
 		s->used = false;
-		load_put_poison(s);
 		goto back;
 	}
+	if (flags == VQ_F_INDIRECT)
+		wrote(c, w->q->ind_gpa + 16ull * w->q->ind_max * head, 16 * n);
 	w->flying++;
 	__atomic_add_fetch(&g->s->multi, large, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&g->s->indirect, flags == VQ_F_INDIRECT, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&g->s->odd, odd, __ATOMIC_RELAXED);
 	return true;
 back:
-	if (!s->used)
+	if (!s->used) {
 		load_put_poison(s);
+		wrote_slot(c, s);
+	}
 	push(from, s);
 	return false;
 }
@@ -328,6 +356,20 @@ static void tell_oldest(struct worker *w)
 	__atomic_store_n(&o->t0, t0, __ATOMIC_RELAXED);
 }
 
+/* Descriptors, available ring and event index are written all the time. */
+static void stand_still(struct worker *w)
+{
+	struct child *c = w->c;
+	struct vq *q = w->q;
+
+	wrote(c, q->desc_gpa, 16 * q->num);
+	wrote(c, q->avail_gpa, 6 + 2 * q->num);
+	__atomic_or_fetch(&c->stands, 1ull << w->idx, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&c->still, __ATOMIC_ACQUIRE))
+		sleep_ms(1);
+	__atomic_and_fetch(&c->stands, ~(1ull << w->idx), __ATOMIC_RELEASE);
+}
+
 void *load_work(void *arg)
 {
 	struct worker *w = arg;
@@ -339,6 +381,8 @@ void *load_work(void *arg)
 		struct slot *s;
 		u32 used;
 
+		if (__atomic_load_n(&c->still, __ATOMIC_ACQUIRE))
+			stand_still(w);
 		while (!drain && w->flying < c->g->c.depth && begin(w, w->large.first && rnd64(&w->rnd) % 400 == 0))
 			added = true;
 		if (added)
@@ -351,7 +395,7 @@ void *load_work(void *arg)
 		}
 		if (!drain)
 			__atomic_and_fetch(&c->idle, ~(1ull << w->idx), __ATOMIC_RELEASE);
-		vq_wait(w->q, 100);
+		vq_wait(w->q, c->move.wrote ? WAIT_MOVABLE_MS : WAIT_MS);
 		vq_calls_off(w->q);
 		while ((s = vq_pop(w->q, &used)))
 			ended(w, s, used);
@@ -383,6 +427,34 @@ bool load_drain(struct child *c)
 		sleep_ms(2);
 	}
 	return true;
+}
+
+bool load_still(struct child *c, bool on)
+{
+	u64 want = on ? (1ull << c->g->c.queues) - 1 : 0, end = now_ns() + LOAD_DRAIN_S * 1000000000ull;
+
+	__atomic_store_n(&c->still, on, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&c->stands, __ATOMIC_ACQUIRE) != want) {
+		if (now_ns() > end)
+			return false;
+		usleep(200);
+	}
+	return true;
+}
+
+void load_moved(struct child *c)
+{
+	unsigned int i, k;
+
+	for (i = 0; i < c->g->c.queues; i++) {
+		struct worker *w = &c->w[i];
+
+		w->q->ring.desc = gmem_ptr(&c->mem, w->q->desc_gpa);
+		w->q->ring.avail = gmem_ptr(&c->mem, w->q->avail_gpa);
+		w->q->ring.used = gmem_ptr(&c->mem, w->q->used_gpa);
+		for (k = 0; k < w->nslots; k++)
+			w->slots[k].mem = gmem_ptr(&c->mem, w->slots[k].gpa);
+	}
 }
 
 void load_go_on(struct child *c)

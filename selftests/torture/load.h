@@ -48,6 +48,19 @@ struct worker {
 	unsigned int nslots, flying;
 };
 
+/* A move of the guest: move.c */
+struct move {
+	bool on;		/* its memory is logged and copied */
+	bool stopped;		/* and its queues stand */
+	struct gmem to;		/* the copy */
+	struct vdev d;		/* the device there, without a record */
+	struct vlog log;	/* shared with the front end */
+	/* a bit a page: what the driver wrote since it was last copied, NULL: it never moves; what was in the log */
+	u64 *wrote, *named;
+	u64 *expect;		/* for child.expect */
+	struct gmem left;	/* what it had before the last move, with poison in it */
+};
+
 struct child {
 	struct guest *g;
 	struct gmem mem;
@@ -57,8 +70,12 @@ struct child {
 	u64 *expect;		/* a bit a page: must be in the log */
 	struct vlog log;
 	u64 idle;		/* mask of queues that have drained */
+	bool still;		/* the threads have to stand still, */
+	u64 stands;		/* those of these queues do */
+	struct move move;
 	/* with an in-flight record */
 	u8 *records;		/* of all queues, shared with the front end */
+	size_t records_bytes;
 	pid_t front;
 	int front_sock;
 	u64 front_ns;		/* when there was none last */
@@ -68,9 +85,18 @@ int load_slots(struct child *c, struct worker *w);	/* makes them; 0 or a negativ
 void *load_work(void *worker);				/* a queue's thread */
 bool load_drain(struct child *c);			/* nothing in flight, nothing new; false: not in LOAD_DRAIN_S */
 void load_go_on(struct child *c);
+bool load_still(struct child *c, bool on);		/* nothing touches the guest's memory, requests stay in flight */
+void load_moved(struct child *c);			/* c->mem is elsewhere */
 void load_put_poison(struct slot *s);			/* where its last use was */
 void load_look_at_poison(struct worker *w, struct slot *s, bool all);
 
 void child_main(struct guest *g);			/* does not return */
+int child_open(struct child *c, struct vdev *d, unsigned int host);	/* the device's node there */
+int child_front(struct child *c, int cmd, u64 arg);	/* with a record: the front end does it */
+int child_front_new(struct child *c);			/* it is killed; a successor, at c->g->c.at, takes over */
+
+int move_init(struct child *c);
+int move_command(struct child *c, enum guest_cmd cmd, u64 arg);
+int move_device(struct child *c, enum guest_cmd cmd);	/* its part of the process that has the node */
 
 #endif /* LOAD_H */

@@ -11,8 +11,9 @@
  * The schedule - which fault, on what, for how long - follows from the seed and the fault's number alone; --first begins with
  * that one. Exit: 0 no breach, 1 breaches, 4 nothing could be run.
  */
-#include "fault.h"
+#include "hosts.h"
 #include "ktap.h"
+#include "migrate.h"
 #include "net.h"
 
 #include <errno.h>
@@ -48,11 +49,12 @@ struct campaign {
 
 /* What a campaign does */
 enum phase {
-	PHASE_SETUP, PHASE_BEGIN, PHASE_HOLD, PHASE_END, PHASE_HEAL, PHASE_COMMAND, PHASE_SETTLE, PHASE_LOOK, PHASE_FINISH, PHASES
+	PHASE_SETUP, PHASE_BEGIN, PHASE_HOLD, PHASE_END, PHASE_HEAL, PHASE_MOVE, PHASE_COMMAND, PHASE_SETTLE, PHASE_LOOK, PHASE_FINISH,
+	PHASES
 };
 
 static const char *const phase_name[PHASES] = {
-	"set-up", "begin", "hold", "end", "heal", "queues and memory", "settle", "look at storage", "finish",
+	"set-up", "begin", "hold", "end", "heal", "migrate", "queues and memory", "settle", "look at storage", "finish",
 };
 
 /* What became of a kind */
@@ -64,6 +66,8 @@ struct tally {
 	unsigned int nr_pauses, nr_waits;
 	u32 pause_us[PAUSES];		/* error to the first completion elsewhere */
 	u32 wait_us[PAUSES];		/* of the request that waited longest */
+	unsigned int nr_stops;
+	u32 stop_us[PAUSES];		/* while it was moved the guest stood still, without another fault */
 };
 
 static struct tally tally[KINDS];
@@ -87,7 +91,7 @@ static void lap(enum phase what)
 
 static void find_kinds(void)
 {
-	const struct fault_kind *const all[] = { fault_path_kinds, fault_nbd_kinds, fault_host_kinds };
+	const struct fault_kind *const all[] = { fault_path_kinds, fault_nbd_kinds, fault_host_kinds, fault_move_kinds };
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(all); i++) {
@@ -130,6 +134,22 @@ static struct tally *choose_kind(const struct campaign *c, u64 *rnd, unsigned in
 	}
 }
 
+static bool fits(enum fault_on on, const struct bed_path *p)
+{
+	switch (on) {
+	case FAULT_ON_BDEV:
+		return !p->nbd;
+	case FAULT_ON_NBD:
+		return p->nbd && !p->target;
+	case FAULT_ON_TARGET:
+		return p->target;
+	case FAULT_ON_REMOTE:
+		return p->nbd;
+	default:
+		return true;
+	}
+}
+
 static struct bed_path *choose_path(enum fault_on on, u64 *rnd, const struct bed_path *not)
 {
 	struct bed_path *fit[BED_PATHS];
@@ -138,7 +158,7 @@ static struct bed_path *choose_path(enum fault_on on, u64 *rnd, const struct bed
 	for (i = 0; i < bed.nr; i++) {
 		struct bed_path *p = &bed.path[i];
 
-		if (p != not && (on == FAULT_ON_PATH || p->nbd == (on == FAULT_ON_NBD)))
+		if (p != not && fits(on, p))
 			fit[n++] = p;
 	}
 	return n ? fit[rnd64(rnd) % n] : NULL;
@@ -164,7 +184,7 @@ static bool fault_begin(struct fault *f, struct tally *t, bool route)
 	int r;
 
 	if (route && f->p)
-		ctl_dev_ctl(BED_DEV, IOVM_DEV_FAILOVER, f->p->name, 0);
+		ctl_dev_ctl(f->p->dev, IOVM_DEV_FAILOVER, f->p->name, 0);
 	model_mark(model, "fault %u: %s %s begins", f->nr, f->kind->name, f->p ? f->p->name : "");
 	r = f->kind->begin(f);
 	if (!r) {
@@ -208,14 +228,14 @@ static void explain_stuck(void)
 	struct iovm_dev_info d;
 	unsigned int i;
 
-	if (!ctl_dev_get(BED_DEV, &d))
+	if (!ctl_dev_get(bed.dev, &d))
 		model_mark(model, "state %u route %u in flight %llu requeued %llu held %llu no space %llu", d.state, d.route_id,
 			   (unsigned long long)d.inflight, (unsigned long long)d.requeued, (unsigned long long)d.held,
 			   (unsigned long long)d.no_space);
 	for (i = 0; i < bed.nr; i++) {
 		struct iovm_path_info p;
 
-		if (!ctl_path_get(BED_DEV, bed.path[i].name, &p))
+		if (!ctl_path_get(bed.dev, bed.path[i].name, &p))
 			model_mark(model, "path %s state %u for %llu ms in flight %llu held %llu error %d", p.name, p.state,
 				   (unsigned long long)p.state_since_ms, (unsigned long long)p.inflight,
 				   (unsigned long long)p.held, p.last_error);
@@ -242,8 +262,8 @@ static void one_fault(const struct campaign *c, u64 nr)
 		t = choose_kind(c, &rnd, FAULT_SLOW) ?: t;
 	fault_draw(&f, t, nr, &rnd, NULL);
 	route = rnd64(&rnd) % 4;
-	if (rnd64(&rnd) % 4 == 0 && !(t->kind->is & FAULT_ALONE)) {
-		t2 = choose_kind(c, &rnd, FAULT_ALONE | FAULT_SLOW | (t->kind->is & FAULT_ERRS));
+	if (rnd64(&rnd) % (t->kind->is & FAULT_MOVES ? 2 : 4) == 0 && !(t->kind->is & FAULT_ALONE)) {
+		t2 = choose_kind(c, &rnd, FAULT_ALONE | FAULT_SLOW | (t->kind->is & (FAULT_ERRS | FAULT_MOVES)));
 		if (t2) {
 			fault_draw(&f2, t2, nr, &rnd, f.p);
 			/* of its kind once at a time, and never both on the same path */
@@ -284,6 +304,13 @@ static void one_fault(const struct campaign *c, u64 nr)
 		model_breach(model, ~0ull, "a path does not come back: %s", strerror(-r));
 	}
 	lap(PHASE_HEAL);
+	r = migrate_finish(WAIT_MS);
+	if (r) {
+		explain_stuck();
+		model_breach(model, ~0ull, "a migration does not end: %s", strerror(-r));
+	}
+	hosts_look(&bed);
+	lap(PHASE_MOVE);
 	r = guest_wait(&guest, WAIT_MS);
 	if (r) {
 		explain_stuck();
@@ -301,7 +328,10 @@ static void one_fault(const struct campaign *c, u64 nr)
 	bed_events(&bed, 0);
 	wait = __atomic_load_n(&guest.s->max_lat_ns, __ATOMIC_RELAXED);
 	if (ok && !t2) {
-		for (i = 0; i < bed.nr_pauses && t->nr_pauses < PAUSES; i++)
+		/* those of a migration are of another kind */
+		if (f.stopped_ns && t->nr_stops < PAUSES)
+			t->stop_us[t->nr_stops++] = f.stopped_ns / 1000;
+		for (i = 0; i < bed.nr_pauses && t->nr_pauses < PAUSES && !(t->kind->is & FAULT_MOVES); i++)
 			t->pause_us[t->nr_pauses++] = bed.pause_ns[i] / 1000;
 		if (t->nr_waits < PAUSES)
 			t->wait_us[t->nr_waits++] = wait / 1000;
@@ -322,7 +352,7 @@ static void one_fault(const struct campaign *c, u64 nr)
 static void look_at_storage(void)
 {
 	long bad;
-	int r = ctl_dev_ctl(BED_DEV, IOVM_DEV_SUSPEND, NULL, 0);
+	int r = ctl_dev_ctl(bed.dev, IOVM_DEV_SUSPEND, NULL, 0);
 
 	if (r) {
 		model_breach(model, ~0ull, "suspend: %s: %s", strerror(-r), ctl_msg);
@@ -331,7 +361,7 @@ static void look_at_storage(void)
 	bad = model_check(model, bed_storage_read, &bed);
 	if (bad < 0)
 		model_breach(model, ~0ull, "the storage cannot be read: %s", strerror(-bad));
-	ctl_dev_ctl(BED_DEV, IOVM_DEV_RESUME, NULL, 0);
+	ctl_dev_ctl(bed.dev, IOVM_DEV_RESUME, NULL, 0);
 	lap(PHASE_LOOK);
 }
 
@@ -377,8 +407,8 @@ static void describe_opts(const struct campaign *c, char *to, size_t n)
 static long run(const struct campaign *c, u64 *faults)
 {
 	struct guest_cfg gc = {
-		.dev = BED_DEV, .queues = c->queues, .ring = 128, .depth = c->depth, .block = c->block, .nsect = SECTORS,
-		.seed = c->seed, .serial = "serial-0123456789abc", .record = c->record,
+		.dev = { BED_DEV, c->bed == BED_HOSTS ? "kt-1" : NULL }, .queues = c->queues, .ring = 128, .depth = c->depth,
+		.block = c->block, .nsect = SECTORS, .seed = c->seed, .serial = "serial-0123456789abc", .record = c->record,
 	};
 	u64 nr = c->first, before = total_done(), end;
 	const char *step = "storage";
@@ -443,8 +473,9 @@ static long run(const struct campaign *c, u64 *faults)
 	       (unsigned long long)s->ops[VIRTIO_BLK_T_FLUSH], (unsigned long long)s->ops[VIRTIO_BLK_T_DISCARD],
 	       (unsigned long long)s->ops[VIRTIO_BLK_T_WRITE_ZEROES]);
 	printf("# %llu sectors compared (%llu mixed), %llu looks at poison, %llu pages looked up in dirty logs, %llu sectors lost with "
-	       "caches\n", (unsigned long long)model->sectors_checked, (unsigned long long)model->mixed,
-	       (unsigned long long)s->poison_looks, (unsigned long long)s->log_pages, (unsigned long long)bed.array.lost);
+	       "caches, %llu pages copied because a dirty log named them\n", (unsigned long long)model->sectors_checked,
+	       (unsigned long long)model->mixed, (unsigned long long)s->poison_looks, (unsigned long long)s->log_pages,
+	       (unsigned long long)bed.array.lost, (unsigned long long)s->moved_pages);
 	printf("# seconds:");
 	for (i = 0; i < PHASES; i++)
 		printf(" %s %.1f%s", phase_name[i], phase_ns[i] / 1e9, i + 1 < PHASES ? "," : "\n");
@@ -532,11 +563,33 @@ static void write_json(const char *file, const struct campaign *c, long breaches
 			t->why);
 		json_list(f, "pause_us", t->pause_us, t->nr_pauses);
 		json_list(f, "wait_us", t->wait_us, t->nr_waits);
+		json_list(f, "stop_us", t->stop_us, t->nr_stops);
 		fprintf(f, "}");
 		first = false;
 	}
 	fprintf(f, "}}\n");
 	fclose(f);
+}
+
+/* How long the guest stood still when it was moved */
+static void print_stops(void)
+{
+	unsigned int i, n;
+	bool first = true;
+
+	for (i = 0; i < nr_kinds; i++) {
+		struct tally *t = &tally[i];
+
+		n = t->nr_stops;
+		if (!n)
+			continue;
+		if (first)
+			printf("# %-22s %s\n", "the guest was stopped", "p50/p99/max ms (n)");
+		first = false;
+		qsort(t->stop_us, n, sizeof(u32), by_size);
+		printf("# %-22s %7.2f %7.2f %7.2f (%u)\n", t->kind->name, t->stop_us[n / 2] / 1e3, t->stop_us[n - 1 - n / 100] / 1e3,
+		       t->stop_us[n - 1] / 1e3, n);
+	}
 }
 
 static void print_table(void)
@@ -574,15 +627,16 @@ static void check_mode(enum bed_kind kind, u32 block, unsigned int queues, unsig
 	struct campaign c = {
 		.bed = kind, .block = block, .queues = queues, .depth = depth, .seconds = 15, .opts = opts, .record = record,
 	};
+	/* a migration takes as long as several other faults */
+	u64 faults = 0, least = (kind == BED_HOSTS ? 3 : 10) / ktap_slowness();
 	const char *seed = getenv("TORTURE_SEED");
-	u64 faults = 0;
 	long r;
 
 	c.seed = seed ? strtoull(seed, NULL, 0) : 1;
 	r = run(&c, &faults);
 	T_CHECK(r >= 0, "the campaign could not begin: %s", strerror(-r));
 	T_CHECK(r <= 0, "%ld breaches", r);
-	T_CHECK(r < 0 || faults >= 10 / ktap_slowness(), "only %llu faults", (unsigned long long)faults);
+	T_CHECK(r < 0 || faults >= (least ?: 1), "only %llu faults", (unsigned long long)faults);
 }
 
 static void check(enum bed_kind kind, u32 block, unsigned int queues, unsigned int depth)
@@ -625,6 +679,16 @@ static void dm_512_hangs(void)
 	check_mode(BED_DM, 512, 2, 16, (struct bed_opts){ .bounce = true, .io_timeout_ms = 1000 }, false);
 }
 
+static void hosts_512(void)
+{
+	check(BED_HOSTS, 512, 2, 8);
+}
+
+static void hosts_4096_record(void)
+{
+	check_mode(BED_HOSTS, 4096, 1, 16, (struct bed_opts){}, true);
+}
+
 static void dm_512_record(void)
 {
 	check_mode(BED_DM, 512, 2, 16, (struct bed_opts){}, true);
@@ -639,6 +703,8 @@ static const struct ktap_case cases[] = {
 	{ "array_fua_512", array_fua_512, .limit_s = 300 },
 	{ "hangs_dm_512", dm_512_hangs, .limit_s = 300 },
 	{ "record_dm_512", dm_512_record, .limit_s = 300 },
+	{ "hosts_512", hosts_512, .limit_s = 300 },
+	{ "record_hosts_4096", hosts_4096_record, .limit_s = 300 },
 };
 
 static const char *setup(void)
@@ -653,6 +719,7 @@ static const char *setup(void)
 static void teardown(void)
 {
 	print_table();
+	print_stops();
 	net_down();
 }
 
@@ -660,7 +727,7 @@ static void teardown(void)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: t_torture --seed N [--bed dm|scsi|array|array-fua] [--block 512|4096] [--queues N] [--depth N]\n"
+	fprintf(stderr, "usage: t_torture --seed N [--bed dm|scsi|array|array-fua|hosts] [--block 512|4096] [--queues N] [--depth N]\n"
 		"       [--io-timeout MS] [--bounce] [--record] [--latency US] [--tempo PERCENT] [--faults N] [--seconds N]\n"
 		"       [--first N] [--kind NAME]... [--json FILE] [--stop FILE]\n"
 		"       t_torture [CASE...]\n");

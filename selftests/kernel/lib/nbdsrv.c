@@ -259,6 +259,7 @@ unsigned int nbdsrv_land(struct nbdsrv *s, bool drop)
 			else
 				store_io(s, true, buf, k->len, k->off);
 			free(buf);
+			__atomic_add_fetch(&s->writes, 1, __ATOMIC_RELAXED);
 		}
 		free(k);
 		n++;

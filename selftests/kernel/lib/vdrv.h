@@ -148,6 +148,7 @@ struct vq {
 	int kick, call, err;	/* eventfds */
 	bool running;
 	bool event_idx;
+	bool log;		/* what it writes to the used ring is logged */
 	u16 base;		/* next start begins here */
 	u16 avail_idx;		/* what the driver has published or will publish */
 	u16 published;
@@ -168,7 +169,7 @@ struct vq {
 int vq_init(struct vq *q, struct vdev *d, unsigned int idx, unsigned int num, unsigned int ind_max);
 void vq_free(struct vq *q);
 int vq_start(struct vq *q);			/* NUM, BASE, ADDR, CALL, ERR, KICK, ENABLE */
-int vq_start_addr(struct vq *q, bool log);	/* only ADDR */
+int vq_start_addr(struct vq *q, bool log);	/* only ADDR; the next start says the same of the log */
 int vq_stop(struct vq *q);			/* GET_VRING_BASE into q->base */
 void vq_rewind(struct vq *q, u16 idx);		/* an idle stopped queue: both indices become idx */
 

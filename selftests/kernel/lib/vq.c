@@ -101,6 +101,7 @@ int vq_start_addr(struct vq *q, bool log)
 		.log_guest_addr = q->used_gpa,
 	};
 
+	q->log = log;
 	return q->d->tp->set_addr(q->d, &a);
 }
 
@@ -113,7 +114,7 @@ int vq_start(struct vq *q)
 	if (r >= 0)
 		r = tp->set_base(q->d, q->idx, q->base);
 	if (r >= 0)
-		r = vq_start_addr(q, false);
+		r = vq_start_addr(q, q->log);
 	if (r >= 0)
 		r = tp->set_fd(q->d, VDEV_ERR, q->idx, q->err);
 	if (r >= 0)
