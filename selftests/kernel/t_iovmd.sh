@@ -115,7 +115,7 @@ exec 7>&-
 soon nbdinfo "$uri" >/dev/null 2>&1
 ok "a peer has its sessions ended and drained, handshakes cut short, and may come again"
 
-# the operator takes it here, as he may: it is kept, and the peer is told when it is there again
+# the operator takes it here, as he may: it is kept, and the peer is told when it is there, or there again
 "$ctl" epoch take disk1 9 >/dev/null || complain "epoch take"
 soon grep -qx '9 a' "$state_dir/epochs/disk1"
 epoch '{"op":"epoch-raised","device":"disk1","epoch":12}' "'a' holds epoch 9 of it"
@@ -141,6 +141,8 @@ soon status_is 'd["peers"][0]["connected"]'
 soon grep -q '"op":"epoch-raised","device":"disk1","epoch":11' "$tmp/asked"
 grep -q '"op":"arrivals"' "$tmp/asked" || complain "it does not ask who waits: $(cat "$tmp/asked")"
 status_is '"b" in a["peers_say"] and a["peers_say"]["b"]["status"]["host"] == "b"' || complain "what the peer says: $(cat "$tmp/status")"
+"$ctl" epoch take disk1 12 >/dev/null || complain "epoch take"
+soon grep -q '"op":"epoch-raised","device":"disk1","epoch":12' "$tmp/asked"
 kill "$peer"; wait "$peer" 2>/dev/null
 soon status_is 'not d["peers"][0]["connected"]'
 python3 "$here/iovmd_peer.py" peer "$tmp/asked" 127.0.0.2 wrong &

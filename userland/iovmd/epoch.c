@@ -55,6 +55,43 @@ bool epoch_job(struct epoch *e, int what, const struct epoch_record *r, bool hol
 	return e->worker;
 }
 
+/* --- peers hear of it --- */
+
+static void on_told(const struct json_node *o, const char *text, const char *why, void *data)
+{
+	struct asked *a = data;
+
+	(void)o;
+	(void)text;
+	if (!why)
+		apply_connect(a->e->d, a->e->d->peers[a->peer]);
+	else
+		warning("device '%s': '%s' does not accept that its epoch is held here: %s", a->e->d->name, a->e->d->peers[a->peer]->name, why);
+}
+
+/* A peer hears of an epoch that is held here already. */
+static void tell(struct epoch *e, unsigned int peer, uint64_t epoch)
+{
+	char request[256];
+
+	e->asked[peer].e = e;
+	e->asked[peer].peer = peer;
+	snprintf(request, sizeof(request), "{\"op\":\"epoch-raised\",\"device\":\"%s\",\"epoch\":%llu}", e->d->name,
+		 (unsigned long long)epoch);
+	peer_ask(e->d->peers[peer], request, EPOCH_RAISE_MS, on_told, &e->asked[peer]);
+}
+
+/* Nobody was asked for it: those who are there hear of it now, the others when they are (epoch_peer_up()). */
+static void adopted(struct epoch *e)
+{
+	unsigned int i;
+
+	e->known = e->job.record;
+	for (i = 0; i < e->d->nr_peers; i++)
+		if (peer_is_up(e->d->peers[i], NULL))
+			tell(e, i, e->known.epoch);
+}
+
 /* --- what the worker has done --- */
 
 static void gave(struct epoch *e, const char *error)
@@ -90,7 +127,7 @@ static void result(struct epoch *e, const char *error)
 	} else if (e->phase == PHASE_TAKING) {
 		epoch_taken(e);
 	} else {
-		e->known = e->job.record;	/* adopted */
+		adopted(e);
 	}
 }
 
@@ -290,23 +327,10 @@ void epoch_json(struct json *j, const struct config_device *d)
 
 /* --- looking --- */
 
-static void on_told(const struct json_node *o, const char *text, const char *why, void *data)
-{
-	struct asked *a = data;
-
-	(void)o;
-	(void)text;
-	if (!why)
-		apply_connect(a->e->d, a->e->d->peers[a->peer]);
-	else
-		warning("device '%s': '%s' does not accept that its epoch is held here: %s", a->e->d->name, a->e->d->peers[a->peer]->name, why);
-}
-
 /* A peer that was not there when the epoch was taken, or was started anew. */
 void epoch_peer_up(const struct config_peer *p)
 {
 	struct iovm_dev_info di;
-	char request[256];
 	struct epoch *e;
 	int i;
 
@@ -317,11 +341,7 @@ void epoch_peer_up(const struct config_peer *p)
 		end_pause(e);
 		if (!mine(&e->known) || !kernel_has_device(e->d->name, &di) || !di.epoch_held)
 			continue;
-		e->asked[i].e = e;
-		e->asked[i].peer = (unsigned int)i;
-		snprintf(request, sizeof(request), "{\"op\":\"epoch-raised\",\"device\":\"%s\",\"epoch\":%llu}", e->d->name,
-			 (unsigned long long)di.epoch);
-		peer_ask(p, request, EPOCH_RAISE_MS, on_told, &e->asked[i]);
+		tell(e, (unsigned int)i, di.epoch);
 	}
 	epoch_look();
 }
