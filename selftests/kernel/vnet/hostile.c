@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define WATCHED	(512 * KiB)	/* of each region */
-#define QUIET	60		/* ms in which nothing happens: then nothing will */
+#define QUIET	500		/* ms in which nothing happens: then nothing will. A worker may be late to begin */
 
 static u8 snap[2][WATCHED];
 static u8 frame[200];
