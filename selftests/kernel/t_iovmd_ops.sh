@@ -277,7 +277,7 @@ says "no   data: device 'disk1' has one live path only" "$out" check
 "$ctl" path connect disk1 b >/dev/null
 exits 0 check vm1 --socket "$sock"
 # and what this host says of a guest that may come
-say '{"op":"ready","guest":"vm2","memory":4096,"cpu":"host-x86_64-cpu","flags":"fpu","kernel_release":"0.1.0"}' "has no .command. there"
+say '{"op":"ready","guest":"vm2","memory":4096,"cpu":"host-x86_64-cpu","flags":"fpu","kernel_release":"0.1.0"}' "has neither .unit. nor .command. there"
 say '{"op":"ready","guest":"vm9"}' 'no \[guest vm9\]'
 say '{"op":"ready","guest":"vm1","memory":99999999999999,"cpu":"host-x86_64-cpu","flags":"fpu frobs"}' \
 	'a guest runs on device .disk1. there.*are available there.*lacks 1 of this one.s features: frobs.*modules on .a. are of release'
