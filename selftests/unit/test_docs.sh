@@ -59,7 +59,7 @@ options() {
 # Each key of iovmd's configuration, those of its paths without "local." and "remote.".
 keys() {
 	local k bad=0 list
-	list=$(sed -nE 's/^\t(\{ (\.name = )?|CREATE\(|LOCAL\(|REMOTE\(|PATH\()"([a-z-]+)".*/\3/p' userland/iovmd/config_keys.c | sort -u)
+	list=$(sed -nE 's/^\t(\{ (\.name = )?|(CREATE|LOCAL|REMOTE|PATH)(_SET)?\()"([a-z-]+)".*/\5/p' userland/iovmd/config_keys.c | sort -u)
 	[ "$(wc -l <<<"$list")" -gt 50 ] || { echo "the list of iovmd's keys is not where it was"; return 1; }
 	man_text iovmd.conf.5 >"$tmp/page"
 	while read -r k; do

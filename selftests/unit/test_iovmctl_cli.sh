@@ -35,7 +35,7 @@ fresh_log
 
 commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set" "resize" "path add" "path set" "path remove"
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
-	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end" "config check" "config show"
+	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end" "config check" "config show" "config reload"
 	"epoch take" "epoch give" "status" "check" "migrate" "drain-host" "rehearse" "export" "metrics"
 	"peers" "peers enrol" "peers forget"
 	"reserve add" "reserve remove" "reserve list" "reserve check")
@@ -283,7 +283,7 @@ completes "--shared" path add vm1 n /dev/null --sh
 completes "off" set vm1 --slow-factor ""
 completes "epoch local-error none" path add vm1 n nbd://h --fence ""
 completes "first-completion first-error" events --wait first
-completes "check show" config ""
+completes "check reload show" config ""
 mkdir "$tmp/there" "$tmp/there/d.conf"
 completes "$tmp/there" config check "$tmp/the"
 completes "$tmp/there/d.conf" config show --dir "$tmp/there/"

@@ -233,11 +233,57 @@ static void limits(void)
 	}
 }
 
+/* What a command that changes what is there takes is what is said to be changed by it, for each prefix. */
+static void changed_by(const char *command, enum config_taken taken, const char *const *prefixes)
+{
+	static const char *const not_a_key[] = { "json", "help", NULL };
+	const struct config_key *k = config_keys[SECTION_DEVICE];
+	char help[16384], args[128], name[64], arg[64], key[128], *at = help;
+	unsigned int options = 0, keys = 0, i;
+	int n;
+
+	snprintf(args, sizeof(args), "%s --help", command);
+	CHECK(!run(help, sizeof(help), args));
+	at = strstr(help, "\nOptions:\n") ?: help;
+	while (next_option(&at, name, arg)) {
+		if (among(not_a_key, name))
+			continue;
+		for (i = 0; prefixes[i]; i++, options++) {
+			snprintf(key, sizeof(key), "%s%s", prefixes[i], name);
+			n = config_find_key(SECTION_DEVICE, key);
+			CHECK(n >= 0 && k[n].taken == taken, "'iovmctl %s' changes %s, which is not said there", command, key);
+		}
+	}
+	for (i = 0; k[i].name; i++)
+		keys += k[i].taken == taken;
+	CHECK(options && keys == options, "%u keys are said to be changed by 'iovmctl %s', which has %u", keys, command, options);
+}
+
+static void changes(void)
+{
+	static const char *const device[] = { "", NULL }, *const sides[] = { "local.", "remote.", NULL };
+	const struct config_key *k;
+	char args[300], text[4096];
+	int code;
+
+	changed_by("set", TAKEN_SET, device);
+	changed_by("path set", TAKEN_PATH_SET, sides);
+	/* what it is told when a key is not there any more: taken, and what create's help names as the default */
+	for (k = config_keys[SECTION_DEVICE]; k->name; k++) {
+		if (k->taken != TAKEN_SET)
+			continue;
+		snprintf(args, sizeof(args), "set d --%s %s", k->option, k->fallback);
+		code = run(text, sizeof(text), args);
+		CHECK(code == 5, "iovmctl %s: %d, %s", args, code, text);
+	}
+}
+
 static const struct ktap_case cases[] = {
 	{ "iovmctl is built", make_iovmctl },
 	{ "options of create are keys", create_options },
 	{ "options of path add are keys", path_options },
 	{ "limits are those of iovmctl", limits },
+	{ "what 'set' and 'path set' change is known", changes },
 };
 
 int main(void)

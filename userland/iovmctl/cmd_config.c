@@ -11,7 +11,7 @@
 #include "iovmctl.h"
 #include "../iovmd/config_file.h"
 
-#define VALUE_MAX	4096
+#define VALUE_MAX	CONFIG_VALUE_MAX
 
 static const char *opt_dir = CONFIG_DIR;
 
@@ -89,129 +89,6 @@ static int take_config(int argc, char **argv, struct config **c)
 	return EX_REFUSED;
 }
 
-/* --- values --- */
-
-/* What an option among a has as its value, "" none; NULL: it is not there. */
-static const char *arg_of(const struct config_args *a, const char *option)
-{
-	unsigned int i;
-
-	for (i = 0; option && i < a->nr; i++)
-		if (!strncmp(a->arg[i], "--", 2) && !strcmp(a->arg[i] + 2, option))
-			return i + 1 < a->nr ? a->arg[i + 1] : "";
-	return NULL;
-}
-
-static bool option_text(const struct config_key *k, const struct config_args *a, char *buf)
-{
-	const char *value = arg_of(a, k->option);
-
-	if (k->kind != V_BOOL && value)
-		snprintf(buf, VALUE_MAX, "%s", value);
-	else if (k->kind == V_BOOL && value)
-		strcpy(buf, "yes");
-	else if (k->kind == V_BOOL && arg_of(a, k->option_no))
-		strcpy(buf, "no");
-	else
-		return false;
-	return true;
-}
-
-static uint64_t number_of(const struct config_key *k, const void *at)
-{
-	uint64_t v64;
-	uint32_t v32;
-	uint16_t v16;
-
-	switch (k->size) {
-	case sizeof(v64):
-		memcpy(&v64, at, sizeof(v64));
-		return v64;
-	case sizeof(v32):
-		memcpy(&v32, at, sizeof(v32));
-		return v32;
-	case sizeof(v16):
-		memcpy(&v16, at, sizeof(v16));
-		return v16;
-	default:
-		return *(const bool *)at;
-	}
-}
-
-static void append(char *buf, const char *name)
-{
-	size_t len = strlen(buf);
-
-	snprintf(buf + len, VALUE_MAX - len, "%s%s", len ? " " : "", name);
-}
-
-/* A key's value as it may stand in a file; false: it has none. */
-static bool value_text(const struct config_key *k, const void *what, char buf[VALUE_MAX])
-{
-	const struct config_device *d = what;
-	const struct config_guest *g = what;
-	const char *at = (const char *)what + k->off;
-	unsigned int i;
-	uint64_t v;
-
-	*buf = 0;
-	if (k->args)
-		return option_text(k, (const void *)at, buf);
-	switch (k->kind) {
-	case V_PEERS:
-		for (i = 0; i < d->nr_peers; i++)
-			append(buf, d->peers[i]->name);
-		return *buf;
-	case V_DEVICES:
-		for (i = 0; i < g->nr_devices; i++)
-			append(buf, g->devices[i]->name);
-		return *buf;
-	case V_PEER:
-		append(buf, g->destination ? g->destination->name : "");
-		return *buf;
-	case V_LISTEN:
-		append(buf, *at ? at : "*");
-		return true;
-	case V_NAME:
-	case V_HOST:
-	case V_FILE:
-	case V_COMMAND:
-	case V_CLASS:
-	case V_TEXT:
-		append(buf, at);
-		return *buf;
-	default:
-		break;
-	}
-	v = number_of(k, at);
-	switch (k->kind) {
-	case V_BOOL:
-		strcpy(buf, v ? "yes" : "no");
-		return true;
-	case V_CHOICE:
-		strcpy(buf, k->names[v]);
-		return true;
-	case V_RATE:
-		snprintf(buf, VALUE_MAX, "%" PRIu64 "bit", v);
-		return v;
-	case V_TIME:
-		if (!v && k->nonzero)
-			return false;
-		if (!v)
-			strcpy(buf, "never");
-		else
-			snprintf(buf, VALUE_MAX, "%" PRIu64 "%s", v % 1000 ? v : v / 1000, v % 1000 ? "ms" : "s");
-		return true;
-	case V_TIME_MS:
-		snprintf(buf, VALUE_MAX, "%" PRIu64 "ms", v);
-		return v;
-	default:
-		snprintf(buf, VALUE_MAX, "%" PRIu64, v);
-		/* 0 is a value where it may be given */
-		return v || (k->kind == V_NUM && !k->min);
-	}
-}
-
 /* --- show --- */
 
 static void put_value(const char *s)
@@ -237,7 +114,7 @@ static void section_text(enum section_kind kind, const char *name, const void *w
 	printf("%s[%s%s%s]\n", kind == SECTION_HOST ? "" : "\n", section_names[kind], *name ? " " : "", name);
 	for (k = config_keys[kind]; k->name; k++) {
 		/* defaults of QMP do not go with a command */
-		if (!value_text(k, what, buf) || (k->ways && !(k->ways & 1u << config_way(what))))
+		if (!config_value(k, what, buf) || (k->ways && !(k->ways & 1u << config_way(what))))
 			continue;
 		printf("%s = ", k->name);
 		put_value(buf);
@@ -263,7 +140,7 @@ static void member_json(struct json *j, const struct config_key *k, const void *
 	const struct config_device *d = what;
 	const struct config_guest *g = what;
 	char buf[VALUE_MAX], key[64];
-	bool some = value_text(k, what, buf);
+	bool some = config_value(k, what, buf);
 	unsigned int i;
 
 	json_key(k, key);
@@ -281,7 +158,7 @@ static void member_json(struct json *j, const struct config_key *k, const void *
 		json_close(j);
 		break;
 	case V_BOOL:
-		json_bool(j, key, number_of(k, (const char *)what + k->off));
+		json_bool(j, key, config_number(k, (const char *)what + k->off));
 		break;
 	case V_PORT:
 	case V_NUM:
@@ -289,7 +166,7 @@ static void member_json(struct json *j, const struct config_key *k, const void *
 	case V_RATE:
 	case V_TIME:
 	case V_TIME_MS:
-		json_u64(j, key, number_of(k, (const char *)what + k->off));
+		json_u64(j, key, config_number(k, (const char *)what + k->off));
 		break;
 	default:
 		json_str(j, key, some ? buf : NULL);
@@ -310,7 +187,7 @@ static void section_json(struct json *j, const char *key, enum section_kind kind
 	if (kind == SECTION_DEVICE) {
 		json_open(j, "options", '{');
 		for (k = config_keys[kind]; k->name; k++)
-			if (k->args && value_text(k, what, buf))
+			if (k->args && config_value(k, what, buf))
 				json_str(j, k->name, buf);
 		json_close(j);
 	}

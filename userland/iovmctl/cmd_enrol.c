@@ -195,7 +195,7 @@ static void report(struct work *w, bool certain)
 	if (told == TOLD)
 		printf("iovmd connects to it now\n");
 	else if (told == TOLD_RESTART)
-		printf("iovmd has yet to read [peer %s]: systemctl restart iovmd\n", w->other.name);
+		printf("iovmd has yet to read [peer %s]: iovmctl config reload\n", w->other.name);
 }
 
 /* --- the conversation --- */

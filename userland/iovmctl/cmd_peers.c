@@ -309,7 +309,7 @@ static void report_forgotten(const struct config *c, const char *name, enum peer
 	}
 	printf("%s: is not known any more%s\n", name, told == TOLD ? "; its connections to this host have been ended" : "");
 	if (p)
-		printf("[peer %s] is still there, %s:%u: remove it and its name from 'peers' of devices, and restart iovmd\n", name,
+		printf("[peer %s] is still there, %s:%u: remove it and its name from 'peers' of devices, then 'iovmctl config reload'\n", name,
 		       p->at.file, p->at.line);
 }
 

@@ -3,8 +3,10 @@
  * status, metrics: what iovmd knows of guests, devices and peers.
  */
 #include <string.h>
+#include <time.h>
 
 #include "agent.h"
+#include "../common/tls_cert.h"
 
 static const struct opt status_opts[] = {
 	OPT_AGENT_SOCKET,
@@ -18,6 +20,37 @@ static const struct json_node *first_of(const struct json_node *o, const char *k
 	return m ? m->first : NULL;
 }
 
+/* Why it is not as the configuration says */
+static void show_kept(const struct json_node *o)
+{
+	if (*get_str(o, "kept"))
+		printf("    not as it is configured now: %s: see 'iovmctl config reload'\n", get_str(o, "kept"));
+}
+
+/* Since when it counts as fenced */
+static void show_fenced(const struct json_node *p)
+{
+	time_t at = (time_t)member_u64(p, "fenced_at");
+	struct tm tm;
+	char text[64];
+
+	if (member_bool(p, "fenced") && localtime_r(&at, &tm) && strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", &tm))
+		printf(", fenced since %s", text);
+}
+
+/* Of this host, name NULL, or a peer */
+static void show_expiry(const struct json_node *o, const char *name)
+{
+	time_t until = (time_t)member_u64(o, "certificate_expires");
+	char day[16];
+
+	if (!member_bool(o, "certificate_expires_soon"))
+		return;
+	tls_cert_day(until, day);
+	printf("%s %s on %s: 'iovmctl peers renew'%s%s\n", name ? "    its certificate" : "the certificate of this host",
+	       until < time(NULL) ? "has expired" : "expires", day, name ? " on " : "", name ?: "");
+}
+
 static void show_peers(const struct json_node *p)
 {
 	for (; p; p = p->next) {
@@ -28,10 +61,14 @@ static void show_peers(const struct json_node *p)
 			text_ms(t, sizeof(t), member_u64(p, "since_ms"));
 			printf("connected for %s%s\n", t, *get_str(p, "fingerprint") ? ", TLS" : ", plain TCP");
 		} else {
-			printf("not connected%s: %s\n", member_bool(p, "fenced") ? ", fenced" : "", get_str(p, "why"));
+			printf("not connected");
+			show_fenced(p);
+			printf(": %s\n", get_str(p, "why"));
 		}
 		if (member_bool(p, "libvirt_plain"))
 			printf("    its libvirt is asked by plain TCP, as configured: neither encrypted nor, perhaps, authenticated\n");
+		show_kept(p);
+		show_expiry(p, get_str(p, "name"));
 	}
 }
 
@@ -78,6 +115,7 @@ static void show_devices(const struct json_node *d)
 		printf("\n");
 		if (*get_str(d, "trouble"))
 			printf("    not as configured: %s\n", get_str(d, "trouble"));
+		show_kept(d);
 		show_epoch(d);
 		for (p = first_of(d, "paths"); p; p = p->next)
 			show_path(p);
@@ -109,6 +147,7 @@ static void show_guests(const struct json_node *g)
 		if (*get_str(g, "arrival"))
 			printf(" (%s)", get_str(g, "arrival"));
 		printf("\n");
+		show_kept(g);
 		show_findings(g);
 		if (json_member(g, "memory_encrypted") && !member_bool(g, "memory_encrypted"))
 			printf("    its memory is not encrypted when it migrates, as configured\n");
@@ -136,7 +175,8 @@ static void show(const struct json_node *s)
 	printf("host %s, release %s, connections between hosts: %s\n", get_str(s, "host"), get_str(s, "release"),
 	       strcmp(get_str(s, "transport"), "tls") ? "plain TCP, as configured: neither encrypted nor authenticated" : "TLS");
 	if (member_bool(s, "config_changed"))
-		printf("the configuration was changed since iovmd has read it: 'iovmctl config check', then 'systemctl restart iovmd'\n");
+		printf("the configuration was changed since iovmd has read it: 'iovmctl config check', then 'iovmctl config reload'\n");
+	show_expiry(s, NULL);
 	if (first_of(s, "peers"))
 		printf("peers\n");
 	show_peers(first_of(s, "peers"));

@@ -127,6 +127,7 @@ _iovmctl() {
 	identify:*|"path add:2")
 		mapfile -t COMPREPLY < <(compgen -W "nbd:// nbds:// nbd+unix:///" -- "$cur"; compgen -f -- "${cur#bdev:}") ;;
 	"path add:1") ;;
+	"config reload:"*) ;;
 	restore:0|"config "*:0)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	restore:*|"config "*) ;;

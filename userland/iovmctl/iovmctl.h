@@ -380,6 +380,7 @@ extern const struct cmd cmd_events;						/* cmd_events.c */
 extern const struct cmd cmd_stats;						/* cmd_stats.c */
 extern const struct cmd cmd_top;						/* cmd_top.c */
 extern const struct cmd cmd_config_check, cmd_config_show;			/* cmd_config.c */
+extern const struct cmd cmd_config_reload;					/* cmd_reload.c */
 extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
 extern const struct cmd cmd_peers, cmd_peers_forget;				/* cmd_peers.c */
 extern const struct cmd cmd_peers_enrol;					/* cmd_enrol.c */

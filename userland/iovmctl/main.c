@@ -8,14 +8,14 @@
 
 static const struct {
 	const char *title;
-	const struct cmd *cmds[11];
+	const struct cmd *cmds[12];
 } groups[] = {
 	{ "Look", { &cmd_list, &cmd_show, &cmd_stats, &cmd_top, &cmd_events, &cmd_identify, &cmd_version } },
 	{ "Devices", { &cmd_create, &cmd_destroy, &cmd_set, &cmd_resize, &cmd_save, &cmd_restore } },
 	{ "Paths", { &cmd_path_add, &cmd_path_set, &cmd_path_remove, &cmd_path_list, &cmd_path_connect, &cmd_path_watch,
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Guests and hosts, by iovmd", { &cmd_status, &cmd_check, &cmd_migrate, &cmd_drain_host, &cmd_rehearse, &cmd_export, &cmd_metrics,
-					   &cmd_config_check, &cmd_config_show } },
+					   &cmd_config_check, &cmd_config_show, &cmd_config_reload } },
 	{ "Peers", { &cmd_peers, &cmd_peers_enrol, &cmd_peers_forget } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
@@ -102,7 +102,7 @@ static const struct {
 } families[] = {
 	{ "path", "add, set, remove, list, connect, watch, fail, retry, fence, fenced" },
 	{ "session", "list, end" },
-	{ "config", "check, show" },
+	{ "config", "check, show, reload" },
 	{ "epoch", "take, give" },
 	{ "reserve", "add, remove, list, check" },
 };

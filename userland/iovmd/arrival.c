@@ -281,7 +281,7 @@ static void settled(struct arrival *a)
 	a->comes = false;
 	timer_clear(&a->silence);
 	a->text[0] = 0;
-	mark_clear(COMING, a->conf);
+	mark_clear(COMING, a->conf->name);
 }
 
 /* The mark: HOST PID BORN */
@@ -290,7 +290,7 @@ static void remember(struct arrival *a)
 	char text[IOVM_NAME_MAX + 64];
 
 	snprintf(text, sizeof(text), "%s %d %llu", a->from->name, (int)a->known.pid, (unsigned long long)a->known.born);
-	mark_set(COMING, a->conf, text);
+	mark_set(COMING, a->conf->name, text);
 }
 
 static void recall(struct arrival *a)
@@ -299,7 +299,7 @@ static void recall(struct arrival *a)
 	unsigned long long born;
 	int pid;
 
-	if (!mark_get(COMING, a->conf, text, sizeof(text)) || sscanf(text, "%63s %d %llu", name, &pid, &born) != 3)
+	if (!mark_get(COMING, a->conf->name, text, sizeof(text)) || sscanf(text, "%63s %d %llu", name, &pid, &born) != 3)
 		return;
 	a->from = config_peer(agent.config, name);
 	a->known.pid = pid;
@@ -507,24 +507,62 @@ void arrival_look(void)
 	}
 }
 
-int arrival_start(char why[WHY_MAX])
+static bool is_busy(const struct arrival *a)
 {
+	return a->comes || a->child;
+}
+
+bool arrival_busy(const struct config_guest *conf, const struct config_peer **from)
+{
+	struct arrival *a = arrival_of(conf);
+
+	*from = a ? a->from : NULL;
+	return a && is_busy(a);
+}
+
+void arrival_reload(void)
+{
+	struct arrival *a, *old = arrivals, **at, **end = &arrivals;
 	const struct config_guest *conf;
-	struct arrival *a, **end = &arrivals;
 	char env[ENV_MAX];
 
+	arrivals = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		a = calloc(1, sizeof(*a));
-		if (!a)
-			abort();
-		a->conf = conf;
+		for (at = &old; *at && (*at)->conf != conf;)
+			at = &(*at)->next;
+		a = *at;
+		if (a) {
+			*at = a->next;
+		} else {
+			a = calloc(1, sizeof(*a));
+			if (!a)
+				abort();
+			a->conf = conf;
+			/* one that was prepared when the last iovmd was killed */
+			recall(a);
+		}
+		a->next = NULL;
 		*end = a;
 		end = &a->next;
-		/* one that was prepared when the last iovmd was killed */
-		recall(a);
+		if (is_busy(a) && a->from)
+			config_use_peer(a->from);
+		else
+			a->from = NULL;
 		env_of(conf, env);
 		if (!a->comes)
 			unlink(env);
 	}
+	/* a guest that comes is kept: see reload.c */
+	while ((a = old)) {
+		old = a->next;
+		timer_clear(&a->silence);
+		line_close(a->line);
+		free(a);
+	}
+}
+
+int arrival_start(char why[WHY_MAX])
+{
+	arrival_reload();
 	return stable_dir(ACCEPTED, why);
 }

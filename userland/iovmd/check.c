@@ -3,6 +3,7 @@
  * Is a guest ready to be rerouted and migrated? Now and then, and when iovmctl asks, each guest that runs here is looked at: by a worker,
  * which asks its QEMU, and then by the peer that it would go to. What changes goes to the log as "ready=no, because ...".
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ struct waiter {
  * @why: the bad ones in one sentence, as it was logged
  * @child: the worker of one under way
  * @asked: the number of what the peer was asked; 0 nothing
+ * @peer: which
  */
 struct check {
 	const struct config_guest *conf;
@@ -37,6 +39,7 @@ struct check {
 	struct child *child;
 	struct line *line;
 	uint64_t asked;
+	char peer[IOVM_NAME_MAX];
 	struct waiter *waiters;
 	struct check *next;
 };
@@ -125,7 +128,7 @@ static void on_peer(const struct json_node *o, const char *text, const char *why
 	(void)text;
 	c->asked = 0;
 	if (why)
-		found(&c->now, FINDING_BAD, "peer", "'%s' says: %.160s", c->conf->destination->name, why);
+		found(&c->now, FINDING_BAD, "peer", "'%.63s' says: %.130s", c->peer, why);
 	else
 		findings_take(&c->now, json_member(o, "findings"));
 	done(c);
@@ -157,6 +160,7 @@ static void ask_peer(struct check *c, const struct json_node *needs)
 	json_str(&m.j, "flags", member_str(needs, "flags"));
 	text = msg_end(&m, &n);
 	text[n - 1] = 0;
+	strcpy(c->peer, to->name);
 	c->asked = peer_ask(to, text, PEER_MS, on_peer, c);
 	free(text);
 }
@@ -277,22 +281,53 @@ static void look_at_all(void *data)
 	timer_set(&timer, agent.config->host.check_interval_ms, look_at_all, NULL);
 }
 
-void check_start(void)
+/* What is under way for a guest that is not configured any more ends. */
+static void check_free(struct check *c)
 {
+	if (c->line)
+		line_close(c->line);
+	if (c->child) {
+		child_kill(c->child, SIGKILL);
+		child_forget(c->child);
+	}
+	peer_forget(c->asked);
+	answer(c, "the guest is not configured any more");
+	free(c);
+}
+
+void check_reload(void)
+{
+	static uint64_t interval_ms;	/* as the timer has it */
 	uint64_t ms = agent.config->host.check_interval_ms;
-	struct check *c, **end = &checks;
+	struct check *c, *old = checks, **at, **end = &checks;
 	const struct config_guest *conf;
 
+	checks = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		c = calloc(1, sizeof(*c));
-		if (!c)
-			abort();
-		c->conf = conf;
+		for (at = &old; *at && (*at)->conf != conf;)
+			at = &(*at)->next;
+		c = *at;
+		if (c) {
+			*at = c->next;
+		} else {
+			c = calloc(1, sizeof(*c));
+			if (!c)
+				abort();
+			c->conf = conf;
+		}
+		c->next = NULL;
 		*end = c;
 		end = &c->next;
 	}
-	if (checks && ms)
+	while ((c = old)) {
+		old = c->next;
+		check_free(c);
+	}
+	if (!checks || !ms)
+		timer_clear(&timer);
+	else if (!timer || ms != interval_ms)
 		timer_set(&timer, ms < FIRST_MS ? ms : FIRST_MS, look_at_all, NULL);
+	interval_ms = ms;
 }
 
 /* --- a peer asks whether one of its guests could come here --- */

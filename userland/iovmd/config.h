@@ -30,11 +30,21 @@
 #define CONFIG_MAX_GUESTS	IOVM_MAX_DEVS
 #define CONFIG_MAX_DEVICES	16		/* of a guest */
 
+#define CONFIG_WHY_MAX		192
+
 /* Where something stands, for messages */
 struct config_at {
 	const char *file;
 	unsigned int line;
 };
+
+/*
+ * What the structs of peers, devices and guests have in common. Each stays where it is in memory while iovmd runs, whatever the
+ * configuration says when it is read anew: see config_merge().
+ *
+ * @kept: why it is as it was before the configuration was read anew, or there although it is not in it; "" it is as that says
+ * @used: it is not configured any more, and somebody still has a pointer to it
+ */
 
 /**
  * struct config_host - this host
@@ -75,6 +85,8 @@ struct config_host {
 struct config_peer {
 	struct config_at at;
 	char name[IOVM_NAME_MAX];
+	char kept[CONFIG_WHY_MAX];
+	bool used;
 	char address[CONFIG_HOST_MAX];
 	uint16_t peer_port;
 	uint16_t data_port;
@@ -102,6 +114,8 @@ struct config_args {
 struct config_device {
 	struct config_at at;
 	char name[IOVM_NAME_MAX];
+	char kept[CONFIG_WHY_MAX];
+	bool used;
 	char disk[IOVM_ADDR_MAX];
 	struct config_peer *peers[CONFIG_MAX_PEERS];
 	unsigned int nr_peers;
@@ -147,6 +161,8 @@ enum config_way {
 struct config_guest {
 	struct config_at at;
 	char name[IOVM_NAME_MAX];
+	char kept[CONFIG_WHY_MAX];
+	bool used;
 	struct config_device *devices[CONFIG_MAX_DEVICES];
 	unsigned int nr_devices;
 	char qmp[IOVM_ADDR_MAX];
@@ -175,7 +191,11 @@ struct config {
 	struct config_peer *peers;
 	struct config_device *devices;
 	struct config_guest *guests;
-	void *memory;		/* what all of it points into; private to config.c */
+	/* not configured any more; private to config_merge.c */
+	struct config_peer *old_peers;
+	struct config_device *old_devices;
+	struct config_guest *old_guests;
+	void *memory;		/* what all of it points into; private to config*.c */
 };
 
 /**
@@ -210,6 +230,25 @@ void config_errors_free(struct config_errors *errs);
 bool config_is_file(const char *name);
 /* Of all that would be read: another one when something was changed (config_sum.c). */
 uint64_t config_sum(const char *file, const char *dir);
+
+/*
+ * Makes c what next says, and frees next (config_merge.c). What has the same name stays where it is, so that whoever has a pointer
+ * to it sees what it says now; but for those that are ->kept: they stay as they are, also when next has them not. Any other that
+ * next has not is named by no configuration any more, and stays in memory until config_sweep() finds that nobody has said
+ * config_use_*() of it since the last one. Host: only what may change while iovmd runs.
+ */
+void config_merge(struct config *c, struct config *next);
+void config_sweep(struct config *c);
+
+static inline void config_use_peer(const struct config_peer *p)
+{
+	((struct config_peer *)(uintptr_t)p)->used = true;
+}
+
+static inline void config_use_device(const struct config_device *d)
+{
+	((struct config_device *)(uintptr_t)d)->used = true;
+}
 
 struct config_peer *config_peer(const struct config *c, const char *name);
 struct config_device *config_device(const struct config *c, const char *name);

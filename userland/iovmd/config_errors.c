@@ -13,22 +13,24 @@
 
 /* --- memory --- */
 
-struct chunk {
-	struct chunk *next;
-	_Alignas(max_align_t) char data[];
-};
+void *config_chunk(void **memory, size_t n)
+{
+	struct config_chunk *c = calloc(1, sizeof(*c) + n);
+
+	if (!c)
+		return NULL;
+	c->next = *memory;
+	*memory = c;
+	return c->data;
+}
 
 void *config_alloc(struct reader *r, size_t n)
 {
-	struct chunk *c = calloc(1, sizeof(*c) + n);
+	void *p = config_chunk(&r->c->memory, n);
 
-	if (!c) {
+	if (!p)
 		config_wrong(r, (struct config_at){ .file = r->root }, "", "there is not enough memory to read the configuration");
-		return NULL;
-	}
-	c->next = r->c->memory;
-	r->c->memory = c;
-	return c->data;
+	return p;
 }
 
 char *config_copy(struct reader *r, const char *s, size_t n)
@@ -42,7 +44,7 @@ char *config_copy(struct reader *r, const char *s, size_t n)
 
 static void free_chunks(void *memory)
 {
-	struct chunk *c = memory, *next;
+	struct config_chunk *c = memory, *next;
 
 	for (; c; c = next) {
 		next = c->next;

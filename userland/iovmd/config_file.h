@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the files that read the configuration share: config.c reads files and lines, config_keys.c knows the keys and their values,
- * config_check.c what must fit together, config_errors.c keeps what is wrong.
+ * config_check.c what must fit together, config_errors.c keeps what is wrong. config_text.c writes values, and says what differs;
+ * config_merge.c takes up a configuration that was read anew.
  */
 #ifndef IOVMD_CONFIG_FILE_H
 #define IOVMD_CONFIG_FILE_H
@@ -50,6 +51,16 @@ enum value_kind {
 	V_DEVICES,
 };
 
+/* What it takes until a value that was changed is so, while iovmd runs */
+enum config_taken {
+	TAKEN_AT_ONCE,		/* nothing: it is looked at when it is needed */
+	TAKEN_RESTART,		/* iovmd has to be started anew */
+	TAKEN_SET,		/* 'iovmctl set' */
+	TAKEN_PATH_SET,		/* 'iovmctl path set', for that side's paths */
+	TAKEN_PATH_ANEW,	/* the paths to peers are made anew */
+	TAKEN_DEVICE_ANEW,	/* the device is: no guest may use it */
+};
+
 /**
  * struct config_key - a key of a section
  * @name: NULL ends a table
@@ -59,6 +70,8 @@ enum value_kind {
  * @max: 0: any; also of a V_TIME is 0 ("never") allowed unless @nonzero
  * @power: it must be a power of two
  * @ways: of a guest: a mask of 1 << enum config_way, where it does something; 0: with all
+ * @taken: what a change takes
+ * @fallback: what 'iovmctl set' is told when it is not there any more
  */
 struct config_key {
 	const char *name;
@@ -70,6 +83,8 @@ struct config_key {
 	bool nonzero, power;
 	unsigned int ways;
 	const char *const *names;
+	enum config_taken taken;
+	const char *fallback;
 };
 
 extern const struct config_key *const config_keys[NR_SECTION_KINDS];
@@ -113,6 +128,15 @@ struct reader {
 
 /* ---- config_errors.c ---- */
 
+/* Some memory: a list of them is what struct config.memory is. */
+struct config_chunk {
+	struct config_chunk *next;
+	bool stays;		/* config_merge.c */
+	_Alignas(max_align_t) char data[];
+};
+
+/* Zeroed memory of a list; NULL: there is none. */
+void *config_chunk(void **memory, size_t n);
 /* Zeroed memory that lives as long as the configuration; NULL, having said so, when there is none. */
 void *config_alloc(struct reader *r, size_t n);
 char *config_copy(struct reader *r, const char *s, size_t n);
@@ -140,5 +164,22 @@ void config_take(struct reader *r, const char *name, const char *value, bool quo
 
 /* Names to what they name; what is missing, or does not go together. */
 void config_check(struct reader *r);
+
+/* ---- config_text.c ---- */
+
+#define CONFIG_VALUE_MAX	4096
+
+/* A key's value as it may stand in a file; false: it has none. */
+bool config_value(const struct config_key *k, const void *what, char buf[CONFIG_VALUE_MAX]);
+/* The value of a key that is a number, a choice or yes and no */
+uint64_t config_number(const struct config_key *k, const void *at);
+/* What is an option's value among these, "" it has none; NULL: it is not there. */
+const char *config_arg(const struct config_args *a, const char *option);
+/*
+ * Calls fn for each key whose value is not the same, was and is NULL where there is none. Returns a mask of 1 << enum
+ * config_taken. fn may be NULL. What may hold a password is not shown: both are NULL.
+ */
+unsigned int config_diff(enum section_kind kind, const void *a, const void *b,
+			 void (*fn)(const struct config_key *k, const char *was, const char *is, void *data), void *data);
 
 #endif /* IOVMD_CONFIG_FILE_H */

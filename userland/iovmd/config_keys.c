@@ -37,12 +37,12 @@ static const char *const block_sizes[] = { "512", "4096", NULL };
 #define GUEST(member)		TO(config_guest, member)
 
 static const struct config_key host_keys[] = {
-	{ "name", V_NAME, HOST(name) },
-	{ "listen", V_LISTEN, HOST(listen) },
-	{ "peer-port", V_PORT, HOST(peer_port) },
-	{ "data-port", V_PORT, HOST(data_port) },
-	{ "transport", V_CHOICE, HOST(plain_tcp), .names = transports },
-	{ "tls-dir", V_FILE, HOST(tls_dir) },
+	{ "name", V_NAME, HOST(name), .taken = TAKEN_RESTART },
+	{ "listen", V_LISTEN, HOST(listen), .taken = TAKEN_RESTART },
+	{ "peer-port", V_PORT, HOST(peer_port), .taken = TAKEN_RESTART },
+	{ "data-port", V_PORT, HOST(data_port), .taken = TAKEN_RESTART },
+	{ "transport", V_CHOICE, HOST(plain_tcp), .names = transports, .taken = TAKEN_RESTART },
+	{ "tls-dir", V_FILE, HOST(tls_dir), .taken = TAKEN_RESTART },
 	{ "class", V_CLASS, HOST(class) },
 	{ "io-rate", V_RATE, HOST(io_rate) },
 	{ "migration-rate", V_RATE, HOST(migration_rate) },
@@ -62,13 +62,20 @@ static const struct config_key peer_keys[] = {
 };
 
 /* An option of 'iovmctl create', and one of 'iovmctl path add', for the path to the disk, to peers, or both */
-#define CREATE(name, kind, ...)	{ name, kind, DEVICE(create), .args = true, .option = name, ##__VA_ARGS__ }
-#define LOCAL(name, kind, ...)	{ "local." name, kind, DEVICE(local), .args = true, .option = name, ##__VA_ARGS__ }
-#define REMOTE(name, kind, ...)	{ "remote." name, kind, DEVICE(remote), .args = true, .option = name, ##__VA_ARGS__ }
+#define OPTION(prefix, name, kind, to, takes, ...) \
+	{ prefix name, kind, DEVICE(to), .args = true, .option = name, .taken = takes, ##__VA_ARGS__ }
+#define CREATE(name, kind, ...)	OPTION("", name, kind, create, TAKEN_DEVICE_ANEW, ##__VA_ARGS__)
+#define LOCAL(name, kind, ...)	OPTION("local.", name, kind, local, TAKEN_DEVICE_ANEW, ##__VA_ARGS__)
+#define REMOTE(name, kind, ...)	OPTION("remote.", name, kind, remote, TAKEN_PATH_ANEW, ##__VA_ARGS__)
 #define PATH(name, kind, ...)	LOCAL(name, kind, ##__VA_ARGS__), REMOTE(name, kind, ##__VA_ARGS__)
+/* Those that 'iovmctl set' changes, with what it is told for the default; and 'iovmctl path set' */
+#define CREATE_SET(name, kind, is, ...)	OPTION("", name, kind, create, TAKEN_SET, .fallback = is, ##__VA_ARGS__)
+#define LOCAL_SET(name, kind, ...)	OPTION("local.", name, kind, local, TAKEN_PATH_SET, ##__VA_ARGS__)
+#define REMOTE_SET(name, kind, ...)	OPTION("remote.", name, kind, remote, TAKEN_PATH_SET, ##__VA_ARGS__)
+#define PATH_SET(name, kind, ...)	LOCAL_SET(name, kind, ##__VA_ARGS__), REMOTE_SET(name, kind, ##__VA_ARGS__)
 
 static const struct config_key device_keys[] = {
-	{ "disk", V_FILE, DEVICE(disk) },
+	{ "disk", V_FILE, DEVICE(disk), .taken = TAKEN_DEVICE_ANEW },
 	{ .name = "peers", .kind = V_PEERS },
 	CREATE("serial", V_TEXT, .max = IOVM_SERIAL_MAX),
 	CREATE("block-size", V_CHOICE, .names = block_sizes),
@@ -78,15 +85,15 @@ static const struct config_key device_keys[] = {
 	CREATE("readonly", V_BOOL),
 	CREATE("discard", V_BOOL, .option_no = "no-discard"),
 	CREATE("max-discard", V_SIZE, .min = 4096, .max = 1ULL << 40),
-	{ "write-zeroes", V_BOOL, DEVICE(create), .args = true, .option_no = "no-write-zeroes" },
+	{ "write-zeroes", V_BOOL, DEVICE(create), .args = true, .option_no = "no-write-zeroes", .taken = TAKEN_DEVICE_ANEW },
 	CREATE("max-write-zeroes", V_SIZE, .min = 4096, .max = 1ULL << 40),
-	CREATE("iops", V_COUNT),
-	CREATE("bps", V_SIZE),
-	CREATE("no-path-timeout", V_TIME),
-	CREATE("no-space-timeout", V_TIME),
-	CREATE("failback-after", V_TIME),
-	CREATE("slow-factor", V_FACTOR, .min = 2, .max = 1000),
-	CREATE("leave-slow", V_TIME),
+	CREATE_SET("iops", V_COUNT, "0"),
+	CREATE_SET("bps", V_SIZE, "0"),
+	CREATE_SET("no-path-timeout", V_TIME, "5min"),
+	CREATE_SET("no-space-timeout", V_TIME, "never"),
+	CREATE_SET("failback-after", V_TIME, "0"),
+	CREATE_SET("slow-factor", V_FACTOR, "4", .min = 2, .max = 1000),
+	CREATE_SET("leave-slow", V_TIME, "never"),
 	CREATE("identity", V_IDENTITY),
 	CREATE("bounce-reads", V_BOOL),
 	CREATE("owner", V_OWNER),
@@ -95,10 +102,10 @@ static const struct config_key device_keys[] = {
 	PATH("cache", V_CHOICE, .names = caches),
 	LOCAL("fence", V_CHOICE, .names = local_fences),
 	REMOTE("fence", V_CHOICE, .names = remote_fences),
-	LOCAL("fence-by", V_CHOICE, .names = local_fence_bys),
-	REMOTE("fence-by", V_CHOICE, .names = remote_fence_bys),
-	PATH("fence-command", V_FILE),
-	PATH("fence-after", V_TIME, .min = 0, .max = HOUR_MS),
+	LOCAL_SET("fence-by", V_CHOICE, .names = local_fence_bys),
+	REMOTE_SET("fence-by", V_CHOICE, .names = remote_fence_bys),
+	PATH_SET("fence-command", V_FILE),
+	PATH_SET("fence-after", V_TIME, .min = 0, .max = HOUR_MS),
 	PATH("assume-same-data", V_BOOL),
 	PATH("io-timeout", V_TIME, .min = 20, .max = HOUR_MS),
 	REMOTE("heartbeat", V_TIME_MS, .min = 1, .max = HOUR_MS, .nonzero = true),

@@ -19,7 +19,7 @@
  * struct client - a connection of iovmctl's
  * @id: of its request
  * @waits: for so many peers' answers
- * @peers: what they said, by their place in the configuration
+ * @said: what they said, in the order of the configuration when they were asked
  */
 struct client {
 	struct line *line;
@@ -27,6 +27,7 @@ struct client {
 	unsigned int waits, nr;
 	struct peer_said {
 		struct client *c;
+		char name[IOVM_NAME_MAX];
 		uint64_t number;
 		char *text;
 	} *said;
@@ -57,16 +58,15 @@ static void drop(struct client *c)
 
 static void send_status(struct client *c)
 {
-	const struct config_peer *p;
-	unsigned int i = 0;
+	unsigned int i;
 	struct msg m;
 
 	answer_begin(&m, c->id);
 	status_json(&m.j, "status", NULL);
 	json_open(&m.j, "peers_say", '{');
-	for (p = agent.config->peers; p; p = p->next, i++)
-		if (i < c->nr && c->said[i].text)
-			json_raw(&m.j, p->name, c->said[i].text);
+	for (i = 0; i < c->nr; i++)
+		if (c->said[i].text)
+			json_raw(&m.j, c->said[i].name, c->said[i].text);
 	json_close(&m.j);
 	msg_send(&m, c->line);
 }
@@ -100,6 +100,7 @@ static void ask_status(struct client *c)
 	c->waits = 1;		/* so that the first answer is not the last */
 	for (p = agent.config->peers, i = 0; p; p = p->next, i++) {
 		c->said[i].c = c;
+		strcpy(c->said[i].name, p->name);
 		if (!peer_is_up(p, NULL))
 			continue;
 		c->waits++;
@@ -242,6 +243,8 @@ static void request(struct client *c, const struct json_node *o)
 		answer_begin(&m, c->id);
 		exports_json(&m.j, "exports");
 		msg_send(&m, c->line);
+	} else if (op && !strcmp(op, "config-reload")) {
+		reload(c->line, c->id);
 	} else if (op && !strcmp(op, "check")) {
 		check(c, o);
 	} else if (op && !strcmp(op, "drain-host")) {

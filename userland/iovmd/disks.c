@@ -101,6 +101,18 @@ static struct disk *disk_of(const struct config_device *d)
 	return k;
 }
 
+void disk_forget(const struct config_device *d)
+{
+	struct disk **at, *k;
+
+	for (at = &disks; (k = *at); at = &k->next)
+		if (k->d == d) {
+			*at = k->next;
+			free(k);
+			return;
+		}
+}
+
 void disk_look(const struct config_device *d)
 {
 	char dev[NAME_MAX_BYTES];

@@ -52,6 +52,8 @@ struct doubt {
 
 static struct doubt *doubts;
 
+static void drain_use(void);
+
 /* Does it matter now? */
 static bool matters(const struct doubt *b, struct iovm_path_info *pi)
 {
@@ -175,14 +177,41 @@ const char *doubt_why(const struct config_device *d, const char *path)
 	return b && *b->why ? b->why : NULL;
 }
 
-void doubt_start(void)
+static struct doubt *doubt_of(const struct config_device *d, const struct config_peer *p)
+{
+	struct doubt *b;
+
+	for (b = doubts; b && (b->d != d || b->p != p); b = b->next)
+		;
+	return b;
+}
+
+/* One for each path to a peer that is configured, or is still there. */
+void doubt_reload(void)
 {
 	const struct config_device *d;
-	struct doubt *b;
+	struct iovm_path_info pi;
+	struct doubt *b, **at;
 	unsigned int i;
 
+	for (at = &doubts; (b = *at);) {
+		if (config_device(agent.config, b->d->name) == b->d && config_peer_of(b->d, b->p) >= 0) {
+			at = &b->next;
+		} else if (kernel_has_path(b->d->name, b->p->name, &pi)) {
+			config_use_device(b->d);
+			config_use_peer(b->p);
+			at = &b->next;
+		} else {
+			*at = b->next;
+			peer_forget(b->ask);
+			timer_clear(&b->pause);
+			free(b);
+		}
+	}
 	for (d = agent.config->devices; d; d = d->next)
 		for (i = 0; i < d->nr_peers; i++) {
+			if (doubt_of(d, d->peers[i]))
+				continue;
 			b = calloc(1, sizeof(*b));
 			if (!b)
 				abort();
@@ -191,6 +220,7 @@ void doubt_start(void)
 			b->next = doubts;
 			doubts = b;
 		}
+	drain_use();
 }
 
 /* --- what peers ask to be drained --- */
@@ -228,6 +258,26 @@ static struct drain *drain_of(const struct config_device *d, const struct config
 bool drain_refuses(const struct config_device *d, const struct config_peer *from)
 {
 	return drain_of(d, from);
+}
+
+bool drain_busy(const struct config_device *d)
+{
+	struct drain *r;
+
+	for (r = drains; r && r->d != d; r = r->next)
+		;
+	return r;
+}
+
+/* They have pointers to what may not be configured any more. */
+static void drain_use(void)
+{
+	struct drain *r;
+
+	for (r = drains; r; r = r->next) {
+		config_use_device(r->d);
+		config_use_peer(r->from);
+	}
 }
 
 static void drain_free(struct drain *r)

@@ -63,22 +63,28 @@ static void on_told(const struct json_node *o, const char *text, const char *why
 
 	(void)o;
 	(void)text;
+	a->number = 0;
 	if (!why)
-		apply_connect(a->e->d, a->e->d->peers[a->peer]);
+		apply_connect(a->e->d, a->p);
 	else
-		warning("device '%s': '%s' does not accept that its epoch is held here: %s", a->e->d->name, a->e->d->peers[a->peer]->name, why);
+		warning("device '%s': '%s' does not accept that its epoch is held here: %s", a->e->d->name, a->p->name, why);
 }
 
-/* A peer hears of an epoch that is held here already. */
-static void tell(struct epoch *e, unsigned int peer, uint64_t epoch)
+/* It hears that the epoch is held here, if it is. */
+static void tell(struct epoch *e, const struct config_peer *p)
 {
+	int i = config_peer_of(e->d, p);
+	struct iovm_dev_info di;
 	char request[256];
 
-	e->asked[peer].e = e;
-	e->asked[peer].peer = peer;
+	if (i < 0 || !mine(&e->known) || !kernel_has_device(e->d->name, &di) || !di.epoch_held)
+		return;
+	peer_forget(e->told[i].number);
+	e->told[i].e = e;
+	e->told[i].p = p;
 	snprintf(request, sizeof(request), "{\"op\":\"epoch-raised\",\"device\":\"%s\",\"epoch\":%llu}", e->d->name,
-		 (unsigned long long)epoch);
-	peer_ask(e->d->peers[peer], request, EPOCH_RAISE_MS, on_told, &e->asked[peer]);
+		 (unsigned long long)di.epoch);
+	e->told[i].number = peer_ask(p, request, EPOCH_RAISE_MS, on_told, &e->told[i]);
 }
 
 /* Nobody was asked for it: those who are there hear of it now, the others when they are (epoch_peer_up()). */
@@ -89,7 +95,7 @@ static void adopted(struct epoch *e)
 	e->known = e->job.record;
 	for (i = 0; i < e->d->nr_peers; i++)
 		if (peer_is_up(e->d->peers[i], NULL))
-			tell(e, i, e->known.epoch);
+			tell(e, e->d->peers[i]);
 }
 
 /* --- what the worker has done --- */
@@ -330,18 +336,13 @@ void epoch_json(struct json *j, const struct config_device *d)
 /* A peer that was not there when the epoch was taken, or was started anew. */
 void epoch_peer_up(const struct config_peer *p)
 {
-	struct iovm_dev_info di;
 	struct epoch *e;
-	int i;
 
 	for (e = epochs; e; e = e->link) {
-		i = config_peer_of(e->d, p);
-		if (i < 0)
+		if (config_peer_of(e->d, p) < 0)
 			continue;
 		end_pause(e);
-		if (!mine(&e->known) || !kernel_has_device(e->d->name, &di) || !di.epoch_held)
-			continue;
-		tell(e, (unsigned int)i, di.epoch);
+		tell(e, p);
 	}
 	epoch_look();
 }
@@ -389,23 +390,114 @@ void epoch_look(void)
 		look_at(e);
 }
 
-int epoch_start(char why[WHY_MAX])
-{
-	const struct config_device *d;
-	struct epoch *e, **end = &epochs;
+/* --- the configuration --- */
 
-	if (epoch_dir(why))
-		return -1;
+static bool epoch_is_busy(const struct epoch *e)
+{
+	return e->worker || e->phase != PHASE_IDLE || e->waiters;
+}
+
+bool epoch_busy(const struct config_device *d)
+{
+	struct epoch *e = epoch_of(d);
+
+	return e && epoch_is_busy(e);
+}
+
+static void forget_told(struct epoch *e)
+{
+	unsigned int i;
+
+	for (i = 0; i < CONFIG_MAX_PEERS; i++) {
+		peer_forget(e->told[i].number);
+		e->told[i].number = 0;
+	}
+}
+
+/* Its peers may be others: those that are new and are there hear of it, and nobody else is waited for. */
+static void look_at_peers(struct epoch *e)
+{
+	const struct config_peer *had[CONFIG_MAX_PEERS];
+	unsigned int nr = e->nr_peers, i, k;
+
+	if (nr == e->d->nr_peers && !memcmp(e->peers, e->d->peers, sizeof(e->peers[0]) * nr))
+		return;
+	memcpy(had, e->peers, sizeof(had));
+	e->nr_peers = e->d->nr_peers;
+	memcpy(e->peers, e->d->peers, sizeof(e->peers));
+	forget_told(e);
+	if (epoch_asks_others(e))
+		epoch_failed(e, "its peers are others now");
+	for (i = 0; i < e->nr_peers; i++) {
+		for (k = 0; k < nr && had[k] != e->peers[i];)
+			k++;
+		if (k == nr && peer_is_up(e->peers[i], NULL)) {
+			end_pause(e);
+			tell(e, e->peers[i]);
+		}
+	}
+}
+
+/* An epoch for each device that needs one; what is left of others stays until nothing of it is under way. */
+static void take_config(void)
+{
+	struct epoch *e, *old = epochs, **at, **end = &epochs;
+	const struct config_device *d;
+
+	epochs = NULL;
 	for (d = agent.config->devices; d; d = d->next) {
 		if (!epoch_needed(d))
 			continue;
-		e = calloc(1, sizeof(*e));
-		if (!e)
-			abort();
-		e->d = d;
-		epoch_load(d, &e->known);
+		for (at = &old; *at && (*at)->d != d;)
+			at = &(*at)->link;
+		e = *at;
+		if (e) {
+			*at = e->link;
+		} else {
+			e = calloc(1, sizeof(*e));
+			if (!e)
+				abort();
+			e->d = d;
+			epoch_load(d, &e->known);
+		}
+		e->link = NULL;
 		*end = e;
 		end = &e->link;
+	}
+	for (at = &old; (e = *at);) {
+		if (epoch_is_busy(e)) {
+			config_use_device(e->d);
+			at = &e->link;
+			continue;
+		}
+		*at = e->link;
+		forget_told(e);
+		timer_clear(&e->pause);
+		free(e);
+	}
+	*end = old;
+}
+
+void epoch_reload(void)
+{
+	struct epoch *e;
+
+	take_config();
+	for (e = epochs; e; e = e->link)
+		look_at_peers(e);
+	epoch_look();
+}
+
+int epoch_start(char why[WHY_MAX])
+{
+	struct epoch *e;
+
+	if (epoch_dir(why))
+		return -1;
+	take_config();
+	for (e = epochs; e; e = e->link) {
+		e->nr_peers = e->d->nr_peers;
+		memcpy(e->peers, e->d->peers, sizeof(e->peers));
 	}
 	return 0;
 }

@@ -30,10 +30,12 @@ struct waiter {
  * @known: as it is on disk
  * @next: what is being taken
  * @phase: how far that is
- * @asked: who is who, in what the peers answer
- * @asks: what the peers were asked, by their place in d->peers; 0 answered
- * @waits: for so many of them
- * @gone: those that could not be asked, a bit each; @gone_why: of the first
+ * @asked: the peers, as they were asked: one answer is awaited of each
+ * @nr_asked: so many of them
+ * @told: those that were told that it is held here, for they were not there when it was taken
+ * @peers: those of the device when the configuration was read; @nr_peers: so many
+ * @waits: for so many answers
+ * @gone: those that could not be asked, a bit each, by their place in @asked; @gone_why: of the first
  * @handed: a peer had it until it was asked
  * @worker: what is being done; one at a time
  * @line: to it
@@ -46,11 +48,13 @@ struct epoch {
 	const struct config_device *d;
 	struct asked {
 		struct epoch *e;
-		unsigned int peer;
-	} asked[CONFIG_MAX_PEERS];
+		const struct config_peer *p;
+		uint64_t number;	/* of peer_ask(); 0 answered */
+	} asked[CONFIG_MAX_PEERS], told[CONFIG_MAX_PEERS];
+	unsigned int nr_asked, nr_peers;
+	const struct config_peer *peers[CONFIG_MAX_PEERS];
 	struct epoch_record known, next;
 	enum epoch_phase phase;
-	uint64_t asks[CONFIG_MAX_PEERS];
 	unsigned int waits, gone;
 	char gone_why[WHY_MAX];
 	bool handed;
@@ -79,5 +83,7 @@ void epoch_raise(struct epoch *e);
 void epoch_taken(struct epoch *e);
 /* Whoever waits is told, and it is tried again after a while. */
 void epoch_failed(struct epoch *e, const char *why);
+/* Are the device's peers others than those that were asked, and are still to answer? */
+bool epoch_asks_others(const struct epoch *e);
 
 #endif /* IOVMD_EPOCH_H */

@@ -49,8 +49,8 @@ static void stop_asking(struct epoch *e)
 	unsigned int i;
 
 	for (i = 0; i < CONFIG_MAX_PEERS; i++) {
-		peer_forget(e->asks[i]);
-		e->asks[i] = 0;
+		peer_forget(e->asked[i].number);
+		e->asked[i].number = 0;
 	}
 	e->waits = 0;
 }
@@ -91,11 +91,23 @@ static void ask_all(struct epoch *e, const char *op, uint64_t epoch, uint64_t li
 	else
 		snprintf(request, sizeof(request), "{\"op\":\"%s\",\"device\":\"%s\"}", op, e->d->name);
 	e->waits = e->d->nr_peers;
+	e->nr_asked = e->d->nr_peers;
 	for (i = 0; i < e->d->nr_peers && e->waits; i++) {
 		e->asked[i].e = e;
-		e->asked[i].peer = i;
-		e->asks[i] = peer_ask(e->d->peers[i], request, limit_ms, answer, &e->asked[i]);
+		e->asked[i].p = e->d->peers[i];
+		e->asked[i].number = peer_ask(e->d->peers[i], request, limit_ms, answer, &e->asked[i]);
 	}
+}
+
+bool epoch_asks_others(const struct epoch *e)
+{
+	unsigned int i;
+
+	if (e->phase != PHASE_ASKING && e->phase != PHASE_RAISING)
+		return false;
+	for (i = 0; i < e->nr_asked && i < e->d->nr_peers && e->asked[i].p == e->d->peers[i];)
+		i++;
+	return i < e->nr_asked || i < e->d->nr_peers;
 }
 
 /* May the epoch be used although that peer does not know of it? */
@@ -112,12 +124,12 @@ static void on_raised(const struct json_node *o, const char *text, const char *w
 
 	(void)o;
 	(void)text;
-	e->asks[a->peer] = 0;
+	a->number = 0;
 	if (why)
-		snprintf(said, sizeof(said), "'%s' was not told: %.500s", e->d->peers[a->peer]->name, why);
+		snprintf(said, sizeof(said), "'%s' was not told: %.500s", a->p->name, why);
 	if (e->phase != PHASE_RAISING)
 		return;
-	if (why && !need_not_hear(e, e->d->peers[a->peer])) {
+	if (why && !need_not_hear(e, a->p)) {
 		epoch_failed(e, said);
 	} else if (!--e->waits) {
 		e->phase = PHASE_TAKING;
@@ -139,8 +151,8 @@ static bool gone_settled(struct epoch *e)
 	const struct config_peer *p;
 	unsigned int i;
 
-	for (i = 0; i < e->d->nr_peers && !e->handed; i++) {
-		p = e->d->peers[i];
+	for (i = 0; i < e->nr_asked && !e->handed; i++) {
+		p = e->asked[i].p;
 		if (!(e->gone & 1u << i))
 			continue;
 		if (!fence_host(p, why)) {
@@ -170,12 +182,12 @@ static void on_given(const struct json_node *o, const char *text, const char *wh
 {
 	struct asked *a = data;
 	struct epoch *e = a->e;
-	const struct config_peer *p = e->d->peers[a->peer];
+	const struct config_peer *p = a->p;
 	char said[WHY_MAX + 400];
 	uint64_t epoch;
 
 	(void)text;
-	e->asks[a->peer] = 0;
+	a->number = 0;
 	if (e->phase != PHASE_ASKING)
 		return;
 	if (why) {
@@ -186,7 +198,7 @@ static void on_given(const struct json_node *o, const char *text, const char *wh
 		}
 		if (!e->gone)
 			snprintf(e->gone_why, sizeof(e->gone_why), "%.*s", WHY_MAX - 1, said);
-		e->gone |= 1u << a->peer;
+		e->gone |= 1u << (a - e->asked);
 	} else {
 		epoch = member_u64(o, "epoch");
 		if (epoch >= e->next.epoch)

@@ -19,7 +19,7 @@
 #define LAPSE_MS	120000	/* who waits asks more often than that: see LAST_PAUSE_MS in epoch_take.c */
 
 /**
- * struct fence - of a peer that has a fence-command
+ * struct fence - of a peer
  * @fenced: it was, and was not connected since
  * @since_ms: it is wanted since then; 0 it is not
  * @asked_ms: somebody wanted it then, for the last time
@@ -151,12 +151,12 @@ bool fence_host(const struct config_peer *conf, char why[WHY_MAX])
 	struct fence *f = fence_of(conf);
 	uint64_t now = clock_ms();
 
-	if (!f) {
+	if (f && f->fenced)
+		return true;
+	if (!f || !*conf->fence_command) {
 		*why = 0;
 		return false;
 	}
-	if (f->fenced)
-		return true;
 	if (!f->since_ms || now > f->asked_ms + LAPSE_MS) {
 		f->since_ms = now;
 		f->failed_ms = 0;
@@ -190,19 +190,33 @@ void fence_host_up(const struct config_peer *conf)
 	f->since_ms = 0;
 }
 
-void fence_host_start(void)
+void fence_host_reload(void)
 {
+	struct fence *f, *old = fences, **at, **end = &fences;
 	const struct config_peer *conf;
-	struct fence *f, **end = &fences;
 
+	fences = NULL;
 	for (conf = agent.config->peers; conf; conf = conf->next) {
-		if (!*conf->fence_command)
-			continue;
-		f = calloc(1, sizeof(*f));
-		if (!f)
-			abort();
-		f->conf = conf;
+		for (at = &old; *at && (*at)->conf != conf;)
+			at = &(*at)->next;
+		f = *at;
+		if (f) {
+			*at = f->next;
+		} else {
+			f = calloc(1, sizeof(*f));
+			if (!f)
+				abort();
+			f->conf = conf;
+		}
+		f->next = NULL;
 		*end = f;
 		end = &f->next;
+	}
+	while ((f = old)) {
+		old = f->next;
+		/* a command that runs goes on, and nobody asks what came of it */
+		child_forget(f->child);
+		timer_clear(&f->timer);
+		free(f);
 	}
 }

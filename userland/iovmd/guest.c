@@ -111,6 +111,7 @@ void guest_json(struct json *j, const char *key, const struct config_guest *conf
 	for (i = 0; i < conf->nr_devices; i++)
 		json_str(j, NULL, conf->devices[i]->name);
 	json_close(j);
+	json_str(j, "kept", *conf->kept ? conf->kept : NULL);
 	json_str(j, "state", state_names[g->state]);
 	json_str(j, "why", *g->why ? g->why : NULL);
 	json_str(j, "to", g->to && g->state != GUEST_IDLE ? g->to->name : NULL);
@@ -356,19 +357,64 @@ static void take_up(struct guest *g)
 		guest_settle(g->conf->name, to);
 }
 
-void guest_start(void)
+/* What was counted of other devices is not its devices'. */
+static void take_devices(struct guest *g)
+{
+	const struct config_device *is[CONFIG_MAX_DEVICES] = { NULL };
+
+	memcpy(is, g->conf->devices, sizeof(is[0]) * g->conf->nr_devices);
+	if (memcmp(is, g->devices, sizeof(is)))
+		memset(g->flaps, 0, sizeof(g->flaps));
+	memcpy(g->devices, is, sizeof(is));
+}
+
+static void guest_free(struct guest *g)
+{
+	timer_clear(&g->look);
+	line_close(g->line);
+	free(g->progress);
+	free(g);
+}
+
+const struct config_peer *guest_goes_to(const struct config_guest *conf)
+{
+	struct guest *g = guest_of(conf);
+
+	return g && g->child ? g->to : NULL;
+}
+
+void guest_reload(void)
 {
 	const struct config_guest *conf;
-	struct guest *g, **end = &guests;
+	struct guest *g, *old = guests, **at, **end = &guests;
 
+	guests = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		g = calloc(1, sizeof(*g));
+		for (at = &old; *at && (*at)->conf != conf;)
+			at = &(*at)->next;
+		g = *at;
+		if (g)
+			*at = g->next;
+		else
+			g = calloc(1, sizeof(*g));
 		if (!g)
-			return;
-		g->conf = conf;
+			abort();
+		g->next = NULL;
 		*end = g;
 		end = &g->next;
-		take_up(g);
+		g->drain_to = NULL;
+		if (g->to)
+			config_use_peer(g->to);
+		if (!g->conf) {
+			g->conf = conf;
+			take_up(g);
+		}
+		take_devices(g);
+	}
+	/* one that is migrated is kept: see reload.c */
+	while ((g = old)) {
+		old = g->next;
+		guest_free(g);
 	}
 	guest_look();
 }

@@ -41,7 +41,7 @@ struct watcher {
  * @output: the last line of its migrate-command
  * @steps: what has happened since it was begun, and when
  * @look: then is to be looked again
- * @flaps: of its devices' own disks, by their place in conf->devices
+ * @flaps: of its devices' own disks, by their place in conf->devices, which were @devices
  * @drain: its part in a drain of this host
  * @drain_to: where it is to go then; NULL: to its destination
  * @drain_why: it stayed here; "" it did not
@@ -69,6 +69,7 @@ struct guest {
 	uint64_t begun_ms;
 	sd_event_source *look;
 	struct flaps flaps[CONFIG_MAX_DEVICES];
+	const struct config_device *devices[CONFIG_MAX_DEVICES];
 	enum turn drain;
 	const struct config_peer *drain_to;
 	char drain_why[WHY_MAX];

@@ -6,18 +6,19 @@
  *
  *   main.c        options, start, end, the loop
  *   config.c      the configuration files; config_sum.c: have they been changed?
+ *   reload.c      takes up what was changed in them
  *   log.c         messages
  *   mark.c        what is under way, for the next iovmd
  *   stable.c      files that must outlive the host
  *   line.c        sockets that carry a JSON object a line
  *   child.c       child processes: programs with their output, workers with a line socket
  *   kernel.c      devices, paths and events of /dev/iovm-mux
- *   apply.c       makes the devices, paths and exports that are configured and are not there
+ *   apply.c       makes the devices, paths and exports that are configured and are not there; apply_change.c: and what was changed
  *   epoch.c       who may write a device's data; epoch_store.c: what of that may wait
  *   doubt.c       makes sure that nothing of what was sent to a peer can land there any more
  *   data.c        takes in the NBD connections of peers, and hands them to the kernel
  *   link.c        the channel to a peer and from it: one process each
- *   peer.c        what peers ask of each other
+ *   peer.c        what is asked of peers; peer_in.c: what they ask here
  *   guest.c       a guest: how far is its migration
  *   policy.c      which guests are to be migrated, and when; draining the host
  *   check.c       is a guest ready to be migrated? check_here.c: what is looked at on a host
@@ -196,6 +197,10 @@ bool kernel_has_path(const char *dev, const char *name, struct iovm_path_info *i
 void export_name(const struct config_device *d, char name[IOVM_NAME_MAX]);
 void apply_start(void);
 void apply_end(void);
+/* The configuration is about to be what next says: what has to be done about a device that is not kept as it is. */
+void apply_change(const struct config_device *d, const struct config *next);
+/* It is; pace_anew: connections are paced otherwise from now on. */
+void apply_reload(bool pace_anew);
 /* Look again at what is there: at once, not only when a pause is over. */
 void apply_look(void);
 /* A peer admits us from now on: sooner than the watch would try. */
@@ -206,6 +211,8 @@ const char *apply_trouble(const struct config_device *d);
 /* ---- who may write (epoch.c) ---- */
 
 int epoch_start(char why[WHY_MAX]);
+void epoch_reload(void);
+bool epoch_busy(const struct config_device *d);		/* it is being taken or given up */
 void epoch_look(void);
 bool epoch_needed(const struct config_device *d);
 bool epoch_held(const struct config_device *d);		/* here, or it needs none */
@@ -222,7 +229,7 @@ void epoch_ready(struct line *l, uint64_t id, const struct config_peer *from, co
 
 /* ---- hosts that cannot be asked (fence_host.c) ---- */
 
-void fence_host_start(void);
+void fence_host_reload(void);
 /*
  * A guest waits for its epoch, and this peer, which is gone, may have it. Is it fenced? If not, why says what is done about that, "" nothing, for it
  * has no fence-command; ask again while the guest waits.
@@ -233,7 +240,7 @@ void fence_host_up(const struct config_peer *p);	/* it has shown that it lives *
 
 /* ---- writes in doubt (doubt.c) ---- */
 
-void doubt_start(void);
+void doubt_reload(void);
 void doubt_look(void);
 void doubt_peer_up(const struct config_peer *p);
 /* Why what was sent over a path may still land, and nothing can be done about it; NULL: nothing, or something can */
@@ -243,6 +250,7 @@ void drain_request(struct line *l, uint64_t id, const struct config_peer *from, 
 void drain_look(void);
 void drain_unwatch(struct line *l);
 /* No session of that peer is admitted to the device, for it is just being drained. */
+bool drain_busy(const struct config_device *d);
 bool drain_refuses(const struct config_device *d, const struct config_peer *from);
 
 /* ---- data connections of peers (data.c) ---- */
@@ -255,13 +263,13 @@ bool data_is_cut(uint64_t upto);
 bool data_next_session(const struct config_device *d, const struct config_peer *p, uint32_t *id);
 void data_end(const struct config_device *d, const struct config_peer *p);
 
-/* ---- peers (link.c, peer.c) ---- */
+/* ---- peers (link.c, peer.c, peer_in.c) ---- */
 
 /* Answer to a request, also as it came; o NULL: there is none, why says so. */
 typedef void (*reply_fn)(const struct json_node *o, const char *text, const char *why, void *data);
 
 int peer_listen(char why[WHY_MAX]);
-void peer_start(void);
+void peer_reload(void);
 bool peer_is_up(const struct config_peer *p, const char **why);
 /* Neither side has a connection to the other. */
 bool peer_is_gone(const struct config_peer *p);
@@ -276,6 +284,9 @@ void peer_again(const struct config_peer *p);
 uint64_t peer_ask(const struct config_peer *p, const char *request, uint64_t timeout_ms, reply_fn reply, void *data);
 void peer_forget(uint64_t number);
 
+/* peer_in.c: has it a connection to us? All that it has end. */
+bool incoming_from(const struct config_peer *p);
+void incoming_end(const struct config_peer *p);
 /* A connection from a peer brought a request. */
 void peer_request(struct line *l, const struct config_peer *from, const struct json_node *o);
 /* Answers */
@@ -288,7 +299,7 @@ int link_in(int sock, void *fd);
 
 /* ---- guests (guest.c) ---- */
 
-void guest_start(void);
+void guest_reload(void);
 /* NULL and why: it cannot be. by: who wants it, for the log. */
 bool guest_migrate(struct config_guest *g, struct config_peer *to, const char *by, char why[WHY_MAX]);
 bool guest_cancel(struct config_guest *g, char why[WHY_MAX]);
@@ -300,6 +311,7 @@ void guest_settle(const char *name, const struct config_peer *at);
 /* Does a queue of its devices run? Also in a worker. */
 bool guest_is_here(const struct config_guest *g);
 bool guest_is_migrating(const struct config_guest *g);
+const struct config_peer *guest_goes_to(const struct config_guest *g);	/* NULL: it is not being migrated */
 void guest_json(struct json *j, const char *key, const struct config_guest *g);
 
 /* What a worker is started with */
@@ -317,11 +329,12 @@ void guest_look(void);
 /* All guests that run here go, to that peer or, NULL, to their destinations; l is told of it until it has ended. False: why not. */
 bool policy_drain(const struct config_peer *to, struct line *l, uint64_t id, char why[WHY_MAX]);
 bool policy_drain_cancel(char why[WHY_MAX]);
+bool policy_drains(void);
 void policy_unwatch(struct line *l);
 
 /* ---- are guests ready? (check.c, check_here.c) ---- */
 
-void check_start(void);
+void check_reload(void);
 /* Looks at it, and tells l. False: why not. */
 bool check_guest(const struct config_guest *g, struct line *l, uint64_t id, char why[WHY_MAX]);
 void check_unwatch(struct line *l);
@@ -336,6 +349,7 @@ void check_request(struct line *l, uint64_t id, const struct config_peer *from, 
 
 /* Look what its disk is, as long as it is there. */
 void disk_look(const struct config_device *d);
+void disk_forget(const struct config_device *d);	/* it has another one now, or is about to go */
 bool disk_is_shared(const struct config_device *a, const struct config_device *b);
 
 /* ---- bandwidth (bandwidth.c) ---- */
@@ -357,6 +371,9 @@ uint64_t bandwidth_of_migration(const struct config_guest *g);
 /* Requests of the peer about a guest that comes: prepare, accept, abort. */
 void arrival_request(struct line *l, uint64_t id, const struct config_peer *from, const struct json_node *o);
 int arrival_start(char why[WHY_MAX]);
+void arrival_reload(void);
+/* Is it being prepared, or let run or ended? from: who asked last, NULL nobody. */
+bool arrival_busy(const struct config_guest *g, const struct config_peer **from);
 /* A peer has come or gone. */
 void arrival_look(void);
 void arrival_unwatch(struct line *l);
@@ -367,6 +384,13 @@ bool arrival_fits(const struct config_guest *g, const struct config_peer *from, 
 /* Those that wait to be told by this peer what becomes of them, as an array. */
 void arrival_list(struct json *j, const char *key, const struct config_peer *from);
 void arrival_json(struct json *j, const char *key, const struct config_guest *g);
+
+/* ---- the configuration is read anew (reload.c) ---- */
+
+/* Answers l, or NULL: tells the log alone. What is broken is not taken up. */
+void reload(struct line *l, uint64_t id);
+/* main.c: lets peers connect, if there are any, and that is not so yet. 0, or -1 and why */
+int main_listen(char why[WHY_MAX]);
 
 /* ---- iovmctl (control.c, status.c, exports.c) ---- */
 

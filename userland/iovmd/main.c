@@ -74,6 +74,27 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *si,
 	return sd_event_exit(agent.loop, 0);
 }
 
+static int on_hup(sd_event_source *source, const struct signalfd_siginfo *si, void *data)
+{
+	(void)source;
+	(void)si;
+	(void)data;
+	info("reads its configuration anew, by SIGHUP");
+	reload(NULL, 0);
+	return 0;
+}
+
+int main_listen(char why[WHY_MAX])
+{
+	static bool peers, data;
+
+	if (!agent.config->peers)
+		return 0;
+	peers = peers || !peer_listen(why);
+	data = data || (peers && !data_listen(why));
+	return data ? 0 : -1;
+}
+
 static int set_up(char why[WHY_MAX])
 {
 	static const int ends[] = { SIGTERM, SIGINT };
@@ -84,12 +105,15 @@ static int set_up(char why[WHY_MAX])
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = sd_event_default(&agent.loop);
 	for (i = 0; i < 2 && r >= 0; i++)
 		r = sd_event_add_signal(agent.loop, NULL, ends[i], on_signal, NULL);
+	if (r >= 0)
+		r = sd_event_add_signal(agent.loop, NULL, SIGHUP, on_hup, NULL);
 	if (r < 0) {
 		snprintf(why, WHY_MAX, "cannot set up the event loop: %s", strerror(-r));
 		return -1;
@@ -101,9 +125,7 @@ static int set_up(char why[WHY_MAX])
 	load_modules();
 	if (kernel_open(why) || control_start(why) || epoch_start(why) || arrival_start(why))
 		return -1;
-	if (agent.config->peers && (peer_listen(why) || data_listen(why)))
-		return -1;
-	return 0;
+	return main_listen(why);
 }
 
 int main(int argc, char **argv)
@@ -167,13 +189,13 @@ int main(int argc, char **argv)
 	}
 	if (agent.config->host.plain_tcp)
 		warning("connections between hosts are plain TCP, as configured: whoever reaches the network may read and change all data");
-	doubt_start();
-	fence_host_start();
+	doubt_reload();
+	fence_host_reload();
 	apply_start();
 	bandwidth_start();
-	guest_start();
-	check_start();
-	peer_start();
+	guest_reload();
+	check_reload();
+	peer_reload();
 	sd_notify(0, "READY=1");
 	info("host '%s', release %s", agent.config->host.name, IOVM_RELEASE);
 	c = sd_event_loop(agent.loop);

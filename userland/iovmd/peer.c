@@ -1,25 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What peers ask of each other. Each host keeps a connection to each peer, for what it asks; what it is asked comes by the peer's.
- * Requests are {"id":N,"op":...}, answers {"id":N,"ok":true,...} or {"id":N,"ok":false,"error":...}, in any order.
+ * What peers ask of each other. Each host keeps a connection to each peer, for what it asks; what it is asked comes by the peer's
+ * (peer_in.c). Requests are {"id":N,"op":...}, answers {"id":N,"ok":true,...} or {"id":N,"ok":false,"error":...}, in any order.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "iovmd.h"
 
 #define FIRST_PAUSE_MS	500
 #define LAST_PAUSE_MS	30000
-#define MAX_INCOMING	64
-#define MAX_CHILDREN	192	/* of all kinds: those that make room end later than others come */
 #define ARRIVALS_MS	10000
 
 /**
  * struct peer - the connection to a peer
+ * @address: where it was configured to be when that was read; @port: likewise
  * @line: of the process that keeps it
  * @up: it has said who it is
  * @since_ms: then it did
@@ -30,6 +26,8 @@
  */
 struct peer {
 	const struct config_peer *conf;
+	char address[CONFIG_HOST_MAX];
+	uint16_t port;
 	struct line *line;
 	struct child *child;
 	bool up;
@@ -51,19 +49,9 @@ struct ask {
 	struct ask *next;
 };
 
-/* A connection of a peer; from is NULL until it has said who it is. The newest is first. */
-struct incoming {
-	struct line *line;
-	struct child *child;
-	const struct config_peer *from;
-	struct incoming *next;
-};
-
 static struct peer *peers;
 static struct ask *asks;
 static uint64_t last_number;
-static struct incoming *incomings;
-static unsigned int nr_incoming;
 
 static struct peer *peer_of(const struct config_peer *conf)
 {
@@ -85,11 +73,7 @@ bool peer_is_up(const struct config_peer *conf, const char **why)
 
 bool peer_is_gone(const struct config_peer *conf)
 {
-	struct incoming *in;
-
-	for (in = incomings; in && in->from != conf; in = in->next)
-		;
-	return !in && !peer_is_up(conf, NULL);
+	return !incoming_from(conf) && !peer_is_up(conf, NULL);
 }
 
 void peer_json(struct json *j, const struct config_peer *conf)
@@ -307,180 +291,13 @@ static void connect_again(void *data)
 		timer_set(&p->pause, LAST_PAUSE_MS, connect_again, p);
 }
 
-void peer_start(void)
-{
-	const struct config_peer *conf;
-	struct peer *p, **end = &peers;
-
-	for (conf = agent.config->peers; conf; conf = conf->next) {
-		p = calloc(1, sizeof(*p));
-		if (!p)
-			return;
-		p->conf = conf;
-		snprintf(p->why, sizeof(p->why), "not connected yet");
-		*end = p;
-		end = &p->next;
-		connect_again(p);
-	}
-}
-
-/* --- connections of peers --- */
-
-void answer_error(struct line *l, uint64_t id, const char *why)
-{
-	struct msg m;
-
-	msg_begin(&m);
-	json_u64(&m.j, "id", id);
-	json_bool(&m.j, "ok", false);
-	json_str(&m.j, "error", why);
-	msg_send(&m, l);
-}
-
-void answer_begin(struct msg *m, uint64_t id)
-{
-	msg_begin(m);
-	json_u64(&m->j, "id", id);
-	json_bool(&m->j, "ok", true);
-}
-
-void peer_request(struct line *l, const struct config_peer *from, const struct json_node *o)
-{
-	const char *op = member_str(o, "op");
-	uint64_t id = member_u64(o, "id");
-	char why[WHY_MAX];
-	struct msg m;
-
-	if (!op) {
-		answer_error(l, id, "a request without 'op'");
-	} else if (!strcmp(op, "status")) {
-		answer_begin(&m, id);
-		status_json(&m.j, "status", from);
-		msg_send(&m, l);
-	} else if (!strcmp(op, "arrivals")) {
-		answer_begin(&m, id);
-		arrival_list(&m.j, "guests", from);
-		msg_send(&m, l);
-	} else if (!strcmp(op, "epoch-give") || !strcmp(op, "epoch-raised")) {
-		epoch_request(l, id, from, o);
-	} else if (!strcmp(op, "epoch-ready")) {
-		epoch_ready(l, id, from, o);
-	} else if (!strcmp(op, "drain")) {
-		drain_request(l, id, from, o);
-	} else if (!strcmp(op, "ready")) {
-		check_request(l, id, from, o);
-	} else if (!strcmp(op, "prepare") || !strcmp(op, "accept") || !strcmp(op, "abort")) {
-		arrival_request(l, id, from, o);
-	} else {
-		snprintf(why, sizeof(why), "'%s' is not known here: install the same release on both hosts", op);
-		answer_error(l, id, why);
-	}
-}
-
-static void drop(struct incoming *in)
-{
-	struct incoming **at;
-
-	for (at = &incomings; *at != in; at = &(*at)->next)
-		;
-	*at = in->next;
-	guest_unwatch(in->line);
-	child_forget(in->child);
-	free(in);
-	nr_incoming--;
-}
-
-static bool first_line(struct incoming *in, const struct json_node *o)
-{
-	const char *error = member_str(o, "error");
-
-	if (error)
-		refusal(member_str(o, "from") ?: "?", error, "peers");
-	in->from = config_peer(agent.config, member_str(o, "hello") ?: "");
-	if (in->from)
-		fence_host_up(in->from);
-	return in->from;
-}
-
-static void on_incoming(struct line *l, char *text, void *data)
-{
-	struct incoming *in = data;
-	char error[JSON_READ_ERROR];
-	struct json_node *o = text ? json_read(text, strlen(text), error) : NULL;
-
-	if (o && o->type == JSON_OBJECT && in->from) {
-		peer_request(l, in->from, o);
-	} else if (!o || o->type != JSON_OBJECT || !first_line(in, o)) {
-		drop(in);
-		if (text)
-			line_close(l);
-	}
-	json_free(o);
-}
-
-static void incoming_ended(struct child *c, int status, const char *output, void *data)
-{
-	struct incoming *in = data;
-
-	(void)c;
-	(void)status;
-	(void)output;
-	in->child = NULL;	/* its line has told or tells the rest */
-}
-
-/* There are as many as there may be: the oldest that has not said who it is goes. */
-static void make_room(void)
-{
-	struct incoming *in, *oldest = NULL;
-
-	for (in = incomings; in; in = in->next)
-		if (!in->from)
-			oldest = in;
-	if (oldest && oldest->child) {
-		child_kill(oldest->child, SIGKILL);
-		line_close(oldest->line);
-		drop(oldest);
-	}
-}
-
-static int on_accept(sd_event_source *source, int listener, uint32_t events, void *data)
-{
-	struct incoming *in = NULL;
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-
-	(void)source;
-	(void)events;
-	(void)data;
-	if (fd < 0)
-		return 0;
-	if (nr_incoming >= MAX_INCOMING)
-		make_room();
-	if (nr_incoming < MAX_INCOMING && child_nr() < MAX_CHILDREN)
-		in = calloc(1, sizeof(*in));
-	if (in)
-		in->child = child_worker(link_in, &fd, fd, true, &in->line, on_incoming, incoming_ended, in);
-	if (in && in->child) {
-		in->next = incomings;
-		incomings = in;
-		nr_incoming++;
-	} else {
-		free(in);
-	}
-	close(fd);
-	return 0;
-}
-
 /* --- a peer that was enrolled or is to be forgotten --- */
 
 void peer_again(const struct config_peer *conf)
 {
 	struct peer *p = peer_of(conf);
-	struct incoming *in;
 
-	/* those end, and their lines tell */
-	for (in = incomings; in; in = in->next)
-		if (in->from == conf && in->child)
-			child_kill(in->child, SIGKILL);
+	incoming_end(conf);
 	if (!p)
 		return;
 	if (p->line) {
@@ -493,7 +310,65 @@ void peer_again(const struct config_peer *conf)
 	connect_again(p);
 }
 
-int peer_listen(char why[WHY_MAX])
+/* --- the configuration --- */
+
+/* Nobody has a pointer to it afterwards. */
+static void peer_free(struct peer *p)
 {
-	return listen_at(agent.config->host.peer_port, on_accept, why);
+	incoming_end(p->conf);
+	p->up = false;
+	fail_all(p, "the peer is not configured any more");
+	line_close(p->line);
+	if (p->child)
+		child_kill(p->child, SIGKILL);
+	child_forget(p->child);
+	timer_clear(&p->pause);
+	info("peer '%s': is not configured any more", p->conf->name);
+	free(p);
+}
+
+static void take_address(struct peer *p)
+{
+	strcpy(p->address, p->conf->address);
+	p->port = p->conf->peer_port;
+}
+
+void peer_reload(void)
+{
+	const struct config_peer *conf;
+	struct peer *p, *old = peers, **at, **end = &peers;
+
+	peers = NULL;
+	for (conf = agent.config->peers; conf; conf = conf->next) {
+		for (at = &old; *at && (*at)->conf != conf;)
+			at = &(*at)->next;
+		p = *at;
+		if (p) {
+			*at = p->next;
+		} else {
+			p = calloc(1, sizeof(*p));
+			if (!p)
+				abort();
+			p->conf = conf;
+			snprintf(p->why, sizeof(p->why), "not connected yet");
+		}
+		p->next = NULL;
+		*end = p;
+		end = &p->next;
+	}
+	while ((p = old)) {
+		old = p->next;
+		peer_free(p);
+	}
+	for (p = peers; p; p = p->next) {
+		bool known = *p->address;
+
+		if (known && !strcmp(p->address, p->conf->address) && p->port == p->conf->peer_port)
+			continue;
+		take_address(p);
+		if (known)
+			peer_again(p->conf);
+		else
+			connect_again(p);
+	}
 }

@@ -365,6 +365,11 @@ bool policy_drain_cancel(char why[WHY_MAX])
 	return true;
 }
 
+bool policy_drains(void)
+{
+	return draining;
+}
+
 void policy_unwatch(struct line *l)
 {
 	struct waiter **at = &waiters, *w;

@@ -54,6 +54,7 @@ static void device_json(struct json *j, const struct config_device *d)
 	json_open(j, NULL, '{');
 	json_str(j, "name", d->name);
 	json_str(j, "trouble", *trouble ? trouble : NULL);
+	json_str(j, "kept", *d->kept ? d->kept : NULL);
 	if (kernel_has_device(d->name, &di) && !load_dev(&di, &v, paths, &nr)) {
 		json_str(j, "state", name_of(dev_state_names, v.i.state));
 		json_str(j, "route", *v.route ? v.route : NULL);
@@ -96,6 +97,7 @@ void status_peers(struct json *j, const char *key)
 		json_str(j, "address", p->address);
 		json_bool(j, "libvirt_plain", strstr(p->libvirt_uri, "+tcp://"));
 		peer_json(j, p);
+		json_str(j, "kept", *p->kept ? p->kept : NULL);
 		json_close(j);
 	}
 	json_close(j);
