@@ -194,9 +194,11 @@ void info(const char *fmt, ...) { (void)fmt; }
 void warning(const char *fmt, ...) { (void)fmt; }
 uint64_t clock_ms(void) { return 0; }
 uint64_t next_pause(uint64_t *p, uint64_t f, uint64_t l) { (void)p, (void)f; return l; }
-void mark_set(const char *w, const struct config_guest *g, const char *t) { (void)w, (void)g, (void)t; }
-void mark_clear(const char *w, const struct config_guest *g) { (void)w, (void)g; }
-bool mark_get(const char *w, const struct config_guest *g, char *t, size_t n) { (void)w, (void)g, (void)t, (void)n; return false; }
+void mark_set(const char *w, const char *g, const char *t) { (void)w, (void)g, (void)t; }
+void mark_clear(const char *w, const char *g) { (void)w, (void)g; }
+bool mark_get(const char *w, const char *g, char *t, size_t n) { (void)w, (void)g, (void)t, (void)n; return false; }
+void mark_refresh(const char *w, const char *g) { (void)w, (void)g; }
+int64_t mark_age_s(const char *w, const char *g) { (void)w, (void)g; return -1; }
 int stable_dir(const char *d, char why[WHY_MAX]) { (void)d, (void)why; return 0; }
 int stable_write(const char *d, const char *n, const char *t) { (void)d, (void)n, (void)t; return 0; }
 int stable_remove(const char *d, const char *n) { (void)d, (void)n; return 0; }

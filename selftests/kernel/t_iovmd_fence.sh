@@ -105,11 +105,33 @@ end "$guest"
 grep -q ' 0 errors' "$tmp/disk1.out" || complain "the guest: $(cat "$tmp/disk1.out")"
 ok "the host is fenced, and the guest goes on, under an epoch that is greater than all it may have had"
 
+# what the next iovmd knows of it: not when nobody has looked for so long that the host may have come and gone
+is_fenced() { status_is "[p['fenced'] for p in d['peers']] == [$1, False]"; }
+[ "$(cat "$run_dir/b.fenced")" -gt 1700000000 ] || complain "no mark: $(ls "$run_dir")"
+kill_agent
+touch -d '11 minutes ago' "$run_dir/b.fenced"
+start
+is_fenced False || complain "an old mark is believed: $(cat "$tmp/status")"
+[ ! -e "$run_dir/b.fenced" ] || complain "an old mark stays"
+kill_agent
+date +%s >"$run_dir/b.fenced"
+touch -d '9 minutes ago' "$run_dir/b.fenced"
+start
+is_fenced True || complain "it is forgotten: $(cat "$tmp/status")"
+logged "peer 'b': it was fenced before this iovmd was started" || complain "not said: $(tail "$tmp/log")"
+[ "$(($(date +%s) - $(stat -c %Y "$run_dir/b.fenced")))" -lt 60 ] || complain "the mark is not kept fresh"
+"$ctl" status --socket "$sock" | grep -q 'not connected, fenced since 2' || complain "status: $("$ctl" status --socket "$sock")"
+"$ctl" metrics --socket "$sock" | grep -q '^iovm_peer_fenced{peer="b"} 1$' || complain "metrics: $("$ctl" metrics --socket "$sock" | grep fenced)"
+soon status_is 'not dev["disk1"]["trouble"] and not dev["disk2"]["trouble"]'
+ok "the next iovmd knows that it is fenced, unless nobody has looked for long"
+
 # it is back, hears of it, and does not count as fenced any more
 rm "$tmp/asked.b.answers"
 peer b 127.0.0.2
 soon grep -q '"op":"epoch-raised","device":"disk1","epoch":655' "$tmp/asked.b"
 status_is '[p["fenced"] for p in d["peers"]] == [False, False]' || complain "it still counts as fenced: $(cat "$tmp/status")"
+[ ! -e "$run_dir/b.fenced" ] || complain "the next iovmd would take it for fenced"
+logged "peer 'b': it is there again, and does not count as fenced any more" || complain "not said: $(tail "$tmp/log")"
 end "$peer"
 soon status_is 'not d["peers"][0]["connected"]'
 echo "the power switch does not answer" >"$tmp/says"

@@ -1,26 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Hosts that cannot be asked: a guest waits here for its epoch, and a peer that may have it does not answer. Whether that peer is dead
- * nobody can tell from here; its "fence-command" makes sure. It is run when the peer could not be asked for "fence-after", and each time
- * anew when it failed. A peer counts as fenced until it is connected again: once it was off it writes only with an epoch that it has
- * asked for.
+ * Hosts that cannot be asked: a guest waits here for its epoch, and a peer that may have it does not answer. Whether that peer is
+ * dead nobody can tell from here; its "fence-command" makes sure. It is run when the peer could not be asked for "fence-after",
+ * and each time anew when it failed. A peer counts as fenced until it is connected again: once it was off it writes only with an
+ * epoch that it has asked for.
  *
  * A connection that the peer has made to us shows that it lives as well as one of ours to it does: then nothing is fenced.
+ *
+ * That a peer is fenced is remembered for the next iovmd (a mark: "fenced"). While no iovmd runs here nobody sees that the peer is
+ * back, and by the operator's word it may take an epoch then: so the mark is kept fresh, and one that is older than MARK_OLD_S is
+ * not believed. Nor is any after this host was started anew: its peers may have fenced it, and gone on.
  */
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "iovmd.h"
 
 #define LAST_TRY_MS	10000	/* so long before the command it is connected once more */
 #define COMMAND_MS	120000	/* so long the command may take */
 #define AGAIN_MS	30000	/* after so long a command that failed is run again */
+#define MARK		"fenced"	/* its text: when, in seconds since 1970 */
+#define MARK_FRESH_MS	60000
+#define MARK_OLD_S	600
 #define LAPSE_MS	120000	/* who waits asks more often than that: see LAST_PAUSE_MS in epoch_take.c */
 
 /**
  * struct fence - of a peer
  * @fenced: it was, and was not connected since
+ * @at: then it was, in seconds since 1970
+ * @fresh: then the mark is refreshed
  * @since_ms: it is wanted since then; 0 it is not
  * @asked_ms: somebody wanted it then, for the last time
  * @child: the command
@@ -34,6 +45,8 @@
 struct fence {
 	const struct config_peer *conf;
 	bool fenced, tried, late, stale;
+	int64_t at;
+	sd_event_source *fresh;
 	uint64_t since_ms, asked_ms, failed_ms;
 	struct child *child;
 	sd_event_source *timer;
@@ -51,6 +64,56 @@ static struct fence *fence_of(const struct config_peer *conf)
 		;
 	return f;
 }
+
+/* --- the mark --- */
+
+static void refresh(void *data)
+{
+	struct fence *f = data;
+
+	timer_clear(&f->fresh);
+	mark_refresh(MARK, f->conf->name);
+	timer_set(&f->fresh, MARK_FRESH_MS, refresh, f);
+}
+
+static void fenced_now(struct fence *f)
+{
+	char text[32];
+
+	f->fenced = true;
+	f->at = time(NULL);
+	snprintf(text, sizeof(text), "%" PRId64, f->at);
+	mark_set(MARK, f->conf->name, text);
+	timer_set(&f->fresh, MARK_FRESH_MS, refresh, f);
+}
+
+static void not_fenced(struct fence *f)
+{
+	f->fenced = false;
+	timer_clear(&f->fresh);
+	mark_clear(MARK, f->conf->name);
+}
+
+/* What the last iovmd knew */
+static void recall(struct fence *f)
+{
+	int64_t age = mark_age_s(MARK, f->conf->name);
+	char text[32];
+
+	if (!mark_get(MARK, f->conf->name, text, sizeof(text)))
+		return;
+	if (age < 0 || age > MARK_OLD_S) {
+		info("peer '%s': it was fenced, but no iovmd has looked for it for too long: it does not count as fenced", f->conf->name);
+		not_fenced(f);
+		return;
+	}
+	f->fenced = true;
+	f->at = strtoll(text, NULL, 10);
+	info("peer '%s': it was fenced before this iovmd was started, and counts as fenced until it is connected", f->conf->name);
+	refresh(f);
+}
+
+/* --- the command --- */
 
 static void too_long(void *data)
 {
@@ -72,7 +135,7 @@ static void on_end(struct child *c, int status, const char *output, void *data)
 	if (f->stale) {
 		info("peer '%s': it was connected while its fence-command ran: it does not count as fenced", f->conf->name);
 	} else if (!status) {
-		f->fenced = true;
+		fenced_now(f);
 		f->failed_ms = 0;
 		f->why[0] = 0;
 		info("peer '%s': its fence-command has succeeded: it counts as fenced until it is connected", f->conf->name);
@@ -186,8 +249,22 @@ void fence_host_up(const struct config_peer *conf)
 		f->stale = true;
 	else
 		timer_clear(&f->timer);
-	f->fenced = false;
+	if (f->fenced) {
+		info("peer '%s': it is there again, and does not count as fenced any more", conf->name);
+		not_fenced(f);
+	}
 	f->since_ms = 0;
+}
+
+void fence_host_json(struct json *j, const struct config_peer *conf)
+{
+	struct fence *f = fence_of(conf);
+
+	json_bool(j, "fenced", f && f->fenced);
+	if (f && f->fenced)
+		json_u64(j, "fenced_at", (uint64_t)f->at);
+	else
+		json_null(j, "fenced_at");
 }
 
 void fence_host_reload(void)
@@ -207,6 +284,7 @@ void fence_host_reload(void)
 			if (!f)
 				abort();
 			f->conf = conf;
+			recall(f);
 		}
 		f->next = NULL;
 		*end = f;
@@ -217,6 +295,8 @@ void fence_host_reload(void)
 		/* a command that runs goes on, and nobody asks what came of it */
 		child_forget(f->child);
 		timer_clear(&f->timer);
+		/* nobody sees any more that it is back */
+		not_fenced(f);
 		free(f);
 	}
 }

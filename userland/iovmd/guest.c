@@ -157,12 +157,12 @@ static void ended(struct guest *g, enum guest_state state, const char *why)
 	if (state == GUEST_MIGRATED) {
 		info("guest '%s': migrated to '%s' in %llu ms", g->conf->name, g->to->name, (unsigned long long)(clock_ms() - g->begun_ms));
 		g->pause_ms = 0;
-		mark_clear(LEAVING, g->conf);
+		mark_clear(LEAVING, g->conf->name);
 	} else {
 		warning("guest '%s': not migrated to '%s' (%s): %s", g->conf->name, g->to->name, state_names[state], why);
 		g->not_before_ms = clock_ms() + next_pause(&g->pause_ms, FIRST_PAUSE_MS, LAST_PAUSE_MS);
 		if (state != GUEST_UNCLEAR)
-			mark_clear(LEAVING, g->conf);
+			mark_clear(LEAVING, g->conf->name);
 	}
 	tell_watchers(g, true);
 	policy_ended(g);
@@ -278,7 +278,7 @@ static bool start(struct guest *g, const struct config_peer *to, const char *by,
 	g->output[0] = 0;
 	g->nr_steps = 0;
 	g->why[0] = 0;
-	mark_set(LEAVING, g->conf, to->name);
+	mark_set(LEAVING, g->conf->name, to->name);
 	g->child = child_worker(source_run, &job, -1, false, &g->line, on_line, worker_ended, g);
 	if (!g->child) {
 		snprintf(why, WHY_MAX, "no process could be started");
@@ -350,7 +350,7 @@ static void take_up(struct guest *g)
 	const struct config_peer *to;
 	char name[IOVM_NAME_MAX];
 
-	if (!mark_get(LEAVING, g->conf, name, sizeof(name)))
+	if (!mark_get(LEAVING, g->conf->name, name, sizeof(name)))
 		return;
 	to = config_peer(agent.config, name) ?: g->conf->destination;
 	if (to)

@@ -107,13 +107,16 @@ uint64_t next_pause(uint64_t *pause, uint64_t first, uint64_t last);
 /* ---- marks (mark.c) ---- */
 
 /*
- * Files below run_dir: "something is under way for this guest", for the next iovmd, should this one be killed. A hint alone: how things
- * are is asked of QEMU and the kernel.
+ * Files below run_dir: "something is under way for this guest", or has happened to this peer, for the next iovmd, should this one be killed. A hint
+ * alone: how things are is asked of QEMU and the kernel. of: its name
  */
-void mark_set(const char *what, const struct config_guest *g, const char *text);
-void mark_clear(const char *what, const struct config_guest *g);
+void mark_set(const char *what, const char *of, const char *text);
+void mark_clear(const char *what, const char *of);
 /* Its text, up to n - 1 bytes; false: there is none. */
-bool mark_get(const char *what, const struct config_guest *g, char *text, size_t n);
+bool mark_get(const char *what, const char *of, char *text, size_t n);
+/* As if it had just been set; and how long ago that was, by the clock on the wall: it may be negative, as when there is none. */
+void mark_refresh(const char *what, const char *of);
+int64_t mark_age_s(const char *what, const char *of);
 
 /* ---- stable storage (stable.c) ---- */
 
@@ -236,6 +239,8 @@ void fence_host_reload(void);
  */
 bool fence_host(const struct config_peer *p, char why[WHY_MAX]);
 bool fence_host_done(const struct config_peer *p);
+/* "fenced" and since when, members of the open object */
+void fence_host_json(struct json *j, const struct config_peer *p);
 void fence_host_up(const struct config_peer *p);	/* it has shown that it lives */
 
 /* ---- writes in doubt (doubt.c) ---- */

@@ -92,7 +92,7 @@ void peer_json(struct json *j, const struct config_peer *conf)
 		json_u64(j, "expires", p->expires);
 	else
 		json_null(j, "expires");
-	json_bool(j, "fenced", fence_host_done(conf));
+	fence_host_json(j, conf);
 }
 
 /* --- asking --- */

@@ -215,6 +215,9 @@ void status_metrics(FILE *f)
 	family(f, "iovm_peer_connected", "gauge", "1 when the peer's agent can be asked.");
 	for (p = agent.config->peers; p; p = p->next)
 		fprintf(f, "iovm_peer_connected{peer=\"%s\"} %d\n", p->name, peer_is_up(p, NULL));
+	family(f, "iovm_peer_fenced", "gauge", "1 when the peer counts as fenced: it was, and was not connected since.");
+	for (p = agent.config->peers; p; p = p->next)
+		fprintf(f, "iovm_peer_fenced{peer=\"%s\"} %d\n", p->name, fence_host_done(p));
 	family(f, "iovm_device_routed", "gauge", "1 when the device's requests have a path.");
 	each_device(f, "iovm_device_routed", is_routed);
 	family(f, "iovm_device_queues_running", "gauge", "Queues that a guest runs.");
