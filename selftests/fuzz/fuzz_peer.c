@@ -213,6 +213,14 @@ uint64_t data_cut(void) { return 0; }
 bool data_is_cut(uint64_t u) { (void)u; return true; }
 void data_end(const struct config_device *d, const struct config_peer *p) { (void)d, (void)p; }
 bool data_next_session(const struct config_device *d, const struct config_peer *p, uint32_t *i) { (void)d, (void)p, (void)i; return false; }
+void cert_json(struct json *j, const struct config_peer *p) { (void)j, (void)p; }
+void cert_seen(const struct config_peer *p, const char *f) { (void)p, (void)f; }
+void cert_request(struct line *l, uint64_t id, const struct config_peer *p, const char *f, const struct json_node *o)
+{
+	(void)p, (void)o;
+	ASSERT(!*f);
+	answer_error(l, id, "no certificate");
+}
 void guest_look(void) { }
 void guest_settle(const char *n, const struct config_peer *p) { (void)n, (void)p; }
 bool guest_is_migrating(const struct config_guest *g) { (void)g; return false; }

@@ -14,7 +14,7 @@ echo "KTAP version 1"
 . "$top/selftests/kernel/iovmd.sh"
 iovmd_set_up "disk1 disk1.export disk2 disk2.export"
 ip addr add 127.0.0.3/8 dev lo 2>/dev/null
-echo "1..6"
+echo "1..7"
 
 cat >"$tmp/iovmd.conf" <<-END
 	[host]

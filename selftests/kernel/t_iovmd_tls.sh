@@ -21,7 +21,7 @@ modprobe tls || { echo "1..0 # SKIP no tls"; exit 4; }
 [ -e /dev/iovm-mux ] || modprobe vhost_iovm_blk
 ip link set lo up
 ip addr add 127.0.0.2/8 dev lo 2>/dev/null
-echo "1..9"
+echo "1..10"
 
 finish() {
 	for _ in 1 2; do
@@ -173,6 +173,57 @@ enrol true
 soon status_is a 'p["connected"]'
 soon status_is b 'p["connected"]'
 ok "peers: shown, forgotten, enrolled again"
+
+# b has its certificate renewed, which expires soon
+certificates() { grep -c BEGIN "$tmp/a/tls/peers/b.crt"; }
+stop a
+stop b
+forget_log
+cert "$tmp/soon" b "$(date -u -d '10 days' +%Y%m%d%H%M%SZ)"
+show b "$tmp/soon"
+cp "$tmp/soon/host.crt" "$tmp/a/tls/peers/b.crt"
+start a
+start b
+soon status_is a 'p["connected"]'
+soon status_is b 'p["connected"]'
+logged a "the certificate of peer 'b' expires on 20.*'iovmctl peers renew' on b" || complain "not said: $(cat "$tmp/a/log")"
+logged b "the certificate of this host expires on 20" || complain "not said: $(cat "$tmp/b/log")"
+status_is a 'p["certificate_expires_soon"] and not s["certificate_expires_soon"]' || complain "status: $(cat "$tmp/status")"
+"$ctl" status --socket "$tmp/a/run/iovmd.sock" | grep -q "its certificate expires on 20.*: 'iovmctl peers renew' on b" || complain "status does not say it"
+"$ctl" metrics --socket "$tmp/b/run/iovmd.sock" | grep -q '^iovm_certificate_expires_seconds{host="b"} [0-9]*$' || complain "metrics"
+on a peers | grep -q 'it expires soon' || complain "peers do not say it"
+forget_log
+on b peers renew --json >"$tmp/try" || complain "renew: $(cat "$tmp/try")"
+holds "$tmp/try" 'd["peers"] == [{"name": "a", "known": True, "told": True, "why": None}] and d["was"]["expires"] < d["certificate"]["expires"]' ||
+	complain "renew: $(cat "$tmp/try")"
+logged a "peer 'b': is going to show another certificate" || complain "not said: $(cat "$tmp/a/log")"
+[ "$(certificates)" = 2 ] || complain "a does not take both"
+status_is a 'p["connected"] and not p["certificate_expires_soon"]' || complain "status: $(cat "$tmp/status")"
+status_is b 'p["connected"] and not s["certificate_expires_soon"]' || complain "status: $(cat "$tmp/status")"
+cmp -s "$tmp/soon/host.crt" "$tmp/b/tls/host.crt" && complain "it was not put in place"
+{ logged a 'lost:' || logged b 'lost:'; } && complain "a connection was cut: $(cat "$tmp"/*/log)"
+# a new connection shows the new one; then the old one is not taken any more
+kill "${pid[b]}"
+wait "${pid[b]}"
+start b
+soon logged a "peer 'b': has shown its new certificate"
+soon status_is a 'p["connected"]'
+cmp "$tmp/b/tls/host.crt" "$tmp/a/tls/peers/b.crt" || complain "a knows others"
+say "$tmp/soon" '{"op":"status"}' '"error"|alert|closed|Error'
+# nobody to be told: nothing is changed, unless that is wanted
+stop a
+soon status_is b 'not p["connected"]'
+on b peers renew >"$tmp/try" 2>&1 && complain "renewed, and a does not know"
+grep -q 'a was not told: ' "$tmp/try" || complain "renew: $(cat "$tmp/try")"
+cmp "$tmp/b/tls/host.crt" "$tmp/a/tls/peers/b.crt" || complain "something was changed"
+on b peers renew --force >"$tmp/try" 2>&1 || complain "renew: $(cat "$tmp/try")"
+grep -q "a: does not know it: 'iovmctl peers enrol a'" "$tmp/try" || complain "renew: $(cat "$tmp/try")"
+start a
+soon logged a "its certificate \('b'\) is of no peer that is known here"
+enrol true
+soon status_is a 'p["connected"]'
+soon status_is b 'p["connected"]'
+ok "a certificate that expires soon is told of, and renewed: one command, nothing is cut"
 
 # b shows other certificates; each is refused by its name at both ends
 refused() { # DIR AT_A AT_B

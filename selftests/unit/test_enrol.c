@@ -172,6 +172,127 @@ static void peers(void)
 	free(early);
 }
 
+/* ---- another certificate ---- */
+
+/* Does host from, a directory below top, get through to host to? Both show what they have now. */
+static bool meets(const char *from, const char *to)
+{
+	struct tls_creds *c;
+	struct tls *t = NULL;
+	char why[256] = "", byte = 'x';
+	bool good = false;
+	int fd[2], status;
+	pid_t pid;
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, fd));
+	pid = fork();
+	if (!pid) {
+		c = tls_load(in_top(to), why, sizeof(why));
+		t = c ? tls_server(c, fd[1], 5000, why, sizeof(why)) : NULL;
+		_exit(t && !strcmp(tls_peer(t), from) && !tls_write(t, &byte, 1, 5000) ? 0 : 1);
+	}
+	close(fd[1]);
+	c = tls_load(in_top(from), why, sizeof(why));
+	if (c)
+		t = tls_client(c, fd[0], to, 5000, why, sizeof(why));
+	if (t) {
+		good = tls_read(t, &byte, 1, 5000) == 1;
+		tls_close(t);
+	}
+	tls_unload(c);
+	close(fd[0]);
+	waitpid(pid, &status, 0);
+	return good && !status;
+}
+
+static unsigned int certificates_in(const char *file)
+{
+	char line[128];
+	unsigned int n = 0;
+	FILE *f = fopen(in_top(file), "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		n += !strncmp(line, "-----BEGIN CERTIFICATE", 22);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static void copy_of(const char *from, const char *to)
+{
+	char cmd[600];
+
+	snprintf(cmd, sizeof(cmd), "cp -p %s %s", in_top(from), in_top(to));
+	CHECK(!system(cmd));
+}
+
+static void renewed(void)
+{
+	struct tls_cert a, b, c, first;
+	struct tls_pair p, other;
+	char why[512] = "", *pem_a, *pem_b, *ca = pem_of(true, -1, 30), *text = NULL;
+	bool made;
+	FILE *f;
+
+	CHECK(!tls_cert_own(in_top("a"), "a", &made, &pem_a, &a, why, sizeof(why)) && !tls_cert_own(in_top("b"), "b", &made, &pem_b, &b, why, sizeof(why)));
+	CHECK(!tls_cert_keep(in_top("a"), "b", pem_b, &c, why, sizeof(why)) && !tls_cert_keep(in_top("b"), "a", pem_a, &c, why, sizeof(why)));
+	CHECK(a.self_signed && meets("a", "b") && meets("b", "a"));
+	/* b hears of it: it takes both */
+	CHECK(!tls_pair_make("a", &p, why, sizeof(why)), "%s", why);
+	CHECK(strcmp(p.cert.fingerprint, a.fingerprint) && !strcmp(p.cert.name, "a") && p.cert.self_signed);
+	CHECK(!tls_cert_keep_next(in_top("b"), "a", p.crt, a.fingerprint, &c, why, sizeof(why)), "%s", why);
+	CHECK(!strcmp(c.fingerprint, p.cert.fingerprint) && certificates_in("b/peers/a.crt") == 2);
+	CHECK(!tls_cert_read(in_top("b/peers/a.crt"), &c, why, sizeof(why)) && !strcmp(c.fingerprint, p.cert.fingerprint));
+	CHECK(meets("a", "b") && meets("b", "a"));
+	/* the old one was shown: nothing changes */
+	CHECK(!tls_cert_seen(in_top("b"), "a", a.fingerprint, why, sizeof(why)) && certificates_in("b/peers/a.crt") == 2);
+	/* one that was told and then given up is forgotten with the next, the one that is shown is not */
+	CHECK(!tls_pair_make("a", &other, why, sizeof(why)));
+	CHECK(!tls_cert_keep_next(in_top("b"), "a", other.crt, a.fingerprint, &c, why, sizeof(why)) && certificates_in("b/peers/a.crt") == 2);
+	CHECK(!tls_cert_keep_next(in_top("b"), "a", p.crt, a.fingerprint, &c, why, sizeof(why)) && certificates_in("b/peers/a.crt") == 2);
+	CHECK(meets("a", "b"));
+	copy_of("a/host.crt", "old.crt");
+	copy_of("a/host.key", "old.key");
+	/* in place: whole, and used */
+	CHECK(!tls_pair_put(in_top("a"), &p, why, sizeof(why)), "%s", why);
+	CHECK(!tls_cert_read_own(in_top("a"), &c, why, sizeof(why)) && !strcmp(c.fingerprint, p.cert.fingerprint));
+	CHECK(mode_of("a/host.key") == 0600 && mode_of("a/host.crt") == 0644 && !mode_of("a/" TLS_NEXT));
+	CHECK(meets("a", "b") && meets("b", "a"));
+	CHECK(tls_cert_seen(in_top("b"), "a", p.cert.fingerprint, why, sizeof(why)) == 1 && certificates_in("b/peers/a.crt") == 1);
+	CHECK(!tls_cert_seen(in_top("b"), "a", p.cert.fingerprint, why, sizeof(why)));
+	CHECK(meets("a", "b") && meets("b", "a"));
+	/* the old one is not taken any more */
+	copy_of("a/host.crt", "new.crt");
+	copy_of("a/host.key", "new.key");
+	copy_of("old.crt", "a/host.crt");
+	copy_of("old.key", "a/host.key");
+	CHECK(!meets("a", "b") && !meets("b", "a"));
+	/* interrupted anywhere: what is to be in place is used, whatever is there already, and put there by the next that looks */
+	f = fopen(in_top("a/" TLS_NEXT), "w");
+	CHECK(f && fprintf(f, "%s%s", p.crt, p.key) > 0 && !fclose(f) && !chmod(in_top("a/" TLS_NEXT), 0600));
+	CHECK(meets("a", "b"));
+	copy_of("new.key", "a/host.key");
+	CHECK(meets("a", "b") && meets("b", "a"));
+	CHECK(!tls_cert_own(in_top("a"), "a", &made, &text, &first, why, sizeof(why)) && !made && !strcmp(first.fingerprint, p.cert.fingerprint));
+	CHECK(!mode_of("a/" TLS_NEXT) && meets("a", "b"));
+	/* what a peer may not send, and who is not known by a certificate of his own */
+	CHECK(tls_cert_keep_next(in_top("b"), "a", ca, p.cert.fingerprint, &c, why, sizeof(why)) && strstr(why, "it is a CA's"), "%s", why);
+	CHECK(tls_cert_keep_next(in_top("b"), "a", other.crt, a.fingerprint, &c, why, sizeof(why)) && strstr(why, "by a CA's"), "%s", why);
+	CHECK(tls_cert_keep_next(in_top("b"), "nobody", other.crt, a.fingerprint, &c, why, sizeof(why)) && strstr(why, "cannot read"), "%s", why);
+	CHECK(certificates_in("b/peers/a.crt") == 1);
+	CHECK(!put_file(in_top("b/peers/c.crt"), 0644, ca, strlen(ca)) && !tls_cert_read(in_top("b/peers/c.crt"), &c, why, sizeof(why)));
+	CHECK(tls_cert_keep_next(in_top("b"), "c", other.crt, c.fingerprint, &c, why, sizeof(why)) && strstr(why, "by a CA's"), "%s", why);
+	/* of several in a file a CA's is one only when it is the first */
+	f = fopen(in_top("b/peers/a.crt"), "a");
+	CHECK(f && fputs(ca, f) >= 0 && !fclose(f) && meets("a", "b"));
+	tls_pair_free(&p);
+	tls_pair_free(&other);
+	free(text);
+	free(pem_a);
+	free(pem_b);
+	free(ca);
+}
+
 static void no_place(void)
 {
 	char *good = pem_of(false, -1, 30), why[512] = "", *pem;
@@ -378,6 +499,7 @@ int main(void)
 		{ "codes", codes },
 		{ "a host's own certificate", own },
 		{ "certificates of peers", peers },
+		{ "a certificate is renewed", renewed },
 		{ "no place to keep them", no_place },
 		{ "two hosts agree", agreed },
 		{ "a wrong code, a wrong name, nothing kept", refused },

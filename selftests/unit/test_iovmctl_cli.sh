@@ -37,7 +37,7 @@ commands=("list" "show" "stats" "top" "events" "version" "create" "destroy" "set
 	"path list" "path connect" "path watch" "path fail" "path retry" "path fence" "path fenced" "failover" "failback" "suspend" "resume"
 	"fail-parked" "identify" "save" "restore" "serve" "session list" "session end" "config check" "config show" "config reload"
 	"epoch take" "epoch give" "status" "check" "migrate" "drain-host" "rehearse" "export" "metrics"
-	"peers" "peers enrol" "peers forget"
+	"peers" "peers enrol" "peers renew" "peers forget"
 	"reserve add" "reserve remove" "reserve list" "reserve check")
 
 echo "KTAP version 1"

@@ -64,16 +64,27 @@ static void wipe(gnutls_datum_t *d)
 	d->data = NULL;
 }
 
-static int load_own(struct tls_creds *c, char *why, size_t n)
+/*
+ * TLS_NEXT, while a renewed pair is being put in place, else host.crt and host.key. As gnutls has it; 1: what there was has gone
+ * meanwhile.
+ */
+static int load_pair(struct tls_creds *c, char *why, size_t n)
 {
 	gnutls_datum_t crt = { NULL, 0 }, key = { NULL, 0 };
 	char file[4096];
+	bool next;
 	int err = -1;
 
-	snprintf(file, sizeof(file), "%s/host.crt", c->dir);
-	if (slurp(file, false, &crt, why, n))
+	snprintf(file, sizeof(file), "%s/" TLS_NEXT, c->dir);
+	next = !access(file, F_OK);
+	if (!next)
+		snprintf(file, sizeof(file), "%s/host.crt", c->dir);
+	if (slurp(file, next, &crt, why, n)) {
+		err = next && access(file, F_OK) ? 1 : -1;
 		goto done;
-	snprintf(file, sizeof(file), "%s/host.key", c->dir);
+	}
+	if (!next)
+		snprintf(file, sizeof(file), "%s/host.key", c->dir);
 	if (slurp(file, true, &key, why, n))
 		goto done;
 	err = gnutls_certificate_set_x509_key_mem(c->own, &crt, &key, GNUTLS_X509_FMT_PEM);
@@ -81,48 +92,81 @@ static int load_own(struct tls_creds *c, char *why, size_t n)
 		snprintf(why, n, "host.crt and host.key in '%s' do not belong together", c->dir);
 	else if (err < 0)
 		snprintf(why, n, "host.crt or host.key in '%s' is not in order (PEM is expected): %s", c->dir, gnutls_strerror(err));
+	else
+		err = 0;
 done:
 	wipe(&crt);
 	wipe(&key);
-	return err < 0 ? -1 : 0;
+	return err;
 }
 
+/* The pair may be replaced between the one and the other. */
+static int load_own(struct tls_creds *c, char *why, size_t n)
+{
+	int err = 1, tries;
+
+	for (tries = 0; tries < 3 && (err == 1 || err == GNUTLS_E_CERTIFICATE_KEY_MISMATCH); tries++)
+		err = load_pair(c, why, n);
+	return err ? -1 : 0;
+}
+
+static int add_known(struct tls_creds *c, const char *name, size_t len, gnutls_x509_crt_t crt)
+{
+	struct tls_known *k = &c->known[c->nr_known];
+	int err;
+
+	memset(k, 0, sizeof(*k));
+	k->name = strndup(name, len);
+	err = k->name ? gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_DER, &k->der) : GNUTLS_E_MEMORY_ERROR;
+	if (err < 0) {
+		free(k->name);
+		return err;
+	}
+	k->crt = crt;
+	k->is_ca = gnutls_x509_crt_get_ca_status(crt, NULL) > 0;
+	c->nr_known++;
+	return 0;
+}
+
+/*
+ * A peer that has renewed its certificate is known by the new one and, until it shows that, by the old one: others than the
+ * first are no CA's.
+ */
 static int load_peer(struct tls_creds *c, const char *dir, const char *entry, char *why, size_t n)
 {
+	gnutls_x509_crt_t *all = NULL;
+	unsigned int nr = 0, i;
 	size_t len = strlen(entry);
-	struct tls_known *k;
 	gnutls_datum_t d;
 	char file[4400];
 	int err;
 
 	if (len <= 4 || strcmp(entry + len - 4, ".crt") || *entry == '.')
 		return 0;
-	if (c->nr_known >= MAX_KNOWN) {
-		snprintf(why, n, "there are more than %u peers in '%s'", MAX_KNOWN, dir);
-		return -1;
-	}
 	snprintf(file, sizeof(file), "%s/%s", dir, entry);
 	if (slurp(file, false, &d, why, n))
 		return -1;
-	k = &c->known[c->nr_known];
-	memset(k, 0, sizeof(*k));
-	k->name = strndup(entry, len - 4);
-	err = k->name ? gnutls_x509_crt_init(&k->crt) : GNUTLS_E_MEMORY_ERROR;
-	if (err >= 0) {
-		c->nr_known++;
-		err = gnutls_x509_crt_import(k->crt, &d, GNUTLS_X509_FMT_PEM);
-		if (err >= 0)
-			err = gnutls_x509_crt_export2(k->crt, GNUTLS_X509_FMT_DER, &k->der);
-	} else {
-		free(k->name);
-	}
+	err = gnutls_x509_crt_list_import2(&all, &nr, &d, GNUTLS_X509_FMT_PEM, 0);
 	free(d.data);
+	for (i = 0; i < nr; i++) {
+		if (err < 0 || c->nr_known >= MAX_KNOWN || (i && gnutls_x509_crt_get_ca_status(all[i], NULL) > 0))
+			gnutls_x509_crt_deinit(all[i]);
+		else
+			err = add_known(c, entry, len - 4, all[i]);
+		if (err < 0)
+			break;
+	}
+	for (i++; i < nr; i++)
+		gnutls_x509_crt_deinit(all[i]);
+	gnutls_free(all);
 	if (err < 0) {
 		snprintf(why, n, "'%s' holds no certificate in PEM: %s", file, gnutls_strerror(err));
 		return -1;
 	}
-	k->is_ca = gnutls_x509_crt_get_ca_status(k->crt, NULL) > 0;
-	return 0;
+	if (c->nr_known < MAX_KNOWN)
+		return 0;
+	snprintf(why, n, "there are more than %u peers in '%s'", MAX_KNOWN - 1, dir);
+	return -1;
 }
 
 static int load_peers(struct tls_creds *c, char *why, size_t n)

@@ -4,7 +4,9 @@
  *
  * A directory holds what a host needs: host.crt and host.key (its own; host.crt may be a chain), and peers/NAME.crt for each peer
  * that it knows. That file is either the peer's own certificate, which then must be shown exactly so, or a CA's, which must have
- * signed the peer's, with NAME as common name or subject alternative name. Both ends always show one.
+ * signed the peer's, with NAME as common name or subject alternative name. Both ends always show one. Of a peer's own there may be
+ * several, while it changes from one to another. TLS_NEXT, while it is there, holds what host.crt and host.key are going to be,
+ * and is used instead of them.
  *
  * Nothing here prints. What fails leaves a sentence fragment in why (n bytes) that goes after the name of the peer: "10.0.0.2: " +
  * "its certificate has expired (2026-01-01)".
@@ -18,6 +20,7 @@
 #include <sys/types.h>
 
 #define TLS_DIR		"/etc/iovm/tls"
+#define TLS_NEXT	"host.next"
 
 struct tls_creds;		/* what was read from a directory; shared by sessions, read-only */
 struct tls;			/* a session */

@@ -3,7 +3,6 @@
  * TLS: the certificates in a directory. See tls_cert.h.
  */
 #include <errno.h>
-#include <gnutls/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +13,11 @@
 #include "tls_int.h"
 
 #define MAX_FILE	(64u << 10)
-#define DAY		86400
-#define SLACK		DAY	/* clocks of hosts differ */
+#define PEER_FILE_MAX	256
 
 /* --- what one says --- */
 
-static void describe(gnutls_x509_crt_t crt, struct tls_cert *c)
+void tls_describe(gnutls_x509_crt_t crt, struct tls_cert *c)
 {
 	size_t size = sizeof(c->name), i;
 	unsigned char digest[32];
@@ -39,6 +37,7 @@ static void describe(gnutls_x509_crt_t crt, struct tls_cert *c)
 	c->from = gnutls_x509_crt_get_activation_time(crt);
 	c->until = gnutls_x509_crt_get_expiration_time(crt);
 	c->is_ca = gnutls_x509_crt_get_ca_status(crt, NULL) > 0;
+	c->self_signed = gnutls_x509_crt_check_issuer(crt, crt) > 0;
 }
 
 /* Of a text, exactly one or at least one; NULL and an error of gnutls. */
@@ -62,7 +61,7 @@ static gnutls_x509_crt_t import(const void *text, size_t n, bool one, int *err)
 	return first;
 }
 
-static int slurp(const char *file, char **text, size_t *len)
+int tls_slurp(const char *file, char **text, size_t *len)
 {
 	FILE *f = fopen(file, "re");
 	int err = errno;
@@ -88,7 +87,7 @@ static gnutls_x509_crt_t read_first(const char *file, int *missing, char *why, s
 	gnutls_x509_crt_t crt;
 	size_t len = 0;
 	char *text;
-	int err = slurp(file, &text, &len);
+	int err = tls_slurp(file, &text, &len);
 
 	*missing = err == ENOENT;
 	if (err) {
@@ -111,9 +110,22 @@ int tls_cert_read(const char *file, struct tls_cert *c, char *why, size_t n)
 	crt = read_first(file, &missing, why, n);
 	if (!crt)
 		return missing ? 1 : -1;
-	describe(crt, c);
+	tls_describe(crt, c);
 	gnutls_x509_crt_deinit(crt);
 	return 0;
+}
+
+int tls_cert_read_own(const char *dir, struct tls_cert *c, char *why, size_t n)
+{
+	char file[4096];
+	int r;
+
+	snprintf(file, sizeof(file), "%s/" TLS_NEXT, dir);
+	r = tls_cert_read(file, c, why, n);
+	if (r <= 0)
+		return r;
+	snprintf(file, sizeof(file), "%s/host.crt", dir);
+	return tls_cert_read(file, c, why, n);
 }
 
 const char *tls_cert_trouble(const struct tls_cert *c)
@@ -141,99 +153,22 @@ void tls_cert_of_peer(const struct tls *t, struct tls_cert *c)
 	if (!raw || !nr || gnutls_x509_crt_init(&crt) < 0)
 		return;
 	if (gnutls_x509_crt_import(crt, raw, GNUTLS_X509_FMT_DER) >= 0)
-		describe(crt, c);
+		tls_describe(crt, c);
 	gnutls_x509_crt_deinit(crt);
 }
 
 /* --- this host's own --- */
 
-static int new_key(gnutls_x509_privkey_t *key)
+int tls_put(const char *dir, const char *name, mode_t mode, const char *text, size_t len, char *why, size_t n)
 {
-	int err = gnutls_x509_privkey_init(key);
+	char file[4096];
+	int err;
 
-	if (err >= 0)
-		err = gnutls_x509_privkey_generate(*key, GNUTLS_PK_ECDSA, GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0);
-	return err;
-}
-
-/* Signed by itself; no CA: it is known as it is, and nothing that it may sign. */
-static int new_cert(gnutls_x509_privkey_t key, const char *name, gnutls_x509_crt_t *crt)
-{
-	unsigned char serial[16], id[20];
-	size_t id_size = sizeof(id);
-	time_t now = time(NULL);
-	int err = gnutls_x509_crt_init(crt);
-
-	if (err < 0)
-		return err;
-	err = gnutls_rnd(GNUTLS_RND_NONCE, serial, sizeof(serial));
-	serial[0] = (serial[0] & 0x7f) | 0x40;
-	if (err >= 0)
-		err = gnutls_x509_crt_set_version(*crt, 3);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_serial(*crt, serial, sizeof(serial));
-	if (err >= 0)
-		err = gnutls_x509_crt_set_activation_time(*crt, now - SLACK);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_expiration_time(*crt, now + TLS_CERT_YEARS * 365 * (time_t)DAY);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_dn_by_oid(*crt, GNUTLS_OID_X520_COMMON_NAME, 0, name, (unsigned int)strlen(name));
-	if (err >= 0)
-		err = gnutls_x509_crt_set_subject_alt_name(*crt, GNUTLS_SAN_DNSNAME, name, (unsigned int)strlen(name),
-							   GNUTLS_FSAN_SET);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_basic_constraints(*crt, 0, -1);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_key_usage(*crt, GNUTLS_KEY_DIGITAL_SIGNATURE);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_key_purpose_oid(*crt, GNUTLS_KP_TLS_WWW_SERVER, 0);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_key_purpose_oid(*crt, GNUTLS_KP_TLS_WWW_CLIENT, 0);
-	if (err >= 0)
-		err = gnutls_x509_crt_set_key(*crt, key);
-	if (err >= 0 && gnutls_x509_crt_get_key_id(*crt, GNUTLS_KEYID_USE_SHA1, id, &id_size) >= 0)
-		err = gnutls_x509_crt_set_subject_key_id(*crt, id, id_size);
-	if (err >= 0)
-		err = gnutls_x509_crt_sign2(*crt, *crt, key, GNUTLS_DIG_SHA256, 0);
-	return err;
-}
-
-static int put(const char *file, mode_t mode, const gnutls_datum_t *d, char *why, size_t n)
-{
-	int err = put_file(file, mode, d->data, d->size);
-
+	snprintf(file, sizeof(file), "%s/%s", dir, name);
+	err = put_file(file, mode, text, len);
 	if (err)
 		snprintf(why, n, "cannot write '%s': %s", file, strerror(err));
 	return err ? -1 : 0;
-}
-
-/* The key goes first: a key without a certificate is one that was interrupted here. */
-static int make_own(const char *key_file, const char *crt_file, const char *name, char *why, size_t n)
-{
-	gnutls_datum_t pem_key = { NULL, 0 }, pem_crt = { NULL, 0 };
-	gnutls_x509_privkey_t key = NULL;
-	gnutls_x509_crt_t crt = NULL;
-	int err = new_key(&key), r = -1;
-
-	if (err >= 0)
-		err = new_cert(key, name, &crt);
-	if (err >= 0)
-		err = gnutls_x509_privkey_export2(key, GNUTLS_X509_FMT_PEM, &pem_key);
-	if (err >= 0)
-		err = gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &pem_crt);
-	if (err < 0)
-		snprintf(why, n, "cannot make a certificate: %s", gnutls_strerror(err));
-	else
-		r = put(key_file, 0600, &pem_key, why, n) ?: put(crt_file, 0644, &pem_crt, why, n);
-	if (pem_key.data)
-		gnutls_memset(pem_key.data, 0, pem_key.size);
-	gnutls_free(pem_key.data);
-	gnutls_free(pem_crt.data);
-	if (crt)
-		gnutls_x509_crt_deinit(crt);
-	if (key)
-		gnutls_x509_privkey_deinit(key);
-	return r;
 }
 
 static int no_dir(const char *dir, char *why, size_t n)
@@ -257,13 +192,13 @@ int tls_cert_own(const char *dir, const char *name, bool *made, char **pem, stru
 
 	*made = false;
 	*pem = NULL;
-	if (no_dir(dir, why, n))
+	if (no_dir(dir, why, n) || tls_pair_finish(dir, why, n))
 		return -1;
 	snprintf(key_file, sizeof(key_file), "%s/host.key", dir);
 	snprintf(crt_file, sizeof(crt_file), "%s/host.crt", dir);
 	if (access(crt_file, F_OK) && errno == ENOENT) {
 		*made = true;
-		if (make_own(key_file, crt_file, name, why, n))
+		if (tls_pair_first(dir, name, why, n))
 			return -1;
 	} else if (access(key_file, F_OK) && errno == ENOENT) {
 		snprintf(why, n, "there is '%s' but no '%s': bring the key, or remove the certificate to have both made anew", crt_file,
@@ -273,7 +208,7 @@ int tls_cert_own(const char *dir, const char *name, bool *made, char **pem, stru
 	crt = read_first(crt_file, &missing, why, n);
 	if (!crt)
 		return -1;
-	describe(crt, c);
+	tls_describe(crt, c);
 	if (gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &d) >= 0)
 		*pem = strndup((const char *)d.data, d.size);
 	gnutls_free(d.data);
@@ -285,37 +220,136 @@ int tls_cert_own(const char *dir, const char *name, bool *made, char **pem, stru
 
 /* --- peers' --- */
 
-int tls_cert_keep(const char *dir, const char *name, const char *text, struct tls_cert *c, char *why, size_t n)
+/* What a peer sent: one certificate, and why it may not be kept */
+static gnutls_x509_crt_t take(const char *text, struct tls_cert *c, char *why, size_t n)
 {
-	gnutls_datum_t d = { NULL, 0 };
 	gnutls_x509_crt_t crt = NULL;
-	char file[4096], day[16];
-	size_t len = strlen(text);
-	int err = GNUTLS_E_RECORD_OVERFLOW, r = -1;
+	char day[16];
+	int err = GNUTLS_E_RECORD_OVERFLOW;
 
 	memset(c, 0, sizeof(*c));
-	if (len <= TLS_CERT_MAX)
-		crt = import(text, len, true, &err);
+	if (strlen(text) <= TLS_CERT_MAX)
+		crt = import(text, strlen(text), true, &err);
 	if (!crt) {
 		snprintf(why, n, "what it sent is not one certificate in PEM: %s", gnutls_strerror(err));
-		return -1;
+		return NULL;
 	}
-	describe(crt, c);
+	tls_describe(crt, c);
 	tls_cert_day(c->until, day);
 	if (c->is_ca)
 		snprintf(why, n, "the certificate that it sent may sign others (it is a CA's): copy that one yourself if it is what you want");
 	else if (tls_cert_trouble(c))
 		snprintf(why, n, "the certificate that it sent %s (until %s): are the clocks of both hosts right?", tls_cert_trouble(c), day);
-	else if (!no_dir(dir, why, n)) {
-		/* not as it came, but as it was understood */
-		snprintf(file, sizeof(file), "%s/peers/%s.crt", dir, name);
-		if (gnutls_x509_crt_export2(crt, GNUTLS_X509_FMT_PEM, &d) < 0)
-			snprintf(why, n, "out of memory");
-		else
-			r = put(file, 0644, &d, why, n);
-		gnutls_free(d.data);
-	}
+	else
+		return crt;
 	gnutls_x509_crt_deinit(crt);
+	return NULL;
+}
+
+/* Not as it came, but as it was understood; and, if not NULL, another one behind it. */
+static int keep(const char *dir, const char *name, gnutls_x509_crt_t first, gnutls_x509_crt_t second, char *why, size_t n)
+{
+	gnutls_datum_t d[2] = { { NULL, 0 }, { NULL, 0 } };
+	char file[PEER_FILE_MAX], *text = NULL;
+	int r = -1;
+
+	if (no_dir(dir, why, n))
+		return -1;
+	snprintf(file, sizeof(file), "peers/%s.crt", name);
+	if (gnutls_x509_crt_export2(first, GNUTLS_X509_FMT_PEM, &d[0]) < 0 ||
+	    (second && gnutls_x509_crt_export2(second, GNUTLS_X509_FMT_PEM, &d[1]) < 0) ||
+	    asprintf(&text, "%.*s%.*s", (int)d[0].size, d[0].data, (int)d[1].size, d[1].data ? (char *)d[1].data : "") < 0)
+		snprintf(why, n, "out of memory");
+	else
+		r = tls_put(dir, file, 0644, text, strlen(text), why, n);
+	free(text);
+	gnutls_free(d[0].data);
+	gnutls_free(d[1].data);
+	return r;
+}
+
+int tls_cert_keep(const char *dir, const char *name, const char *text, struct tls_cert *c, char *why, size_t n)
+{
+	gnutls_x509_crt_t crt = take(text, c, why, n);
+	int r;
+
+	if (!crt)
+		return -1;
+	r = keep(dir, name, crt, NULL, why, n);
+	gnutls_x509_crt_deinit(crt);
+	return r;
+}
+
+/* Those of a file; how many, 0 and why */
+static unsigned int read_all(const char *dir, const char *name, gnutls_x509_crt_t **all, char *why, size_t n)
+{
+	gnutls_datum_t d;
+	char file[4096], *text;
+	unsigned int nr = 0;
+	size_t len = 0;
+	int err;
+
+	*all = NULL;
+	snprintf(file, sizeof(file), "%s/peers/%s.crt", dir, name);
+	err = tls_slurp(file, &text, &len);
+	if (err) {
+		snprintf(why, n, "cannot read '%s': %s", file, strerror(err));
+		return 0;
+	}
+	d = (gnutls_datum_t){ (unsigned char *)text, (unsigned int)len };
+	err = gnutls_x509_crt_list_import2(all, &nr, &d, GNUTLS_X509_FMT_PEM, 0);
+	free(text);
+	if (err >= 0 && nr)
+		return nr;
+	snprintf(why, n, "'%s' holds no certificate in PEM: %s", file, gnutls_strerror(err));
+	return 0;
+}
+
+static void free_all(gnutls_x509_crt_t *all, unsigned int nr)
+{
+	while (nr)
+		gnutls_x509_crt_deinit(all[--nr]);
+	gnutls_free(all);
+}
+
+int tls_cert_keep_next(const char *dir, const char *name, const char *text, const char *fingerprint, struct tls_cert *c,
+		       char *why, size_t n)
+{
+	gnutls_x509_crt_t *all, crt = take(text, c, why, n);
+	unsigned int nr = crt ? read_all(dir, name, &all, why, n) : 0, i;
+	struct tls_cert known;
+	int r = -1;
+
+	for (i = 0; i < nr; i++) {
+		tls_describe(all[i], &known);
+		if (!known.is_ca && !strcmp(known.fingerprint, fingerprint))
+			break;
+	}
+	if (nr && i == nr)
+		snprintf(why, n, "the certificate that it shows is not kept here, as one that is known by a CA's: that has to issue the new one");
+	else if (nr)
+		r = keep(dir, name, crt, gnutls_x509_crt_equals(crt, all[i]) ? NULL : all[i], why, n);
+	if (nr)
+		free_all(all, nr);
+	if (crt)
+		gnutls_x509_crt_deinit(crt);
+	return r;
+}
+
+int tls_cert_seen(const char *dir, const char *name, const char *fingerprint, char *why, size_t n)
+{
+	gnutls_x509_crt_t *all;
+	unsigned int nr = read_all(dir, name, &all, why, n);
+	struct tls_cert first;
+	int r = nr ? 0 : -1;
+
+	if (nr > 1) {
+		tls_describe(all[0], &first);
+		if (!first.is_ca && !strcmp(first.fingerprint, fingerprint))
+			r = keep(dir, name, all[0], NULL, why, n) ? -1 : 1;
+	}
+	if (nr)
+		free_all(all, nr);
 	return r;
 }
 

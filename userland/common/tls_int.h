@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * TLS: what tls.c, tls_verify.c and tls_kernel.c share.
+ * TLS: what the files tls*.c share.
  */
 #ifndef IOVM_TLS_INT_H
 #define IOVM_TLS_INT_H
@@ -50,5 +50,15 @@ int tls_verify(gnutls_session_t s);
 /* tls_psk.c: have a session use the secret; free what is there of it. */
 int tls_secret_use(struct tls *t);
 void tls_secret_drop(struct tls_creds *c);
+
+/* tls_cert.c: what a certificate says; a file, for free(), 0 or an errno; a file of a directory is written, 0, or -1 and why. */
+struct tls_cert;
+void tls_describe(gnutls_x509_crt_t crt, struct tls_cert *c);
+int tls_slurp(const char *file, char **text, size_t *len);
+int tls_put(const char *dir, const char *name, mode_t mode, const char *text, size_t len, char *why, size_t n);
+
+/* tls_pair.c: what TLS_NEXT holds goes to its places; the first pair of a host is made. 0, or -1 and why. */
+int tls_pair_finish(const char *dir, char *why, size_t n);
+int tls_pair_first(const char *dir, const char *name, char *why, size_t n);
 
 #endif

@@ -10,8 +10,6 @@
 
 #include "peers.h"
 
-#define SOON	(30 * 86400)	/* a certificate that expires within these seconds is pointed out */
-
 const char *peers_config = CONFIG_FILE, *peers_dir = CONFIG_DIR;
 const char *const peers_told_names[] = { "told", "restart", "not-running", NULL };
 
@@ -87,7 +85,7 @@ void peers_cert_text(const struct tls_cert *c, char *buf, size_t n)
 	else if (trouble)
 		snprintf(buf, n, "%s, valid from %s until %s: it %s", c->fingerprint, from, day, trouble);
 	else
-		snprintf(buf, n, "%s, valid until %s%s", c->fingerprint, day, c->until - time(NULL) < SOON ? ": it expires soon" : "");
+		snprintf(buf, n, "%s, valid until %s%s", c->fingerprint, day, c->until - time(NULL) < TLS_CERT_SOON ? ": it expires soon" : "");
 }
 
 void peers_cert_json(struct json *j, const char *key, const struct tls_cert *c)
@@ -197,9 +195,26 @@ static void row_json(struct json *j, const struct config *c, const struct row *r
 		json_null(j, "certificate");
 	else
 		peers_cert_json(j, "certificate", &row->cert);
-	/* what it shows now: another one when it is known by its CA */
+	/* what it has shown last: another one when it is known by its CA */
 	json_str(j, "shows", *get_str(row->o, "fingerprint") ? get_str(row->o, "fingerprint") : NULL);
+	if (member_u64(row->o, "expires"))
+		json_u64(j, "shows_expires", member_u64(row->o, "expires"));
+	else
+		json_null(j, "shows_expires");
 	json_close(j);
+}
+
+/* It has shown another one than the one that is kept: its CA has issued it, or it is about to be renewed. */
+static void shown_text(const struct row *row)
+{
+	const char *shows = get_str(row->o, "fingerprint");
+	time_t until = (time_t)member_u64(row->o, "expires");
+	char day[16];
+
+	if (!*shows || row->r || !strcmp(shows, row->cert.fingerprint))
+		return;
+	tls_cert_day(until, day);
+	printf("  %-16s has shown   %s, valid until %s%s\n", "", shows, day, until - time(NULL) < TLS_CERT_SOON ? ": it expires soon" : "");
 }
 
 static void row_text(const struct config *c, const struct row *row)
@@ -222,11 +237,12 @@ static void row_text(const struct config *c, const struct row *row)
 		printf("  %-16s certificate %s\n", "", cert);
 	else if (!c->host.plain_tcp)
 		printf("  %-16s no certificate: 'iovmctl peers enrol %s' makes the two hosts known to each other\n", "", row->name);
+	shown_text(row);
 }
 
 static int show(const struct config *c, const struct json_node *o)
 {
-	char file[512], why[256], text[256];
+	char why[256], text[256];
 	struct tls_cert own;
 	struct row *rows;
 	unsigned int nr, i;
@@ -234,8 +250,7 @@ static int show(const struct config *c, const struct json_node *o)
 	int r;
 
 	rows = all_rows(c, o, &nr);
-	snprintf(file, sizeof(file), "%s/host.crt", c->host.tls_dir);
-	r = tls_cert_read(file, &own, why, sizeof(why));
+	r = tls_cert_read_own(c->host.tls_dir, &own, why, sizeof(why));
 	peers_cert_text(&own, text, sizeof(text));
 	if (opt_json) {
 		json_init(&j, stdout, true);

@@ -32,7 +32,7 @@ _iovmctl() {
 		*) words+=("${COMP_WORDS[i]}") ;;
 		esac
 	done
-	if [[ ${words[0]} == @(path|session|reserve|config|epoch) || ${words[*]:0:2} == "peers "@(enrol|forget) ]]; then
+	if [[ ${words[0]} == @(path|session|reserve|config|epoch) || ${words[*]:0:2} == "peers "@(enrol|renew|forget) ]]; then
 		cmd=("${words[@]:0:2}")
 		args=("${words[@]:2}")
 	else
@@ -115,7 +115,8 @@ _iovmctl() {
 	fi
 	case "${cmd[*]}:${#args[@]}" in
 	peers:0)
-		mapfile -t COMPREPLY < <(compgen -W "enrol forget" -- "$cur") ;;
+		mapfile -t COMPREPLY < <(compgen -W "enrol renew forget" -- "$cur") ;;
+	"peers renew:"*) ;;
 	"peers "*:0)
 		mapfile -t COMPREPLY < <(compgen -W "$(iovmctl peers 2>/dev/null | sed -n 's/^  \([A-Za-z0-9_][^ ]*\)  *[^ ].*/\1/p' |
 			grep -v '^certificate$')" -- "$cur") ;;

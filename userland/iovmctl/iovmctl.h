@@ -384,6 +384,7 @@ extern const struct cmd cmd_config_reload;					/* cmd_reload.c */
 extern const struct cmd cmd_status, cmd_metrics;				/* cmd_status.c */
 extern const struct cmd cmd_peers, cmd_peers_forget;				/* cmd_peers.c */
 extern const struct cmd cmd_peers_enrol;					/* cmd_enrol.c */
+extern const struct cmd cmd_peers_renew;					/* cmd_renew.c */
 extern const struct cmd cmd_migrate;						/* cmd_migrate.c */
 extern const struct cmd cmd_check, cmd_export;						/* cmd_check.c */
 extern const struct cmd cmd_rehearse;						/* cmd_rehearse.c */

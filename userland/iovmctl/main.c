@@ -16,7 +16,7 @@ static const struct {
 		     &cmd_path_fail, &cmd_path_retry, &cmd_path_fence, &cmd_path_fenced } },
 	{ "Guests and hosts, by iovmd", { &cmd_status, &cmd_check, &cmd_migrate, &cmd_drain_host, &cmd_rehearse, &cmd_export, &cmd_metrics,
 					   &cmd_config_check, &cmd_config_show, &cmd_config_reload } },
-	{ "Peers", { &cmd_peers, &cmd_peers_enrol, &cmd_peers_forget } },
+	{ "Peers", { &cmd_peers, &cmd_peers_enrol, &cmd_peers_renew, &cmd_peers_forget } },
 	{ "Clients", { &cmd_serve, &cmd_session_list, &cmd_session_end } },
 	{ "Epochs", { &cmd_epoch_take, &cmd_epoch_give } },
 	{ "Bandwidth", { &cmd_reserve_add, &cmd_reserve_remove, &cmd_reserve_list, &cmd_reserve_check } },

@@ -91,6 +91,7 @@ bool config_value(const struct config_key *k, const void *what, char buf[CONFIG_
 	case V_HOST:
 	case V_FILE:
 	case V_COMMAND:
+	case V_UNIT:
 	case V_CLASS:
 	case V_TEXT:
 		append(buf, at);

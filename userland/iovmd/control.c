@@ -243,6 +243,8 @@ static void request(struct client *c, const struct json_node *o)
 		answer_begin(&m, c->id);
 		exports_json(&m.j, "exports");
 		msg_send(&m, c->line);
+	} else if (op && !strcmp(op, "certificate")) {
+		cert_tell(c->line, c->id, member_str(o, "certificate") ?: "");
 	} else if (op && !strcmp(op, "config-reload")) {
 		reload(c->line, c->id);
 	} else if (op && !strcmp(op, "check")) {

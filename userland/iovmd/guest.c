@@ -73,6 +73,7 @@ void guest_unwatch(struct line *l)
 	drain_unwatch(l);
 	policy_unwatch(l);
 	check_unwatch(l);
+	cert_unwatch(l);
 }
 
 /* end: it is the last that they hear. */

@@ -19,6 +19,7 @@
  *   data.c        takes in the NBD connections of peers, and hands them to the kernel
  *   link.c        the channel to a peer and from it: one process each
  *   peer.c        what is asked of peers; peer_in.c: what they ask here
+ *   certs.c       when certificates expire, and that they are renewed
  *   guest.c       a guest: how far is its migration
  *   policy.c      which guests are to be migrated, and when; draining the host
  *   check.c       is a guest ready to be migrated? check_here.c: what is looked at on a host
@@ -107,8 +108,8 @@ uint64_t next_pause(uint64_t *pause, uint64_t first, uint64_t last);
 /* ---- marks (mark.c) ---- */
 
 /*
- * Files below run_dir: "something is under way for this guest", or has happened to this peer, for the next iovmd, should this one be killed. A hint
- * alone: how things are is asked of QEMU and the kernel. of: its name
+ * Files below run_dir: "something is under way for this guest", or has happened to this peer, for the next iovmd, should this one
+ * be killed. A hint alone: how things are is asked of QEMU and the kernel. of: its name
  */
 void mark_set(const char *what, const char *of, const char *text);
 void mark_clear(const char *what, const char *of);
@@ -280,6 +281,8 @@ bool peer_is_up(const struct config_peer *p, const char **why);
 bool peer_is_gone(const struct config_peer *p);
 /* Whether and since when, or why not: members of the open object. */
 void peer_json(struct json *j, const struct config_peer *p);
+/* Until when the certificate is valid that it has shown last, 0 not known */
+uint64_t peer_cert_until(const struct config_peer *p);
 /* What it is known by has changed: connections end, and are made anew. */
 void peer_again(const struct config_peer *p);
 /*
@@ -301,6 +304,20 @@ void answer_begin(struct msg *m, uint64_t id);
 /* In a child: connects to a peer, or takes a connection of one, and carries lines to and fro; an exit status. */
 int link_out(int sock, void *peer);
 int link_in(int sock, void *fd);
+
+/* ---- certificates (certs.c) ---- */
+
+void certs_start(void);
+/* Until when one is valid, members of the open object: this host's, or, p not NULL, a peer's. */
+void cert_json(struct json *j, const struct config_peer *p);
+void cert_metrics(FILE *f);
+/* What a peer has shown. */
+void cert_seen(const struct config_peer *p, const char *fingerprint);
+/* A peer asks: "certificate"; it has shown the one with this fingerprint, "" none. */
+void cert_request(struct line *l, uint64_t id, const struct config_peer *from, const char *fingerprint, const struct json_node *o);
+/* Tells the peers which one this host is going to show, and l what they say. */
+void cert_tell(struct line *l, uint64_t id, const char *certificate);
+void cert_unwatch(struct line *l);
 
 /* ---- guests (guest.c) ---- */
 

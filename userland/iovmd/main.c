@@ -195,6 +195,7 @@ int main(int argc, char **argv)
 	bandwidth_start();
 	guest_reload();
 	check_reload();
+	certs_start();
 	peer_reload();
 	sd_notify(0, "READY=1");
 	info("host '%s', release %s", agent.config->host.name, IOVM_RELEASE);

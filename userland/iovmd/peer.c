@@ -19,7 +19,7 @@
  * @line: of the process that keeps it
  * @up: it has said who it is
  * @since_ms: then it did
- * @fingerprint: of the certificate that it has shown; "" none
+ * @fingerprint: of the certificate that it has shown last; "" none
  * @expires: and when that does, in seconds since 1970
  * @why: it is not up
  * @pause: then it is tried again
@@ -87,12 +87,21 @@ void peer_json(struct json *j, const struct config_peer *conf)
 		json_u64(j, "since_ms", clock_ms() - p->since_ms);
 	else
 		json_null(j, "since_ms");
-	json_str(j, "fingerprint", up && *p->fingerprint ? p->fingerprint : NULL);
-	if (up && p->expires)
+	/* as last seen, also when that was a while ago */
+	json_str(j, "fingerprint", p && *p->fingerprint ? p->fingerprint : NULL);
+	if (p && p->expires)
 		json_u64(j, "expires", p->expires);
 	else
 		json_null(j, "expires");
+	cert_json(j, conf);
 	fence_host_json(j, conf);
+}
+
+uint64_t peer_cert_until(const struct config_peer *conf)
+{
+	struct peer *p = peer_of(conf);
+
+	return p ? p->expires : 0;
 }
 
 /* --- asking --- */
@@ -230,6 +239,7 @@ static void take_first(struct peer *p, const struct json_node *o)
 	info("peer '%s' is connected%s%s, release %s", p->conf->name, *p->fingerprint ? ", its certificate is " : "", p->fingerprint,
 	     member_str(o, "release") ?: "?");
 	peer_ask(p->conf, "{\"op\":\"arrivals\"}", ARRIVALS_MS, on_arrivals, p);
+	cert_seen(p->conf, p->fingerprint);
 	fence_host_up(p->conf);
 	epoch_peer_up(p->conf);
 	doubt_peer_up(p->conf);

@@ -13,11 +13,15 @@
 #define MAX_INCOMING	64
 #define MAX_CHILDREN	192	/* of all kinds: those that make room end later than others come */
 
-/* A connection of a peer; from is NULL until it has said who it is. The newest is first. */
+/*
+ * A connection of a peer; from is NULL until it has said who it is, by the certificate with this fingerprint, "" none. The
+ * newest is first.
+ */
 struct incoming {
 	struct line *line;
 	struct child *child;
 	const struct config_peer *from;
+	char fingerprint[72];
 	struct incoming *next;
 };
 
@@ -44,6 +48,16 @@ void answer_begin(struct msg *m, uint64_t id)
 	json_bool(&m->j, "ok", true);
 }
 
+/* The fingerprint of the certificate that was shown on it */
+static const char *shown_by(const struct line *l)
+{
+	struct incoming *in;
+
+	for (in = incomings; in && in->line != l; in = in->next)
+		;
+	return in ? in->fingerprint : "";
+}
+
 void peer_request(struct line *l, const struct config_peer *from, const struct json_node *o)
 {
 	const char *op = member_str(o, "op");
@@ -67,6 +81,8 @@ void peer_request(struct line *l, const struct config_peer *from, const struct j
 		epoch_ready(l, id, from, o);
 	} else if (!strcmp(op, "drain")) {
 		drain_request(l, id, from, o);
+	} else if (!strcmp(op, "certificate")) {
+		cert_request(l, id, from, shown_by(l), o);
 	} else if (!strcmp(op, "ready")) {
 		check_request(l, id, from, o);
 	} else if (!strcmp(op, "prepare") || !strcmp(op, "accept") || !strcmp(op, "abort")) {
@@ -99,9 +115,12 @@ static bool first_line(struct incoming *in, const struct json_node *o)
 	if (error)
 		refusal(member_str(o, "from") ?: "?", error, "peers");
 	in->from = config_peer(agent.config, member_str(o, "hello") ?: "");
-	if (in->from)
-		fence_host_up(in->from);
-	return in->from;
+	if (!in->from)
+		return false;
+	snprintf(in->fingerprint, sizeof(in->fingerprint), "%s", member_str(o, "fingerprint") ?: "");
+	cert_seen(in->from, in->fingerprint);
+	fence_host_up(in->from);
+	return true;
 }
 
 static void on_incoming(struct line *l, char *text, void *data)

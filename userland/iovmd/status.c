@@ -115,6 +115,7 @@ void status_json(struct json *j, const char *key, const struct config_peer *from
 	json_str(j, "transport", agent.config->host.plain_tcp ? "plain-tcp" : "tls");
 	json_bool(j, "config_changed", config_sum(agent.config_file, agent.config_dir) != agent.config_sum);
 	if (!from) {
+		cert_json(j, NULL);
 		status_peers(j, "peers");
 		refusal_json(j, "last_refused");
 	}
@@ -218,6 +219,8 @@ void status_metrics(FILE *f)
 	family(f, "iovm_peer_fenced", "gauge", "1 when the peer counts as fenced: it was, and was not connected since.");
 	for (p = agent.config->peers; p; p = p->next)
 		fprintf(f, "iovm_peer_fenced{peer=\"%s\"} %d\n", p->name, fence_host_done(p));
+	family(f, "iovm_certificate_expires_seconds", "gauge", "When the certificate of this host, or the one a peer is known by, expires.");
+	cert_metrics(f);
 	family(f, "iovm_device_routed", "gauge", "1 when the device's requests have a path.");
 	each_device(f, "iovm_device_routed", is_routed);
 	family(f, "iovm_device_queues_running", "gauge", "Queues that a guest runs.");
