@@ -540,6 +540,9 @@ void arrival_reload(void)
 			a->conf = conf;
 			/* one that was prepared when the last iovmd was killed */
 			recall(a);
+			env_of(conf, env);
+			if (!a->comes)
+				unlink(env);
 		}
 		a->next = NULL;
 		*end = a;
@@ -548,9 +551,6 @@ void arrival_reload(void)
 			config_use_peer(a->from);
 		else
 			a->from = NULL;
-		env_of(conf, env);
-		if (!a->comes)
-			unlink(env);
 	}
 	/* a guest that comes is kept: see reload.c */
 	while ((a = old)) {
