@@ -90,17 +90,21 @@ void cert_json(struct json *j, const struct config_peer *p)
 	json_bool(j, "certificate_expires_soon", is_soon(when));
 }
 
+static void metric(FILE *f, const char *host, uint64_t when)
+{
+	if (when)
+		fprintf(f, "iovm_certificate_expires_seconds{host=\"%s\"} %llu\n", host, (unsigned long long)when);
+}
+
 void cert_metrics(FILE *f)
 {
 	const struct config_peer *p;
 
 	if (agent.config->host.plain_tcp)
 		return;
-	if (until(NULL))
-		fprintf(f, "iovm_certificate_expires_seconds{host=\"%s\"} %llu\n", agent.config->host.name, (unsigned long long)until(NULL));
+	metric(f, agent.config->host.name, until(NULL));
 	for (p = agent.config->peers; p; p = p->next)
-		if (until(p))
-			fprintf(f, "iovm_certificate_expires_seconds{host=\"%s\"} %llu\n", p->name, (unsigned long long)until(p));
+		metric(f, p->name, until(p));
 }
 
 /* --- a peer has another one --- */
