@@ -153,7 +153,6 @@ static u32 viovm_net_get_base(struct viovm_vq *vq)
 
 static long viovm_net_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void __user *argp)
 {
-	struct viovm_net *net = dev->node->priv;
 	union {
 		struct vhost_vring_state state;
 		struct vhost_vring_addr addr;
@@ -166,7 +165,7 @@ static long viovm_net_vring_ioctl(struct viovm_dev *dev, unsigned int cmd, void 
 		return -EFAULT;
 	if (index >= dev->nvqs)
 		return -ENOBUFS;
-	q = &net->queues[index];
+	q = viovm_net_queue(&dev->vqs[index]);
 	switch (cmd) {
 	case VHOST_NET_SET_BACKEND:
 	case VHOST_SET_VRING_KICK:

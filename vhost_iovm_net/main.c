@@ -16,7 +16,6 @@ static int viovm_net_opened(struct viovm_node *node, struct viovm_dev *dev)
 	struct viovm_net *net = node->priv;
 	u32 i;
 
-	net->dev = dev;
 	for (i = 0; i < VIOVM_NET_QUEUES; i++) {
 		struct viovm_net_queue *q = &net->queues[i];
 
@@ -35,8 +34,7 @@ static void viovm_net_closed(struct viovm_node *node)
 
 static bool viovm_net_vq_run(struct viovm_vq *vq)
 {
-	struct viovm_net *net = vq->dev->node->priv;
-	struct viovm_net_queue *q = &net->queues[vq->index];
+	struct viovm_net_queue *q = viovm_net_queue(vq);
 
 	return vq->index == VIOVM_NET_RX ? viovm_net_rx(q) : viovm_net_tx(q);
 }

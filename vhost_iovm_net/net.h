@@ -66,7 +66,7 @@ struct viovm_net_bufs {
  * @tap: @sock is a tap's or a macvtap's. dev->mutex
  * @next: for vq_start(): the socket that comes; dev->mutex
  * @next_tap: likewise: it is a tap's
- * @b: between vq_start and vq_stop; vq->mutex, but for @iov... see struct viovm_net_bufs
+ * @b: between vq_start and vq_stop; vq->mutex
  * @nr_used: in @b->used; vq->mutex
  * @nr_xdp: in @b->xdp; vq->mutex
  * @frame: next one in @b->frames; vq->mutex
@@ -103,14 +103,12 @@ struct viovm_net_queue {
 
 /**
  * struct viovm_net - a front end
- * @dev: the core's part; constant once it is open
  * @hdr_guest: bytes of header that the guest has and the socket has not; written under dev->mutex
  *	and both vq->mutex, read under either
  * @hdr_sock: bytes of header that both have; likewise
  * @queues: VIOVM_NET_RX, VIOVM_NET_TX
  */
 struct viovm_net {
-	struct viovm_dev *dev;
 	u32 hdr_guest;
 	u32 hdr_sock;
 	struct viovm_net_queue queues[VIOVM_NET_QUEUES];
@@ -119,6 +117,13 @@ struct viovm_net {
 static inline bool viovm_net_acked(const struct viovm_net_queue *q, unsigned int bit)
 {
 	return q->vq->dev->acked & BIT_ULL(bit);
+}
+
+static inline struct viovm_net_queue *viovm_net_queue(const struct viovm_vq *vq)
+{
+	struct viovm_net *net = vq->dev->node->priv;
+
+	return &net->queues[vq->index];
 }
 
 /* ioctl.c */

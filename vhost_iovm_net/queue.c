@@ -8,13 +8,6 @@
 
 #include "net.h"
 
-static struct viovm_net_queue *viovm_net_queue(struct viovm_vq *vq)
-{
-	struct viovm_net *net = vq->dev->node->priv;
-
-	return &net->queues[vq->index];
-}
-
 /**
  * viovm_net_vq_start - class callback: a queue gets its socket
  * @vq: queue; dev->mutex and vq->mutex held
