@@ -118,7 +118,7 @@ static int node_get_config(struct vdev *d, unsigned int off, void *buf, unsigned
 	return r;
 }
 
-const struct vtp_ops vdev_node_ops = {
+static const struct vtp_ops vdev_node_ops = {
 	.set_owner = node_set_owner,
 	.get_features = node_get_features,
 	.set_features = node_set_features,

@@ -87,8 +87,6 @@ struct vtp_ops {
 	int (*get_config)(struct vdev *d, unsigned int off, void *buf, unsigned int len);
 };
 
-extern const struct vtp_ops vdev_node_ops;
-
 struct vdev {
 	const struct vtp_ops *tp;
 	int fd;

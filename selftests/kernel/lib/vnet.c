@@ -18,41 +18,21 @@ static unsigned int nbuf;
 
 static int net_enable(struct vdev *d, unsigned int q, bool on)
 {
-	struct vhost_vring_file f = { .index = q, .fd = on ? d->backend[q] : -1 };
-
-	return ioctl(d->fd, VHOST_NET_SET_BACKEND, &f) ? -errno : 0;
-}
-
-static int net_get_config(struct vdev *d, unsigned int off, void *p, unsigned int len)
-{
-	(void)d;
-	(void)off;
-	memset(p, 0, len);
-	return 0;
+	return vdev_net_backend(d, q, on ? d->backend[q] : -1);
 }
 
 static int node_open(struct vdev *d, const char *path)
 {
 	static struct vtp_ops net_ops;
-	int r;
+	int r = vdev_open_net(d, path);
 
-	net_ops = vdev_node_ops;
+	if (r)
+		return r;
+	net_ops = *d->tp;
 	net_ops.enable = net_enable;
-	net_ops.get_config = net_get_config;
-	memset(d, 0, sizeof(*d));
 	d->tp = &net_ops;
 	d->backend[0] = d->backend[1] = -1;
-	d->fd = open(path, O_RDWR | O_CLOEXEC);
-	if (d->fd < 0)
-		return -errno;
-	r = d->tp->set_owner(d);
-	if (!r)
-		r = d->tp->get_features(d, &d->offered);
-	if (r < 0) {
-		close(d->fd);
-		d->fd = -1;
-	}
-	return r;
+	return 0;
 }
 
 void vnet_open(struct vnet *v, const char *node, u64 features, unsigned int num)
