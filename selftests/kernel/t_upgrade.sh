@@ -148,6 +148,10 @@ wait $reader
 exec 8<>/dev/vhost-iovm/three
 upgrade 1 "three: pid .* has its node open, and is no iovm-vhost-user"
 exec 8>&-
+modprobe vhost_iovm_net
+exec 8<>/dev/vhost-iovm-net
+upgrade 1 "pid $$ .*has /dev/vhost-iovm-net open"
+exec 8>&-
 cat >"$tmp/held" <<-END
 	#!/bin/bash
 	"$ctl" "\$@" | sed 's/"held": 0/"held": 7/'
@@ -170,6 +174,7 @@ ok "iovm-upgrade: refuses by name what it cannot do, and touches nothing"
 upgrade 0 "^iovm-upgrade: done: 3 devices"
 serving
 [ "$(newest)" -lt "$old" ] || complain "the modules were not loaded anew: event $(newest) after $old"
+[ -c /dev/vhost-iovm-net ] || complain "vhost_iovm_net was loaded before, and is not now"
 for p in $before; do ! [ -d "/proc/$p" ] || complain "pid $p still runs"; done
 same "$tmp/first"
 [ ! -e "$state" ] || complain "something is left: $(ls -R "$state")"
