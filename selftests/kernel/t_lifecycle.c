@@ -145,9 +145,14 @@ static void module_in_use(void)
 static void module_reload(void)
 {
 	static const char *const mods[] = { "vhost_iovm_blk", "iovm_mux", "vhost_iovm" };
+	bool net = ctl_module_refcnt("vhost_iovm_net") >= 0;
 	unsigned int i, round;
 	int r;
 
+	if (net) {
+		r = ctl_unload_module("vhost_iovm_net");
+		T_CHECK(!r, "unload vhost_iovm_net: %s", strerror(-r));
+	}
 	for (round = 0; round < 3; round++) {
 		close(ctl_fd());
 		for (i = 0; i < ARRAY_SIZE(mods); i++) {
@@ -163,6 +168,8 @@ static void module_reload(void)
 		T_CHECK(r == 0, "write: %d", r);
 		fix_cleanup();
 	}
+	if (net)
+		T_CHECK(!stor_modprobe("vhost_iovm_net", NULL), "vhost_iovm_net does not load again");
 }
 
 /* In a child: the load, until killed. Tells when it is under way. */

@@ -114,7 +114,7 @@ def install(rundir):
 class Iovm:
     """This project: a device with a local and maybe a remote path, and the vhost-user process in front of it."""
 
-    MODULES = ("vhost_iovm_blk", "iovm_mux", "vhost_iovm")
+    MODULES = ("vhost_iovm_net", "vhost_iovm_blk", "iovm_mux", "vhost_iovm")
 
     def __init__(self, host, name, disk, remote, queues):
         self.host, self.name = host, name

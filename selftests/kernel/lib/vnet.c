@@ -2,6 +2,8 @@
 #include "vnet.h"
 #include "ktap.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -198,12 +200,62 @@ struct vbuf *vnet_used(struct vnet *v, struct vq *q, u32 *len, int timeout_ms)
 	return vq_pop(q, len);
 }
 
+/* Does a task, by the directory of its /proc entry, serve queues of this process and run, or is it about to? */
+static bool worker_runs(const char *dir)
+{
+	char path[64], line[256], mine[2][24];
+	bool runs = false;
+	const char *end;
+	FILE *f;
+
+	snprintf(mine[0], sizeof(mine[0]), "(vhost-%d)", getpid());
+	snprintf(mine[1], sizeof(mine[1]), "(iovm-%d)", getpid());
+	snprintf(path, sizeof(path), "%s/stat", dir);
+	f = fopen(path, "r");
+	if (!f)
+		return false;
+	if (fgets(line, sizeof(line), f) && (strstr(line, mine[0]) || strstr(line, mine[1]))) {
+		end = strrchr(line, ')');
+		runs = end && end[1] == ' ' && end[2] != 'S' && end[2] != 'I';
+	}
+	fclose(f);
+	return runs;
+}
+
+/* Threads of this process (6.12), or of the kernel (6.1) */
+static bool workers_run(void)
+{
+	static const char *const where[] = { "/proc/self/task", "/proc" };
+	bool runs = false;
+	struct dirent *e;
+	unsigned int i;
+	char dir[48];
+	DIR *d;
+
+	for (i = 0; i < ARRAY_SIZE(where) && !runs; i++) {
+		d = opendir(where[i]);
+		T_REQUIRE(d, "%s: %s", where[i], strerror(errno));
+		while (!runs && (e = readdir(d))) {
+			if (!isdigit((unsigned char)e->d_name[0]))
+				continue;
+			snprintf(dir, sizeof(dir), "%s/%.20s", where[i], e->d_name);
+			runs = worker_runs(dir);
+		}
+		closedir(d);
+	}
+	return runs;
+}
+
 void vnet_settle(struct vnet *v)
 {
+	u64 end = now_ns() + 200 * ktap_slowness() * 1000000ull;
 	int none = -1, r;
 	unsigned int i;
 
-	/* waits for the workers, and takes each queue's lock behind them */
+	/* what was kicked is looked at, on another CPU maybe; some that is not done at once is tried for ever */
+	while (workers_run() && now_ns() < end)
+		usleep(500);
+	/* takes each queue's lock behind the workers */
 	r = ioctl(v->d.fd, VHOST_SET_LOG_FD, &none);
 	T_REQUIRE(!r, "SET_LOG_FD: %s", strerror(errno));
 	for (i = 0; i < v->d.nvqs; i++) {

@@ -115,8 +115,7 @@ static void one(const struct bad *b, unsigned int q)
 	if (used && q == VNET_RX)
 		rec("bad", "%s", memcmp(a + 12, frame, 100) ? "not as sent" : "as sent");
 	look(q == VNET_RX);
-	/* mended, or another one behind it */
-	chain_set(q, HEAD, A, 112, w, 0);
+	/* mended, or another one behind it; a worker that tries again may find it as soon as the chain is there */
 	if (q == VNET_TX) {
 		frame_make(frame, 100, 2, true);
 		memset(a, 0, 12);
@@ -124,6 +123,7 @@ static void one(const struct bad *b, unsigned int q)
 	} else {
 		memset(a, VNET_POISON, 112);
 	}
+	chain_set(q, HEAD, A, 112, w, 0);
 	if (!used)
 		vq->avail_idx = vq->last_used;
 	vq->ring.avail->ring[vq->avail_idx++ % NUM] = HEAD;
