@@ -22,8 +22,9 @@ class Result:
 class Agent:
     """A connection to an agent, made when first used and again when it broke between commands."""
 
-    def __init__(self, name, port):
-        self.name, self.port = name, port
+    def __init__(self, name, port, look=None):
+        """look: tells what is to be seen from elsewhere when no answer comes."""
+        self.name, self.port, self.look = name, port, look
         self.sock = None
         self.buf = b""
 
@@ -96,7 +97,8 @@ class Agent:
             res = self.exchange(script, timeout, timeout + 15)
         except TimeoutError:
             self.close()
-            raise BedError(f"{self.name}: no answer within {timeout + 15:g} s to: {script.strip()[:200]}") from None
+            raise BedError(f"{self.name}: no answer within {timeout + 15:g} s to: {script.strip()[:60]!r}"
+                           + (f"; {self.look()}" if self.look else "")) from None
         except OSError as e:
             self.close()
             raise BedError(f"{self.name}: connection lost ({e}) in: {script.strip()[:200]}") from None

@@ -75,7 +75,22 @@ class Guest:
         """Its QEMU runs on a host, as that process."""
         self.host, self.pid = host, pid
         self.qmp = Qmp(self.name, host.ports[self.qmp_port])
-        self.agent = Agent(f"guest {self.name}", host.ports[self.agent_port])
+        self.agent = Agent(f"guest {self.name}", host.ports[self.agent_port], self.look)
+
+    def look(self):
+        """What is to be seen of it from its host, when it does not answer; never an error."""
+        ticks = f"cat /proc/{self.pid}/stat | cut -d' ' -f14-15"
+        shows = f"for d in $(ls /dev/vhost-iovm 2>/dev/null); do {self.host.rundir}/bin/iovmctl show $d; done"
+        seen = []
+        for what, see in (("QEMU's monitor", lambda: self.qmp.cmd("query-status")["status"]),
+                          ("QEMU's processor ticks, 3 s apart", lambda: self.host.agent.out(f"{ticks}; sleep 3; {ticks}", 30).split("\n")),
+                          ("devices", lambda: " ".join(self.host.agent.out(shows, 30).split())[:1500]),
+                          ("console", lambda: self.console_tail()[-400:])):
+            try:
+                seen.append(f"{what}: {see()}")
+            except (BedError, OSError, KeyError) as e:
+                seen.append(f"{what}: {e}")
+        return "; ".join(seen)
 
     def alive(self):
         self.host.alive()

@@ -129,8 +129,9 @@ static void *world(void *unused)
 {
 	static struct vframe got;
 	struct vlink *l[2] = { &L, &M };
+	u32 made0 = 0, seen0 = 0, seen;
 	u8 f[LEN];
-	int i, k, n;
+	int i, k, n, last = -1;
 
 	(void)unused;
 	while (!__atomic_load_n(&stop_world, __ATOMIC_RELAXED)) {
@@ -142,7 +143,14 @@ static void *world(void *unused)
 				n++;
 			}
 		i = __atomic_load_n(&tap_now, __ATOMIC_RELAXED);
-		for (k = 0; k < 4 && rx_made < MAX && rx_made - __atomic_load_n(&rx.seen, __ATOMIC_RELAXED) < 400; k++) {
+		seen = __atomic_load_n(&rx.seen, __ATOMIC_RELAXED);
+		if (i != last) {
+			/* what the other one still has may never come */
+			made0 = rx_made;
+			seen0 = seen;
+			last = i;
+		}
+		for (k = 0; k < 4 && rx_made < MAX && (int)(rx_made - made0 - (seen - seen0)) < 400; k++) {
 			number(f, rx_made, i, false);
 			if (vlink_send(l[i], NULL, f, LEN) > 0)
 				__atomic_store_n(&rx_made, rx_made + 1, __ATOMIC_RELAXED);
@@ -402,8 +410,10 @@ void s_killed(const char *node)
 void s_sndbuf(const char *node)
 {
 	static struct vframe got;
-	unsigned int i, in_order = 0, used;
+	bool had[100] = {};
+	unsigned int i, once = 0, used;
 	int small = 12000;
+	u32 tag;
 	struct vbuf *b;
 	u8 f[1000];
 
@@ -429,11 +439,16 @@ void s_sndbuf(const char *node)
 	for (i = 0; i < 100; i++) {
 		if (!vlink_recv(&L, &got, vnet_wait_ms()))
 			break;
-		frame_make(f, sizeof(f), i, true);
-		in_order += got.len == sizeof(f) && !memcmp(got.data, f, sizeof(f));
+		memcpy(&tag, got.data + 14, sizeof(tag));
+		if (tag >= 100 || had[tag])
+			continue;
+		/* in order or not: CPUs deliver what each of them took out of the plug */
+		had[tag] = true;
+		frame_make(f, sizeof(f), tag, true);
+		once += got.len == sizeof(f) && !memcmp(got.data, f, sizeof(f));
 	}
-	rec("came", "%u, in order %u", i, in_order);
-	T_CHECK(in_order == 100, "%s: %u of 100 came, %u in order", node, i, in_order);
+	rec("came", "%u, once and whole %u", i, once);
+	T_CHECK(once == 100, "%s: %u of 100 came, %u once and whole", node, i, once);
 	while (used < 100 && vnet_used(&V, V.tx, NULL, vnet_wait_ms()))
 		used++;
 	rec("used", "%u", used);
