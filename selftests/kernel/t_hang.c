@@ -322,6 +322,7 @@ static void many_large_requests(void)
 /* A flush goes elsewhere, once, and then waits for the path that holds writes: until that has failed. */
 static void flush_waits_for_writes(void)
 {
+	struct iovm_path_info p;
 	struct one w, f;
 	int r;
 
@@ -334,7 +335,9 @@ static void flush_waits_for_writes(void)
 	hang("iovmt-a");
 	one_start(&f, 0, VIRTIO_BLK_T_FLUSH, 0, 512, 0);
 	T_REQUIRE(ctl_wait_path_state("kt-0", "a", IOVM_PATH_SUSPECT, 2 * LOADED_TIMEOUT_MS), "a is not suspect");
-	T_CHECK(!one_wait(&f, LOADED_TIMEOUT_MS / 4), "flushed, although a holds a write");
+	/* a busy machine may have seen the one state when it is the other already */
+	T_CHECK(!one_wait(&f, LOADED_TIMEOUT_MS / 4) || (!ctl_path_get("kt-0", "a", &p) && p.state == IOVM_PATH_FAILED),
+		"flushed, although a holds a write");
 	T_REQUIRE(ctl_wait_path_state("kt-0", "a", IOVM_PATH_FAILED, 2 * LOADED_TIMEOUT_MS), "a has not failed");
 	T_CHECK(one_wait(&f, 5000) && one_status(&f) == 0, "the flush does not go on");
 	T_CHECK(retakes() == 2, "%llu times taken back", (unsigned long long)retakes());
