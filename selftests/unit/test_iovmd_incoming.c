@@ -412,12 +412,12 @@ static void bad_unit(void)
 	CHECK(prepare_fails("has ended: its result is 'exit-code', its exit status 1"));
 	/* no monitor comes; it is stopped */
 	unit_case("echo done");
-	job.start_ms = 300;
-	CHECK(prepare_fails("after 300 ms: cannot connect to the monitor"));
+	job.start_ms = 1000;
+	CHECK(prepare_fails("after 1000 ms: cannot connect to the monitor"));
 	CHECK(!strcmp(fake_get("verbs"), "start\nstop\n"), "%s", fake_get("verbs"));
 	/* nor can it be stopped */
 	unit_case("echo done");
-	job.start_ms = job.end_ms = 200;
+	job.start_ms = job.end_ms = 2000;
 	fake_put("stop", "echo canceled");
 	CHECK(prepare_fails("; and unit 'iovm-guest@vm1.service' was not stopped: systemd says 'canceled'"));
 	unit_case("echo done");
