@@ -320,9 +320,7 @@ static int viovm_bdev_add(struct iovm_path *path, const struct iovm_path_add *ar
 		err = viovm_pr_register(bdev, path->pr_key);
 		if (err) {
 			scnprintf(msg, IOVM_MSG_MAX, "%s: no reservation: %s", path->addr,
-				  err == -EOPNOTSUPP ? "the device has none" :
-				  err == -EBADE ? "somebody has another one" :
-				  "the device has none, or refuses");
+				  viovm_pr_why(err));
 			goto close;
 		}
 	}
