@@ -79,7 +79,7 @@ lint:
 	selftests/run lint
 
 check:
-	selftests/env/setup.sh
+	selftests/env/setup.sh all kernel-storage
 	selftests/run -j $(JOBS)
 
 check-debug:

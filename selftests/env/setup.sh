@@ -8,6 +8,7 @@
 #   packages     Debian packages needed to build and test (apt-get, as root or by sudo)
 #   kernel-6.1   Debian's 6.1 kernel and headers in build/kernels/6.1
 #   kernel-6.12  Debian's 6.12 kernel and headers in build/kernels/6.12
+#   kernel-storage  the newest kernel for Debian 13, of its backports, in build/kernels/storage
 #   vng          virtme-ng in build/vng
 #   source       Debian's linux-source-6.12 in build/src (checkpatch, debug kernel)
 #   qemu10       a Debian 13 tree with QEMU 10 in build/trixie
@@ -15,7 +16,7 @@
 #   libvirt      this release's libvirt daemon and AppArmor in build/libvirt, for virtual hosts
 #   debug        a KASAN, lockdep, kmemleak kernel in build/kernels/debug (long)
 #   kcsan        a KCSAN kernel in build/kernels/kcsan (long)
-#   all          everything but debug and kcsan; the default
+#   all          everything but kernel-storage, peers, debug and kcsan; the default
 #
 # Only "packages" changes the machine. The rest comes from a private apt root
 # (own sources and lists, the machine's mirror and keyring) and is unpacked,
@@ -100,10 +101,11 @@ apt_root() {
 	: "${security:=http://deb.debian.org/debian-security}"
 	mkdir -p "$root/lists/partial" "$root/cache/archives/partial"
 	: >"$root/status"
-	cat >"$root/sources.list" <<-END
-		deb [signed-by=$keyring] $main $suite main
-		deb [signed-by=$keyring] $security $suite-security main
-	END
+	echo "deb [signed-by=$keyring] $main $suite main" >"$root/sources.list"
+	case $suite in
+	*-backports) ;;
+	*) echo "deb [signed-by=$keyring] $security $suite-security main" >>"$root/sources.list" ;;
+	esac
 	apt-get "${APT[@]}" update >"$root/update.log" 2>&1 ||
 		{ cat "$root/update.log" >&2; die "apt-get update failed for $suite"; }
 	touch "$root/ready"
@@ -163,6 +165,34 @@ setup_kernel() { # VERSION
 	ln -s "usr/src/$headers" "$new/kdir"
 	ln -s "boot/vmlinuz-$rel" "$new/vmlinuz"
 	ln -s "boot/config-$rel" "$new/config"
+	ln -s "lib/modules/$rel" "$new/modules"
+	rm -rf "${new:?}/usr/share"
+	depmod -b "$new" "$rel"
+	echo "$rel" >"$new/release"
+	mv "$new" "$dir"
+}
+
+# A later kernel, to boot: for a storage host whose NVMe target knows reservations. Nothing is built for it.
+setup_storage_kernel() {
+	local dir=$build/kernels/storage new=$build/kernels/storage.new image rel
+	[ ! -e "$dir/release" ] || return 0
+	say "the newest kernel for Debian 13"
+	apt_root trixie-backports
+	image=$(apt_dep linux-image-amd64 '^linux-image-[0-9]')
+	[ -n "$image" ] || die "no kernel in trixie-backports"
+	rel=${image#linux-image-}
+	rm -rf "$new" "$dir"
+	# in one package, or in several
+	# shellcheck disable=SC2046
+	apt_unpack "$new" "$image" $(for p in base binary modules; do apt_dep "$image" "^linux-$p-"; done)
+	mkdir -p "$new/lib"
+	[ -d "$new/lib/modules/$rel" ] || ln -s ../usr/lib/modules "$new/lib/modules"
+	# in later packages it is beside the modules
+	if [ -e "$new/boot/vmlinuz-$rel" ]; then
+		ln -s "boot/vmlinuz-$rel" "$new/vmlinuz"
+	else
+		ln -s "lib/modules/$rel/vmlinuz" "$new/vmlinuz"
+	fi
 	ln -s "lib/modules/$rel" "$new/modules"
 	rm -rf "${new:?}/usr/share"
 	depmod -b "$new" "$rel"
@@ -299,6 +329,7 @@ for component; do
 	packages) setup_packages ;;
 	kernel-6.1 | kernel-6.12) setup_kernel "${component#kernel-}" ;;
 	kernels) setup_kernel 6.1; setup_kernel 6.12 ;;
+	kernel-storage) setup_storage_kernel ;;
 	vng | source | qemu10 | peers | libvirt) "setup_$component" ;;
 	debug | kcsan) setup_debug "$component" ;;
 	all)

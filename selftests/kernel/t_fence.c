@@ -461,6 +461,25 @@ static void nvme_tcp(void)
 }
 
 /*
+ * Two disks that are one: those that IOVM_RESERVATION_DISKS names (test_nvme of the end-to-end tests), or iSCSI's.
+ */
+static void two_ways(char nodes[2][64])
+{
+	const char *given = getenv("IOVM_RESERVATION_DISKS");
+
+	if (given) {
+		T_REQUIRE(sscanf(given, "%63s %63s", nodes[0], nodes[1]) == 2, "IOVM_RESERVATION_DISKS: %s", given);
+		return;
+	}
+	if (access("/sbin/iscsid", X_OK))
+		ktap_skip("no open-iscsi");
+	if (system("modprobe -qn iscsi_target_mod && modprobe -qn iscsi_tcp"))
+		ktap_skip("this kernel has no iSCSI");
+	iscsi_up = true;
+	T_REQUIRE(!helper("iscsi-disks up 32", nodes, 2), "no LUN with reservations");
+}
+
+/*
  * Path a hangs with writes; its key is preempted through b, and they go there. What is sent on a later is refused by the disk.
  */
 static void reservation(void)
@@ -472,12 +491,7 @@ static void reservation(void)
 	char nodes[2][64];
 	int r;
 
-	if (access("/sbin/iscsid", X_OK))
-		ktap_skip("no open-iscsi");
-	if (system("modprobe -qn iscsi_target_mod && modprobe -qn iscsi_tcp"))
-		ktap_skip("this kernel has no iSCSI");
-	iscsi_up = true;
-	T_REQUIRE(!helper("iscsi-disks up 32", nodes, 2), "no LUN with reservations");
+	two_ways(nodes);
 	create();
 	no_offlining(nodes[0]);
 	r = dm_create("iovmt-a", dm_linear(nodes[0], SECTORS), a_node);
