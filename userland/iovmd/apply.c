@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "apply.h"
+#include "kept.h"
 
 #define FIRST_PAUSE_MS	1000
 #define LAST_PAUSE_MS	30000
@@ -371,26 +372,14 @@ void apply_reload(bool pace_anew)
 	struct work *w, *made = NULL, **end = &made;
 
 	for (d = agent.config->devices; d; d = d->next) {
-		w = work_of(d);
-		if (w) {
-			struct work **at;
-
-			for (at = &works; *at != w; at = &(*at)->next)
-				;
-			*at = w->next;
-			/* what was to be destroyed is configured again */
-			w->anew |= w->leaving;
-			w->leaving = false;
-			/* the places of its peers may be others */
-			if (w->todo & TODO_REMOTES)
-				w->todo |= TODO_REMOTES;
-			w->next = NULL;
-		} else {
-			w = calloc(1, sizeof(*w));
-			if (!w)
-				abort();
-			w->d = d;
-		}
+		w = kept_take(works, next, d, d);
+		/* what was to be destroyed is configured again */
+		w->anew |= w->leaving;
+		w->leaving = false;
+		/* the places of its peers may be others */
+		if (w->todo & TODO_REMOTES)
+			w->todo |= TODO_REMOTES;
+		w->d = d;
 		/* what has failed may go well now */
 		timer_clear(&w->pause);
 		w->pause_ms = 0;

@@ -14,6 +14,7 @@
 
 #include "iovmd.h"
 #include "incoming.h"
+#include "kept.h"
 #include "stream_key.h"
 #include "unit.h"
 
@@ -522,21 +523,14 @@ bool arrival_busy(const struct config_guest *conf, const struct config_peer **fr
 
 void arrival_reload(void)
 {
-	struct arrival *a, *old = arrivals, **at, **end = &arrivals;
+	struct arrival *a, *old = arrivals, **end = &arrivals;
 	const struct config_guest *conf;
 	char env[ENV_MAX];
 
 	arrivals = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		for (at = &old; *at && (*at)->conf != conf;)
-			at = &(*at)->next;
-		a = *at;
-		if (a) {
-			*at = a->next;
-		} else {
-			a = calloc(1, sizeof(*a));
-			if (!a)
-				abort();
+		a = kept_take(old, next, conf, conf);
+		if (!a->conf) {
 			a->conf = conf;
 			/* one that was prepared when the last iovmd was killed */
 			recall(a);
@@ -544,7 +538,6 @@ void arrival_reload(void)
 			if (!a->comes)
 				unlink(env);
 		}
-		a->next = NULL;
 		*end = a;
 		end = &a->next;
 		if (is_busy(a) && a->from)

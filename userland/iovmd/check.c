@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "kept.h"
 #include "../iovmctl/iovmctl.h"
 
 #define FIRST_MS	10000	/* after the start */
@@ -299,23 +300,13 @@ void check_reload(void)
 {
 	static uint64_t interval_ms;	/* as the timer has it */
 	uint64_t ms = agent.config->host.check_interval_ms;
-	struct check *c, *old = checks, **at, **end = &checks;
+	struct check *c, *old = checks, **end = &checks;
 	const struct config_guest *conf;
 
 	checks = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		for (at = &old; *at && (*at)->conf != conf;)
-			at = &(*at)->next;
-		c = *at;
-		if (c) {
-			*at = c->next;
-		} else {
-			c = calloc(1, sizeof(*c));
-			if (!c)
-				abort();
-			c->conf = conf;
-		}
-		c->next = NULL;
+		c = kept_take(old, next, conf, conf);
+		c->conf = conf;
 		*end = c;
 		end = &c->next;
 	}

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "epoch.h"
+#include "kept.h"
 
 static struct epoch *epochs;
 
@@ -448,19 +449,11 @@ static void take_config(void)
 	for (d = agent.config->devices; d; d = d->next) {
 		if (!epoch_needed(d))
 			continue;
-		for (at = &old; *at && (*at)->d != d;)
-			at = &(*at)->link;
-		e = *at;
-		if (e) {
-			*at = e->link;
-		} else {
-			e = calloc(1, sizeof(*e));
-			if (!e)
-				abort();
+		e = kept_take(old, link, d, d);
+		if (!e->d) {
 			e->d = d;
 			epoch_load(d, &e->known);
 		}
-		e->link = NULL;
 		*end = e;
 		end = &e->link;
 	}

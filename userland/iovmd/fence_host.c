@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "iovmd.h"
+#include "kept.h"
 
 #define LAST_TRY_MS	10000	/* so long before the command it is connected once more */
 #define COMMAND_MS	120000	/* so long the command may take */
@@ -269,24 +270,16 @@ void fence_host_json(struct json *j, const struct config_peer *conf)
 
 void fence_host_reload(void)
 {
-	struct fence *f, *old = fences, **at, **end = &fences;
+	struct fence *f, *old = fences, **end = &fences;
 	const struct config_peer *conf;
 
 	fences = NULL;
 	for (conf = agent.config->peers; conf; conf = conf->next) {
-		for (at = &old; *at && (*at)->conf != conf;)
-			at = &(*at)->next;
-		f = *at;
-		if (f) {
-			*at = f->next;
-		} else {
-			f = calloc(1, sizeof(*f));
-			if (!f)
-				abort();
+		f = kept_take(old, next, conf, conf);
+		if (!f->conf) {
 			f->conf = conf;
 			recall(f);
 		}
-		f->next = NULL;
 		*end = f;
 		end = &f->next;
 	}

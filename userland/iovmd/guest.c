@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "guest.h"
+#include "kept.h"
 
 #define ASK_MS		120000		/* a QEMU is started meanwhile */
 #define LEAVING		"leaving"	/* the mark of a guest that is being migrated: where to */
@@ -387,20 +388,11 @@ const struct config_peer *guest_goes_to(const struct config_guest *conf)
 void guest_reload(void)
 {
 	const struct config_guest *conf;
-	struct guest *g, *old = guests, **at, **end = &guests;
+	struct guest *g, *old = guests, **end = &guests;
 
 	guests = NULL;
 	for (conf = agent.config->guests; conf; conf = conf->next) {
-		for (at = &old; *at && (*at)->conf != conf;)
-			at = &(*at)->next;
-		g = *at;
-		if (g)
-			*at = g->next;
-		else
-			g = calloc(1, sizeof(*g));
-		if (!g)
-			abort();
-		g->next = NULL;
+		g = kept_take(old, next, conf, conf);
 		*end = g;
 		end = &g->next;
 		g->drain_to = NULL;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "iovmd.h"
+#include "kept.h"
 
 #define FIRST_PAUSE_MS	500
 #define LAST_PAUSE_MS	30000
@@ -346,23 +347,15 @@ static void take_address(struct peer *p)
 void peer_reload(void)
 {
 	const struct config_peer *conf;
-	struct peer *p, *old = peers, **at, **end = &peers;
+	struct peer *p, *old = peers, **end = &peers;
 
 	peers = NULL;
 	for (conf = agent.config->peers; conf; conf = conf->next) {
-		for (at = &old; *at && (*at)->conf != conf;)
-			at = &(*at)->next;
-		p = *at;
-		if (p) {
-			*at = p->next;
-		} else {
-			p = calloc(1, sizeof(*p));
-			if (!p)
-				abort();
+		p = kept_take(old, next, conf, conf);
+		if (!p->conf) {
 			p->conf = conf;
 			snprintf(p->why, sizeof(p->why), "not connected yet");
 		}
-		p->next = NULL;
 		*end = p;
 		end = &p->next;
 	}
