@@ -8,6 +8,7 @@
  *	backend.c	the socket behind a queue: tap, macvtap, packet socket
  *	tx.c		from the guest to the socket
  *	rx.c		from the socket to the guest
+ *	user.h		copies from the guest
  *
  * A queue runs while it has a socket. Everything that a queue does, it does in its front end's
  * worker, with vq->mutex held: what is taken from a ring is given back within the same turn, so

@@ -12,6 +12,7 @@
 #include <net/sock.h>
 
 #include "net.h"
+#include "user.h"
 
 /* A reader of a chain's segments */
 struct viovm_net_cursor {
@@ -19,27 +20,39 @@ struct viovm_net_cursor {
 	u32 off;
 };
 
-/* The next @len bytes of a chain, which has as many; @to NULL: skip them. 0 or -EFAULT. */
+/* Copy the next @len bytes of a chain, which has as many. 0 or -EFAULT. */
 static int viovm_net_pull(struct viovm_net_queue *q, struct viovm_net_cursor *c, void *to, u32 len)
 {
 	while (len) {
 		u32 part = min(len, c->seg->len - c->off);
-		int err;
+		u64 uaddr;
+		long n;
 
-		if (to) {
-			err = viovm_copy_from_guest(q->vq, to, c->seg->gpa + c->off, part);
-			if (err)
-				return err;
-			to += part;
-		}
-		len -= part;
-		c->off += part;
+		n = viovm_translate(q->vq, c->seg->gpa + c->off, part, false, &uaddr);
+		if (n < 0)
+			return n;
+		if (viovm_net_from_user(to, (void __user *)(unsigned long)uaddr, n))
+			return -EFAULT;
+		to += n;
+		len -= n;
+		c->off += n;
 		if (c->off == c->seg->len) {
 			c->seg++;
 			c->off = 0;
 		}
 	}
 	return 0;
+}
+
+/* Pass over the next @len bytes of a chain, which has more. */
+static void viovm_net_skip(struct viovm_net_cursor *c, u32 len)
+{
+	while (len >= c->seg->len - c->off) {
+		len -= c->seg->len - c->off;
+		c->seg++;
+		c->off = 0;
+	}
+	c->off += len;
 }
 
 /* Is the header one that a tap can trust the lengths of? Return: 0 or -EINVAL. */
@@ -95,6 +108,7 @@ static int viovm_net_make_frame(struct viovm_net_queue *q, struct viovm_net_curs
 		   SKB_DATA_ALIGN(sizeof(struct skb_shared_info));
 	struct tun_xdp_hdr *hdr;
 	struct xdp_buff *xdp;
+	void *data;
 	int err;
 
 	if (len < hdr_sock)
@@ -104,11 +118,14 @@ static int viovm_net_make_frame(struct viovm_net_queue *q, struct viovm_net_curs
 	hdr = page_frag_alloc(&q->frags, SKB_DATA_ALIGN(size), GFP_KERNEL);
 	if (!hdr)
 		return -ENOMEM;
-	memset(hdr, 0, sizeof(*hdr));
-	err = viovm_net_pull(q, c, &hdr->gso, hdr_sock);
+	data = (void *)hdr + pad;
+	/* both at once, and the header once more: two copies from the guest cost more */
+	err = viovm_net_pull(q, c, data - hdr_sock, len);
+	if (hdr_sock)
+		memcpy(&hdr->gso, data - hdr_sock, sizeof(hdr->gso));
+	else
+		memset(&hdr->gso, 0, sizeof(hdr->gso));
 	len -= hdr_sock;
-	if (!err)
-		err = viovm_net_pull(q, c, (u8 *)hdr + pad, len);
 	if (!err)
 		err = viovm_net_check_header(&hdr->gso, len);
 	if (err) {
@@ -171,8 +188,9 @@ static long viovm_net_tx_one(struct viovm_net_queue *q, u16 head)
 
 	err = -E2BIG;
 	if (batch && len <= PAGE_SIZE) {
-		err = viovm_net_pull(q, &c, NULL, q->net->hdr_guest) ?:
-		      viovm_net_make_frame(q, &c, len);
+		if (q->net->hdr_guest)
+			viovm_net_skip(&c, q->net->hdr_guest);
+		err = viovm_net_make_frame(q, &c, len);
 		if (err == -EINVAL)
 			return 0;
 	}
