@@ -106,6 +106,7 @@ int viovm_net_attach(struct viovm_net_queue *q, struct socket *sock, bool tap)
 	q->ring = NULL;
 	if (tap && q->vq->index == VIOVM_NET_RX)
 		q->ring = viovm_net_tap_ring(sock->file);
+	viovm_net_direct_attach(q);
 	q->wqh = NULL;
 	q->wants = false;
 	init_waitqueue_func_entry(&q->wait, viovm_net_wake);

@@ -8,7 +8,8 @@
  *	backend.c	the socket behind a queue: tap, macvtap, packet socket
  *	tx.c		from the guest to the socket
  *	rx.c		from the socket to the guest
- *	user.h		copies from the guest
+ *	direct.c	likewise, past the socket: what most frames of a tap are
+ *	user.h		copies from and to the guest
  *
  * A queue runs while it has a socket. Everything that a queue does, it does in its front end's
  * worker, with vq->mutex held: what is taken from a ring is given back within the same turn, so
@@ -59,6 +60,28 @@ struct viovm_net_bufs {
 };
 
 /**
+ * struct viovm_net_direct - of a queue that receives from a tap: direct.c. All: vq->mutex
+ * @may: it is one whose frames need not go by the socket
+ * @left: frames that may be copied past the socket before it has to copy one again
+ * @dev: where the frame came from that it copied last: to compare with, it may be gone
+ * @ifindex: of @dev, in the socket's network namespace
+ * @ops: of @dev: tun's, which stays while its file is open
+ * @held: @dev with a reference, while there may be something to count; not between two turns
+ * @frames: copied past the socket and not yet counted by @held
+ * @bytes: of these
+ */
+struct viovm_net_direct {
+	bool may;
+	u32 left;
+	const struct net_device *dev;
+	int ifindex;
+	const struct rtnl_link_ops *ops;
+	struct net_device *held;
+	u32 frames;
+	u32 bytes;
+};
+
+/**
  * struct viovm_net_queue - one of a front end's two queues
  * @vq: the core's part; constant
  * @net: whose; constant
@@ -72,6 +95,7 @@ struct viovm_net_bufs {
  * @nr_xdp: in @b->xdp; vq->mutex
  * @frame: next one in @b->frames; vq->mutex
  * @nr_frames: end of those in @b->frames; vq->mutex
+ * @direct: RX: what is known of the tap
  * @frags: memory for frames; vq->mutex
  * @events: EPOLL* of the socket that the queue can go on with; constant
  * @wants: the queue waits for @events; written by the worker, read by the socket's wake-up
@@ -93,6 +117,7 @@ struct viovm_net_queue {
 	u32 nr_xdp;
 	u32 frame;
 	u32 nr_frames;
+	struct viovm_net_direct direct;
 	struct page_frag_cache frags;
 	__poll_t events;
 	bool wants;
@@ -148,6 +173,13 @@ void viovm_net_detach(struct viovm_net_queue *q);
 
 /* tx.c */
 bool viovm_net_tx(struct viovm_net_queue *q);
+
+/* direct.c */
+void viovm_net_direct_attach(struct viovm_net_queue *q);
+void viovm_net_direct_count(struct viovm_net_queue *q);
+const struct net_device *viovm_net_direct_name(const struct viovm_net_queue *q);
+void viovm_net_direct_learn(struct viovm_net_queue *q, const struct net_device *name, int header);
+bool viovm_net_direct(struct viovm_net_queue *q, u32 len);
 
 /* rx.c */
 bool viovm_net_rx(struct viovm_net_queue *q);

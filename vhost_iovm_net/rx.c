@@ -4,7 +4,8 @@
  *
  * What a tap has in its ring is taken in batches; of any other socket the length of the next frame
  * is asked for. Then as many of the guest's buffers are taken as it needs, one without MRG_RXBUF,
- * and the socket copies header and data there.
+ * and the socket copies header and data there. A tap's frame in one piece goes there without it:
+ * direct.c.
  */
 #include <linux/if_tap.h>
 #include <linux/if_tun.h>
@@ -33,6 +34,13 @@ void viovm_net_rx_return(struct viovm_net_queue *q)
 				   tun_ptr_free);
 	q->frame = 0;
 	q->nr_frames = 0;
+}
+
+/* Tell the guest of its frames; who hears of them from it finds them counted. */
+static void viovm_net_rx_flush(struct viovm_net_queue *q)
+{
+	viovm_net_direct_count(q);
+	viovm_net_flush_used(q);
 }
 
 /* How long is the next frame? Return: bytes without a virtio-net header, 0 there is none. */
@@ -204,7 +212,8 @@ static int viovm_net_rx_one(struct viovm_net_queue *q, u32 len)
 	u64 total = (u64)from_sock + hdr_guest;
 	struct iov_iter to;
 	u32 nr_segs;
-	int heads, n;
+	const struct net_device *name = NULL;
+	int heads, n, got;
 
 	heads = viovm_net_rx_buffers(q, total, max, &nr_segs);
 	if (heads == -EMSGSIZE) {
@@ -213,24 +222,31 @@ static int viovm_net_rx_one(struct viovm_net_queue *q, u32 len)
 	}
 	if (heads <= 0)
 		return heads;
+	if (nr_segs == 1 && viovm_net_direct(q, len))
+		goto done;
 	n = viovm_net_map(q, nr_segs, total);
 	if (n < 0)
 		goto untake;
 	iov_iter_init(&to, ITER_DEST, q->b->iov, n, total);
 	iov_iter_advance(&to, hdr_guest);
+	if (q->ring)
+		name = viovm_net_direct_name(q);
+	got = viovm_net_rx_copy(q, &to, from_sock);
+	viovm_net_direct_learn(q, name, got - (int)len);
 	/* somebody else may have read it: then what is there is no frame of this length */
-	if (viovm_net_rx_copy(q, &to, from_sock) != from_sock) {
+	if (got != from_sock) {
 		viovm_vq_untake(q->vq, heads);
 		return 1;
 	}
 	n = viovm_net_rx_header(q, n, heads);
 	if (n)
 		goto untake;
+done:
 	if (unlikely(viovm_vq_logs(q->vq)))
 		viovm_net_rx_log(q, nr_segs, total);
 	q->nr_used += heads;
 	if (q->nr_used >= VIOVM_NET_BATCH)
-		viovm_net_flush_used(q);
+		viovm_net_rx_flush(q);
 	return 1;
 
 untake:
@@ -266,7 +282,7 @@ bool viovm_net_rx(struct viovm_net_queue *q)
 	while (viovm_vq_may_fetch(vq)) {
 		len = viovm_net_rx_next(q);
 		if (!len) {
-			viovm_net_flush_used(q);
+			viovm_net_rx_flush(q);
 			if (viovm_net_busy(q, viovm_net_rx_ready))
 				continue;
 			if (!viovm_net_rx_wait(q))
@@ -276,7 +292,7 @@ bool viovm_net_rx(struct viovm_net_queue *q)
 		}
 		err = viovm_net_rx_one(q, len);
 		if (err <= 0) {
-			viovm_net_flush_used(q);
+			viovm_net_rx_flush(q);
 			if (err && !fatal_signal_pending(current))
 				viovm_vq_break(vq, err);
 			/* a kick brings the worker back, no frame does */
@@ -291,6 +307,6 @@ bool viovm_net_rx(struct viovm_net_queue *q)
 			break;
 		}
 	}
-	viovm_net_flush_used(q);
+	viovm_net_rx_flush(q);
 	return again;
 }

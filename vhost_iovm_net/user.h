@@ -37,4 +37,21 @@ static inline unsigned long viovm_net_from_user(void *to, const void __user *fro
 	return left;
 }
 
+/**
+ * viovm_net_to_user - copy to where viovm_translate() says
+ * @to: in the owner's address space
+ * @from: @len bytes, known to the caller
+ * @len: no more than viovm_translate() returned
+ *
+ * Return: bytes that were not copied.
+ */
+static inline unsigned long viovm_net_to_user(void __user *to, const void *from, u32 len)
+{
+	might_fault();
+	if (should_fail_usercopy())
+		return len;
+	instrument_copy_to_user(to, from, len);
+	return raw_copy_to_user(to, from, len);
+}
+
 #endif /* _VHOST_IOVM_NET_USER_H */
