@@ -153,7 +153,8 @@ static void run_##script(void)							\
 	X(read_write) X(tx_sizes) X(tx_cuts) X(tx_headers) X(tx_many) X(tx_links)	\
 	X(rx_sizes) X(rx_cuts) X(rx_mergeable) X(rx_short) X(rx_headers)	\
 	X(rx_links) X(calls) X(hostile_tx) X(hostile_rx)		\
-	X(log) X(busy_loop) X(switch) X(tap_goes) X(killed) X(sndbuf)
+	X(log) X(busy_loop) X(switch) X(tap_goes) X(killed) X(sndbuf)	\
+	X(counters) X(header_size) X(tap_moves) X(tap_replaced) X(tap_flood)
 
 CASES(CASE)
 

@@ -72,4 +72,11 @@ void s_tap_goes(const char *node);
 void s_killed(const char *node);
 void s_sndbuf(const char *node);
 
+/* tap.c */
+void s_counters(const char *node);
+void s_header_size(const char *node);
+void s_tap_moves(const char *node);
+void s_tap_replaced(const char *node);
+void s_tap_flood(const char *node);
+
 #endif /* CASES_H */
