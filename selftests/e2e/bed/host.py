@@ -221,12 +221,12 @@ class Host:
         self.proc = None
 
 
-def pair(rundir, lun, **kw):
-    """Hosts A and B on one network, sharing the LUN; not started."""
+def pair(rundir, lun, only_b=None, **kw):
+    """Hosts A and B on one network, sharing the LUN; not started. only_b: what is otherwise at B."""
     port, = free_ports(1)
     net = f"addr.type=inet,addr.host=127.0.0.1,addr.port={port}"
     a = Host("A", rundir, lun, f"server=on,{net}", **kw)
-    b = Host("B", rundir, lun, f"server=off,reconnect-ms=500,{net}", **kw)
+    b = Host("B", rundir, lun, f"server=off,reconnect-ms=500,{net}", **{**kw, **(only_b or {})})
     return a, b
 
 
