@@ -136,6 +136,26 @@ apt_unpack() {
 	rm -rf "$debs" "$debs.log"
 }
 
+# Makes a kernel's packages, unpacked, what the tests look for: vmlinuz, modules, release.
+kernel_tree() { # DIR RELEASE
+	local dir=$1 rel=$2
+	# Debian 13 packages have it there.
+	if [ ! -d "$dir/lib/modules/$rel" ]; then
+		mkdir -p "$dir/lib"
+		ln -s ../usr/lib/modules "$dir/lib/modules"
+	fi
+	# in later packages it is beside the modules
+	if [ -e "$dir/boot/vmlinuz-$rel" ]; then
+		ln -s "boot/vmlinuz-$rel" "$dir/vmlinuz"
+	else
+		ln -s "lib/modules/$rel/vmlinuz" "$dir/vmlinuz"
+	fi
+	ln -s "lib/modules/$rel" "$dir/modules"
+	rm -rf "${dir:?}/usr/share"
+	depmod -b "$dir" "$rel"
+	echo "$rel" >"$dir/release"
+}
+
 setup_kernel() { # VERSION
 	local v=$1 dir=$build/kernels/$1 new meta image headers common kbuild rel
 	[ ! -e "$dir/release" ] || return 0
@@ -153,22 +173,13 @@ setup_kernel() { # VERSION
 	rm -rf "$new" "$dir"
 	apt_unpack "$new" "$image" "$headers" "$common" "$kbuild"
 	rel=${image#linux-image-}
-	# Debian 13 packages have it there.
-	if [ ! -d "$new/lib/modules/$rel" ]; then
-		mkdir -p "$new/lib"
-		ln -s ../usr/lib/modules "$new/lib/modules"
-	fi
+	kernel_tree "$new" "$rel"
 	# The headers name each other by absolute paths.
 	sed -i "s:/usr/src/:$dir/usr/src/:" "$new/usr/src/$headers/Makefile"
 	ln -sfn "../../../usr/src/$headers" "$new/lib/modules/$rel/build"
 	ln -sfn "../../../usr/src/$common" "$new/lib/modules/$rel/source"
 	ln -s "usr/src/$headers" "$new/kdir"
-	ln -s "boot/vmlinuz-$rel" "$new/vmlinuz"
 	ln -s "boot/config-$rel" "$new/config"
-	ln -s "lib/modules/$rel" "$new/modules"
-	rm -rf "${new:?}/usr/share"
-	depmod -b "$new" "$rel"
-	echo "$rel" >"$new/release"
 	mv "$new" "$dir"
 }
 
@@ -185,18 +196,7 @@ setup_storage_kernel() {
 	# in one package, or in several
 	# shellcheck disable=SC2046
 	apt_unpack "$new" "$image" $(for p in base binary modules; do apt_dep "$image" "^linux-$p-"; done)
-	mkdir -p "$new/lib"
-	[ -d "$new/lib/modules/$rel" ] || ln -s ../usr/lib/modules "$new/lib/modules"
-	# in later packages it is beside the modules
-	if [ -e "$new/boot/vmlinuz-$rel" ]; then
-		ln -s "boot/vmlinuz-$rel" "$new/vmlinuz"
-	else
-		ln -s "lib/modules/$rel/vmlinuz" "$new/vmlinuz"
-	fi
-	ln -s "lib/modules/$rel" "$new/modules"
-	rm -rf "${new:?}/usr/share"
-	depmod -b "$new" "$rel"
-	echo "$rel" >"$new/release"
+	kernel_tree "$new" "$rel"
 	mv "$new" "$dir"
 }
 
