@@ -58,7 +58,7 @@ void viovm_net_direct_attach(struct viovm_net_queue *q)
 static bool viovm_net_direct_is_tap(const struct net_device *dev)
 {
 	return dev->rtnl_link_ops && !strcmp(dev->rtnl_link_ops->kind, "tun") &&
-	       compat_netdev_has_tstats(dev);
+	       viovm_compat_netdev_has_tstats(dev);
 }
 
 /* Look for a device, of which no more is known than where it was. */

@@ -10,7 +10,7 @@
 #include_next <linux/netdevice.h>
 
 /* Does a device of this kind, which has tstats if it has any per-CPU statistics, have them? */
-static inline bool compat_netdev_has_tstats(const struct net_device *dev)
+static inline bool viovm_compat_netdev_has_tstats(const struct net_device *dev)
 {
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
 	return dev->tstats;
